@@ -1,0 +1,5 @@
+//! The command line: one file per subcommand.
+
+mod failure;
+
+pub use failure::{Failure, chain};

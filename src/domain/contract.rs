@@ -1,0 +1,166 @@
+//! What a stream promises: its fields, its key, how its events are identified, its rules.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef, TimeUnit};
+
+/// The contract of one stream, read from `streams/<name>.yml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contract {
+    /// Name of the stream.
+    pub name: String,
+    pub description: String,
+    pub fields: Vec<Field>,
+    /// The column whose value is the partition key.
+    pub key: Option<String>,
+    pub event_id: EventId,
+    /// The column that tells when an event happened.
+    pub event_time: Option<String>,
+    /// Named SQL conditions over one row. False breaks the rule; null passes.
+    pub rules: Vec<Rule>,
+    pub on_error: OnError,
+    pub validation: Validation,
+    /// Number of partitions of the stream in the log.
+    pub partitions: u32,
+    /// Digest of what decides how a payload is decoded and judged.
+    pub version: String,
+}
+
+/// One declared field of an event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    pub name: String,
+    pub data_type: FieldType,
+    /// Rule `not_null:<name>`.
+    pub required: bool,
+    /// Rule `accepted_values:<name>`, compared after trimming, case counts. Empty: any value.
+    pub accepted_values: Vec<String>,
+    /// Rule `<name>_range` unless the contract gives another name.
+    pub range: Option<Range>,
+    pub description: String,
+}
+
+/// Bounds of a number, both inclusive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Range {
+    pub name: String,
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+}
+
+/// The declared type of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldType {
+    Text,
+    Int,
+    Float,
+    /// Total digits, digits after the point.
+    Decimal(u8, i8),
+    Bool,
+    /// Microseconds, UTC.
+    Timestamp,
+    Date,
+}
+
+/// How events of a stream are identified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventId {
+    /// By the value of a column.
+    Column(String),
+    /// By a hash of the content.
+    Content,
+    /// By what the client sends.
+    Client,
+}
+
+/// A named SQL condition over the columns of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub name: String,
+    pub sql: String,
+}
+
+/// What happens to an event that breaks its contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// The whole batch is refused.
+    RejectBatch,
+    /// The event is refused, the others of its batch are accepted.
+    RejectEvent,
+    /// The event is accepted into the log and set aside in `quarantine.<stream>`.
+    #[default]
+    Quarantine,
+}
+
+/// How far the ingest role looks at a payload before it acks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Validation {
+    /// Not at all.
+    None,
+    /// Well-formed JSON object.
+    Wire,
+    /// Types, required fields, accepted values and ranges.
+    #[default]
+    Schema,
+}
+
+impl Contract {
+    /// Index of a declared field.
+    pub fn field_index(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name == name)
+    }
+
+    /// The typed columns of a decoded event, all nullable.
+    pub fn schema(&self) -> SchemaRef {
+        let fields: Vec<_> = self.fields.iter().map(Field::arrow).collect();
+        Arc::new(Schema::new(fields))
+    }
+}
+
+impl Field {
+    fn arrow(&self) -> ArrowField {
+        ArrowField::new(&self.name, self.data_type.arrow(), true)
+    }
+}
+
+impl FieldType {
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Text => DataType::Utf8,
+            Self::Int => DataType::Int64,
+            Self::Float => DataType::Float64,
+            Self::Decimal(precision, scale) => DataType::Decimal128(precision, scale),
+            Self::Bool => DataType::Boolean,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Date => DataType::Date32,
+        }
+    }
+
+    /// The name used in contracts and messages.
+    pub fn name(self) -> String {
+        match self {
+            Self::Text => "text".into(),
+            Self::Int => "int".into(),
+            Self::Float => "float".into(),
+            Self::Decimal(precision, scale) => format!("decimal({precision},{scale})"),
+            Self::Bool => "bool".into(),
+            Self::Timestamp => "timestamp".into(),
+            Self::Date => "date".into(),
+        }
+    }
+
+    pub fn is_number(self) -> bool {
+        matches!(self, Self::Int | Self::Float | Self::Decimal(..))
+    }
+}
+
+impl EventId {
+    /// The form shown to clients: `column:<name>`, `content` or `client`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Column(name) => format!("column:{name}"),
+            Self::Content => "content".into(),
+            Self::Client => "client".into(),
+        }
+    }
+}

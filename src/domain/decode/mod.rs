@@ -1,0 +1,370 @@
+//! An event's payload, read by its contract: typed values, what the contract does not know, and
+//! every rule the event breaks. One implementation for the gateway and for Bronze.
+
+use std::{borrow::Cow, collections::HashMap, fmt};
+
+use serde::{Deserializer as _, de};
+use serde_json::value::RawValue;
+
+use crate::domain::{
+    content,
+    contract::{Contract, Field, FieldType},
+    identity::Fingerprint,
+    timestamp::{parse_date, parse_timestamp},
+};
+
+/// A typed value; the variant is that of the field's declared type, or `Null`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Null,
+    Text(String),
+    Int(i64),
+    Float(f64),
+    /// Unscaled, at the declared scale.
+    Decimal(i128),
+    Bool(bool),
+    /// Microseconds since 1970, UTC.
+    Timestamp(i64),
+    /// Days since 1970.
+    Date(i32),
+}
+
+/// One rule that an event breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breach {
+    /// Such as `not_null:user_id`.
+    pub rule: String,
+    pub kind: BreachKind,
+    /// The field at fault; empty when the whole event is.
+    pub field: String,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreachKind {
+    /// The payload is not one JSON object.
+    Malformed,
+    MissingField,
+    WrongType,
+    NotAccepted,
+    OutOfRange,
+    /// A named SQL rule.
+    Rule,
+}
+
+/// What a contract makes of a payload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// One per field of the contract, in its order.
+    pub values: Vec<Value>,
+    /// The fields that the contract does not know, as a JSON object.
+    pub rescued: Option<String>,
+    pub breaches: Vec<Breach>,
+    /// The content hash. Present where the contract identifies events by content, and for every
+    /// event that breaks a rule.
+    pub content: Option<Fingerprint>,
+}
+
+/// Reads payloads by one contract.
+pub struct Decoder<'a> {
+    contract: &'a Contract,
+    index: HashMap<&'a str, usize>,
+    always_hash: bool,
+}
+
+/// The rule that a payload breaks which is not one JSON object.
+pub const MALFORMED: &str = "malformed";
+
+impl<'a> Decoder<'a> {
+    pub fn new(contract: &'a Contract) -> Self {
+        let names = contract.fields.iter().enumerate();
+        Self {
+            contract,
+            index: names.map(|(i, field)| (field.name.as_str(), i)).collect(),
+            always_hash: contract.event_id == crate::domain::contract::EventId::Content,
+        }
+    }
+
+    /// Never fails: a payload that is not JSON is a breach like any other.
+    pub fn decode(&self, payload: &[u8]) -> Decoded {
+        match self.read(payload) {
+            Ok(members) => self.judge(&members),
+            Err(error) => Decoded {
+                values: vec![Value::Null; self.contract.fields.len()],
+                rescued: None,
+                breaches: vec![Breach {
+                    rule: MALFORMED.into(),
+                    kind: BreachKind::Malformed,
+                    field: String::new(),
+                    message: format!("not one JSON object: {error}"),
+                }],
+                content: Some(content::of_bytes(&self.contract.name, payload)),
+            },
+        }
+    }
+
+    fn judge(&self, members: &Members<'_>) -> Decoded {
+        let mut values = vec![Value::Null; self.contract.fields.len()];
+        let mut unreadable = vec![None; values.len()];
+        let mut rescued = Vec::new();
+        for (name, raw) in members {
+            match self.index.get(name.as_ref()) {
+                None => rescued.push((name, *raw)),
+                Some(&i) => match read_value(self.contract.fields[i].data_type, raw.get()) {
+                    Ok(value) => values[i] = value,
+                    Err(found) => unreadable[i] = Some(found),
+                },
+            }
+        }
+        let mut breaches = Vec::new();
+        for (i, field) in self.contract.fields.iter().enumerate() {
+            match unreadable[i].take() {
+                Some(found) => breaches.push(wrong_type(field, &found)),
+                None => breaches.extend(check(field, &values[i])),
+            }
+        }
+        let content = (self.always_hash || !breaches.is_empty())
+            .then(|| self.content_of(members.iter().map(|(name, raw)| (name.as_ref(), raw.get()))));
+        Decoded { values, rescued: rescued_json(&rescued), breaches, content }
+    }
+
+    /// The content hash of a payload (see [`content`]).
+    pub fn content(&self, payload: &[u8]) -> Fingerprint {
+        match self.read(payload) {
+            Ok(members) => {
+                self.content_of(members.iter().map(|(name, raw)| (name.as_ref(), raw.get())))
+            }
+            Err(_) => content::of_bytes(&self.contract.name, payload),
+        }
+    }
+
+    fn content_of<'b>(&self, members: impl Iterator<Item = (&'b str, &'b str)>) -> Fingerprint {
+        let typed = members.map(|(name, raw)| {
+            let field = self.index.get(name).map(|&i| &self.contract.fields[i]);
+            (name, raw, field.is_some_and(|field| field.data_type.is_number()))
+        });
+        content::of_members(&self.contract.name, typed)
+    }
+
+    fn read<'b>(&self, payload: &'b [u8]) -> Result<Members<'b>, serde_json::Error> {
+        let mut deserializer = serde_json::Deserializer::from_slice(payload);
+        let members = deserializer.deserialize_map(MembersVisitor(self.contract.fields.len()))?;
+        deserializer.end()?;
+        Ok(members)
+    }
+}
+
+type Members<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+
+/// The members of an object as they stand; of a repeated name the last one counts.
+struct MembersVisitor(usize);
+
+impl<'de> de::Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        let mut members: Members<'de> = Vec::with_capacity(self.0);
+        while let Some(name) = map.next_key::<Name<'de>>()? {
+            let raw = map.next_value::<&'de RawValue>()?;
+            match members.iter_mut().find(|(known, _)| *known == name.0) {
+                Some(member) => member.1 = raw,
+                None => members.push((name.0, raw)),
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// A member name, borrowed where it holds no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> de::Deserialize<'de> for Name<'a> {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl<'de> de::Visitor<'de> for NameVisitor {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a member name")
+            }
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+/// Text as the typed columns hold it: trimmed, inner runs of blanks made one; empty text and the
+/// literal `NaN` are null.
+pub fn clean_text(text: &str) -> Option<Cow<'_, str>> {
+    let trimmed = text.trim();
+    if trimmed.is_empty() || trimmed == "NaN" {
+        return None;
+    }
+    let blank = |c: char| c.is_whitespace();
+    let mut previous_blank = false;
+    let has_run = trimmed.chars().any(|c| {
+        let run = blank(c) && (previous_blank || c != ' ');
+        previous_blank = blank(c);
+        run
+    });
+    if !has_run {
+        return Some(Cow::Borrowed(trimmed));
+    }
+    Some(Cow::Owned(trimmed.split_whitespace().collect::<Vec<_>>().join(" ")))
+}
+
+/// The text inside a JSON string literal, or the literal itself for any other scalar.
+pub fn scalar_text(raw: &str) -> Cow<'_, str> {
+    let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return Cow::Borrowed(raw);
+    };
+    if !inner.contains('\\') {
+        return Cow::Borrowed(inner);
+    }
+    serde_json::from_str::<String>(raw).map_or(Cow::Borrowed(raw), Cow::Owned)
+}
+
+/// Reads one JSON value as `data_type`; `Err` holds what was found instead.
+fn read_value(data_type: FieldType, raw: &str) -> Result<Value, String> {
+    if raw == "null" {
+        return Ok(Value::Null);
+    }
+    if data_type == FieldType::Text && raw.starts_with(['{', '[']) {
+        return Ok(Value::Text(raw.to_owned()));
+    }
+    let text = scalar_text(raw);
+    let Some(text) = clean_text(&text) else { return Ok(Value::Null) };
+    let value = match data_type {
+        FieldType::Text => Some(Value::Text(text.to_string())),
+        FieldType::Int => parse_int(&text).map(Value::Int),
+        FieldType::Float => text.parse().ok().filter(|n: &f64| n.is_finite()).map(Value::Float),
+        FieldType::Decimal(precision, scale) => {
+            parse_decimal(&text, precision, scale).map(Value::Decimal)
+        }
+        FieldType::Bool => parse_bool(&text).map(Value::Bool),
+        FieldType::Timestamp => parse_timestamp(&text).map(Value::Timestamp),
+        FieldType::Date => parse_date(&text).map(Value::Date),
+    };
+    value.ok_or_else(|| text.chars().take(60).collect())
+}
+
+/// 7 and 7.0 and 7e0 are integers, 7.5 is not.
+fn parse_int(text: &str) -> Option<i64> {
+    text.parse().ok().or_else(|| i64::try_from(parse_decimal_exact(text)?).ok())
+}
+
+fn parse_decimal_exact(text: &str) -> Option<i128> {
+    let canonical = content::canonical_number(text)?;
+    canonical.parse().ok()
+}
+
+/// The unscaled value at `scale`, rounded half away from zero from the text itself.
+pub fn parse_decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
+    let canonical = content::canonical_number(text)?;
+    let (sign, digits) = match canonical.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, canonical.as_str()),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let scale = usize::try_from(scale).ok()?;
+    let kept = fraction.get(..scale).unwrap_or(fraction);
+    let padding = scale - kept.len();
+    let mut unscaled: i128 = format!("{whole}{kept}").parse().ok()?;
+    unscaled = unscaled.checked_mul(10_i128.checked_pow(u32::try_from(padding).ok()?)?)?;
+    if fraction.as_bytes().get(scale).is_some_and(|digit| *digit >= b'5') {
+        unscaled += 1;
+    }
+    let limit = 10_i128.checked_pow(u32::from(precision))?;
+    (unscaled < limit).then_some(sign * unscaled)
+}
+
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "true" | "True" | "TRUE" | "t" | "1" => Some(true),
+        "false" | "False" | "FALSE" | "f" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+fn wrong_type(field: &Field, found: &str) -> Breach {
+    Breach {
+        rule: format!("type:{}", field.name),
+        kind: BreachKind::WrongType,
+        field: field.name.clone(),
+        message: format!("{:?} is not of type {}", found, field.data_type.name()),
+    }
+}
+
+/// The row-level checks of one readable value.
+fn check(field: &Field, value: &Value) -> Option<Breach> {
+    let breach = |rule: String, kind, message| {
+        Some(Breach { rule, kind, field: field.name.clone(), message })
+    };
+    if *value == Value::Null {
+        let message = "required, but missing, null or empty".to_owned();
+        return field
+            .required
+            .then(|| breach(format!("not_null:{}", field.name), BreachKind::MissingField, message))
+            .flatten();
+    }
+    if !field.accepted_values.is_empty() {
+        let text = display(value, field.data_type);
+        if !field.accepted_values.contains(&text) {
+            let message = format!("{text:?} is not one of {}", field.accepted_values.join(", "));
+            let rule = format!("accepted_values:{}", field.name);
+            return breach(rule, BreachKind::NotAccepted, message);
+        }
+    }
+    let (range, number) = (field.range.as_ref()?, as_number(value, field.data_type)?);
+    let below = range.min.is_some_and(|min| number < min);
+    let above = range.max.is_some_and(|max| number > max);
+    let bound = |bound: Option<f64>| bound.map_or("…".into(), |b| b.to_string());
+    (below || above).then(|| {
+        let message = format!("{number} is outside {}…{}", bound(range.min), bound(range.max));
+        breach(range.name.clone(), BreachKind::OutOfRange, message)
+    })?
+}
+
+fn display(value: &Value, data_type: FieldType) -> String {
+    match value {
+        Value::Text(text) => text.clone(),
+        Value::Int(n) => n.to_string(),
+        Value::Bool(b) => b.to_string(),
+        other => as_number(other, data_type).map_or_else(String::new, |n| n.to_string()),
+    }
+}
+
+fn as_number(value: &Value, data_type: FieldType) -> Option<f64> {
+    match (value, data_type) {
+        #[allow(clippy::cast_precision_loss)]
+        (Value::Int(n), _) => Some(*n as f64),
+        (Value::Float(n), _) => Some(*n),
+        #[allow(clippy::cast_precision_loss)]
+        (Value::Decimal(n), FieldType::Decimal(_, scale)) => {
+            Some(*n as f64 / 10_f64.powi(i32::from(scale)))
+        }
+        _ => None,
+    }
+}
+
+fn rescued_json(members: &[(&Cow<'_, str>, &RawValue)]) -> Option<String> {
+    if members.is_empty() {
+        return None;
+    }
+    let object: Vec<String> = members
+        .iter()
+        .map(|(name, raw)| format!("{}:{}", serde_json::Value::from(name.as_ref()), raw.get()))
+        .collect();
+    Some(format!("{{{}}}", object.join(",")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use super::*;
+use crate::domain::contract::{EventId, OnError, Range, Validation};
+
+fn field(name: &str, data_type: FieldType) -> Field {
+    Field {
+        name: name.into(),
+        data_type,
+        required: true,
+        accepted_values: Vec::new(),
+        range: None,
+        description: String::new(),
+    }
+}
+
+fn contract() -> Contract {
+    let mut device = field("device", FieldType::Text);
+    device.accepted_values = vec!["web".into(), "mobile".into()];
+    let mut position = field("position", FieldType::Int);
+    position.range = Some(Range { name: "position_range".into(), min: Some(1.0), max: Some(20.0) });
+    let mut amount = field("amount", FieldType::Decimal(18, 2));
+    amount.required = false;
+    Contract {
+        name: "clicks".into(),
+        description: String::new(),
+        fields: vec![device, position, amount, field("at", FieldType::Timestamp)],
+        key: None,
+        event_id: EventId::Content,
+        event_time: None,
+        rules: Vec::new(),
+        on_error: OnError::Quarantine,
+        validation: Validation::Schema,
+        partitions: 1,
+        version: String::new(),
+    }
+}
+
+fn decode(payload: &str) -> Decoded {
+    Decoder::new(&contract()).decode(payload.as_bytes())
+}
+
+fn rules(payload: &str) -> Vec<String> {
+    decode(payload).breaches.into_iter().map(|breach| breach.rule).collect()
+}
+
+const GOOD: &str =
+    r#"{"device":"web","position":7.0,"amount":"1.005","at":"2026-03-02 18:00:19.456","x":[1]}"#;
+
+#[test]
+fn values_take_the_declared_type() {
+    let decoded = decode(GOOD);
+    assert_eq!(decoded.breaches, []);
+    assert_eq!(
+        decoded.values[..3],
+        [Value::Text("web".into()), Value::Int(7), Value::Decimal(101)]
+    );
+    assert_eq!(decoded.rescued.as_deref(), Some(r#"{"x":[1]}"#));
+}
+
+#[test]
+fn every_broken_rule_is_named() {
+    assert_eq!(
+        rules(r#"{"device":"fax","position":21,"at":"yesterday"}"#),
+        ["accepted_values:device", "position_range", "type:at"]
+    );
+    assert_eq!(
+        rules(r#"{"device":"  ","position":7.5,"at":null}"#),
+        ["not_null:device", "type:position", "not_null:at"]
+    );
+}
+
+#[test]
+fn what_is_no_single_object_is_malformed() {
+    for payload in ["", "[]", "{}{}", "{\"a\":NaN}", "nul", "{\"a\":1", "\u{0}"] {
+        assert_eq!(rules(payload), [MALFORMED], "{payload}");
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(rules(&deep), [MALFORMED]);
+}
+
+#[test]
+fn content_does_not_depend_on_how_it_is_written() {
+    let content = |payload: &str| decode(payload).content;
+    let csv = r#"{"at":" 2026-03-02 18:00:19.456","amount":"1.0050","position":"7","x":[ 1 ],
+        "device":"web ","empty":""}"#;
+    assert_eq!(content(GOOD), content(csv));
+    assert_ne!(content(GOOD), content(&GOOD.replace("7.0", "8")));
+}
+
+#[test]
+fn decimals_are_rounded_from_their_text() {
+    for (text, cents) in
+        [("1.005", 101), ("-1.005", -101), ("1e2", 10_000), (".5", 50), ("0.994999", 99)]
+    {
+        assert_eq!(parse_decimal(text, 18, 2), Some(cents), "{text}");
+    }
+    assert_eq!(parse_decimal("1e17", 18, 2), None);
+    assert_eq!(parse_decimal("1e999999999999", 18, 2), None);
+    assert_eq!(parse_decimal("abc", 18, 2), None);
+}
+
+#[test]
+fn numbers_have_one_canonical_form() {
+    for (text, canonical) in
+        [("105.0", "105"), ("+0105", "105"), ("1.05E2", "105"), ("-0.0", "0"), ("5e-1", "0.5")]
+    {
+        assert_eq!(content::canonical_number(text).as_deref(), Some(canonical), "{text}");
+    }
+}

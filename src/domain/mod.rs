@@ -1,0 +1,18 @@
+//! The vocabulary: what an event, an identity, a contract, a position and a change are.
+//!
+//! Pure data and pure functions over it. Nothing here does I/O, knows a clock or uses another
+//! module of ours.
+
+pub mod change;
+pub mod content;
+pub mod contract;
+pub mod decode;
+mod error;
+pub mod identity;
+mod name;
+mod position;
+pub mod timestamp;
+
+pub use error::ErrorKind;
+pub use name::TableName;
+pub use position::{Offset, ParsePositionsError, Partition, Positions};

@@ -1,0 +1,184 @@
+//! A DataFusion session over one [`LakeView`].
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{CatalogProvider, MemTable, SchemaProvider, TableProvider},
+    datasource::{ViewTable, provider_as_source},
+    error::{DataFusionError, Result},
+    execution::{SessionState, SessionStateBuilder, runtime_env::RuntimeEnv},
+    logical_expr::{LogicalPlan, LogicalPlanBuilder, ScalarUDF, cast, col},
+    prelude::{SessionConfig, SessionContext},
+};
+
+use crate::{
+    domain::TableName,
+    lake::view::{LakeView, Overlay, TableState, is_hidden},
+};
+
+/// The one catalog.
+pub const CATALOG: &str = "sluice";
+/// Where unqualified names are looked up.
+pub const DEFAULT_SCHEMA: &str = "gold";
+
+/// Which columns a session shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Columns {
+    /// What clients see.
+    Visible,
+    /// The hidden ones too: for Sluice itself.
+    All,
+}
+
+/// A session in which every relation of `view` can be queried. Plans made in it stay pinned to that
+/// view.
+pub fn session(
+    view: &Arc<LakeView>,
+    columns: Columns,
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+) -> SessionContext {
+    SessionContext::new_with_state(state(view, columns, config, runtime))
+}
+
+fn state(
+    view: &Arc<LakeView>,
+    columns: Columns,
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+) -> SessionState {
+    let config = config.with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .build();
+    let context = SessionContext::new_with_state(state);
+    for function in &view.functions {
+        context.register_udf(ScalarUDF::clone(function));
+    }
+    context.register_catalog(CATALOG, Arc::new(Catalog { view: Arc::clone(view), columns }));
+    context.state()
+}
+
+#[derive(Debug)]
+struct Catalog {
+    view: Arc<LakeView>,
+    columns: Columns,
+}
+
+impl CatalogProvider for Catalog {
+    fn schema_names(&self) -> Vec<String> {
+        let tables = self.view.tables.keys().chain(self.view.views.keys());
+        let mut names: Vec<String> = tables.map(|name| name.schema.clone()).collect();
+        names.push(DEFAULT_SCHEMA.to_owned());
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        self.schema_names().iter().any(|known| known == name).then(|| {
+            Arc::new(LakeSchema {
+                view: Arc::clone(&self.view),
+                columns: self.columns,
+                name: name.to_owned(),
+            }) as Arc<dyn SchemaProvider>
+        })
+    }
+}
+
+#[derive(Debug)]
+struct LakeSchema {
+    view: Arc<LakeView>,
+    columns: Columns,
+    name: String,
+}
+
+#[async_trait]
+impl SchemaProvider for LakeSchema {
+    fn table_names(&self) -> Vec<String> {
+        if self.columns == Columns::Visible {
+            let relations = self.view.relations().into_iter();
+            let mine = relations.filter(|(info, _)| info.name.schema == self.name);
+            return mine.map(|(info, _)| info.name.name.clone()).collect();
+        }
+        let all = self.view.tables.keys().chain(self.view.views.keys());
+        all.filter(|name| name.schema == self.name).map(|name| name.name.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let name = TableName::new(&self.name, name);
+        if let Some(table) = self.view.tables.get(&name) {
+            return table_provider(table, self.columns).map(Some);
+        }
+        let Some(found) = self.view.views.get(&name) else { return Ok(None) };
+        let config = SessionConfig::new();
+        let state = state(&self.view, Columns::All, config, Arc::new(RuntimeEnv::default()));
+        let plan = state.create_logical_plan(&found.sql).await?;
+        Ok(Some(Arc::new(ViewTable::new(plan, Some(found.sql.clone())))))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.table_names().iter().any(|known| known == name)
+    }
+}
+
+impl std::fmt::Debug for LakeView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LakeView").field("positions", &self.positions).finish_non_exhaustive()
+    }
+}
+
+/// Snapshot and overlay of a table as one provider, in the types of the table's schema.
+pub fn table_provider(table: &TableState, columns: Columns) -> Result<Arc<dyn TableProvider>> {
+    let shown: Vec<&str> = table
+        .schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .filter(|name| columns == Columns::All || !is_hidden(name))
+        .collect();
+    let overlay = match &table.overlay {
+        Overlay::None => None,
+        Overlay::Append(batches) | Overlay::Replace(batches) => Some(batches.clone()),
+    };
+    let replaced = matches!(table.overlay, Overlay::Replace(_));
+    let mut plan: Option<LogicalPlan> = None;
+    if let Some(committed) = table.committed.as_ref().filter(|_| !replaced) {
+        plan = Some(projected(Arc::clone(&committed.provider), &table.schema, &shown)?);
+    }
+    if overlay.is_some() || plan.is_none() {
+        let batches = overlay.unwrap_or_default();
+        let hot = MemTable::try_new(Arc::clone(&table.schema), vec![batches])?;
+        let hot = projected(Arc::new(hot), &table.schema, &shown)?;
+        plan = Some(match plan {
+            Some(cold) => LogicalPlanBuilder::from(cold).union(hot)?.build()?,
+            None => hot,
+        });
+    }
+    let plan = plan.ok_or_else(|| DataFusionError::Internal("a table without a plan".into()))?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
+}
+
+/// The columns `shown` of a provider, cast to the types that `schema` declares.
+fn projected(
+    provider: Arc<dyn TableProvider>,
+    schema: &SchemaRef,
+    shown: &[&str],
+) -> Result<LogicalPlan> {
+    let actual = provider.schema();
+    let scan = LogicalPlanBuilder::scan("t", provider_as_source(provider), None)?;
+    let columns = shown.iter().map(|name| {
+        let wanted = schema.field_with_name(name)?.data_type();
+        let column = col(format!("t.\"{name}\""));
+        Ok(match actual.field_with_name(name)?.data_type() {
+            same if same == wanted => column,
+            _ => cast(column, wanted.clone()).alias(*name),
+        })
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    scan.project(columns)?.build()
+}

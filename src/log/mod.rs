@@ -1,0 +1,158 @@
+//! The durable log: where an acked event lives until Bronze has it.
+//!
+//! One trait, [`Log`]; everything behind it keeps the same promises, which `log/contract_tests.rs`
+//! states. An append returns only when its records are durable. Offsets of a partition grow; a
+//! reader compares them with `<` and `>` only, since a log may have holes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::domain::{ErrorKind, Offset, Partition, Positions, identity::Identity};
+
+pub mod embedded;
+pub mod partitioner;
+
+#[cfg(test)]
+mod contract_tests;
+
+/// One event on its way into the log.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Decides the partition; without it the identity does.
+    pub key: Option<Bytes>,
+    pub identity: Identity,
+    pub payload: Bytes,
+}
+
+/// One event as the log holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRecord {
+    pub partition: Partition,
+    pub offset: Offset,
+    /// The log's time in microseconds, raised so that it never falls within a partition.
+    pub timestamp_us: i64,
+    pub key: Option<Bytes>,
+    /// The identity header as it came; `None` on a record that something else wrote.
+    pub identity: Option<Bytes>,
+    pub payload: Bytes,
+}
+
+/// Offsets `first..=last` of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetRange {
+    pub partition: Partition,
+    pub first: Offset,
+    pub last: Offset,
+}
+
+/// What a partition holds: offsets `start..end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    pub start: Offset,
+    pub end: Offset,
+}
+
+/// Records of one stream, in the order of their offsets within each partition.
+#[derive(Debug, Clone, Default)]
+pub struct Chunk {
+    pub stream: String,
+    pub records: Vec<LogRecord>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the log has no stream {0:?}")]
+    UnknownStream(String),
+    #[error(
+        "stream {stream:?} has {existing} partitions in the log, its contract says {wanted}: \
+         a partition count cannot change while the log holds data"
+    )]
+    PartitionCount { stream: String, existing: u32, wanted: u32 },
+    #[error("the log no longer has offset {wanted} of {stream}/{partition}, it starts at {start}")]
+    Gap { stream: String, partition: Partition, wanted: Offset, start: Offset },
+    #[error("{stream}/{partition} ends at offset {end}, but offset {wanted} was read before")]
+    Truncated { stream: String, partition: Partition, wanted: Offset, end: Offset },
+    #[error("a record of {size} bytes is over the log's limit of {limit}")]
+    RecordTooLarge { size: usize, limit: usize },
+    #[error("the log is closed")]
+    Closed,
+    #[error("the log at {path}: {reason}")]
+    Unavailable { path: String, reason: String },
+    #[error("the log holds data it cannot read: {0}")]
+    Damaged(String),
+}
+
+impl Error {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownStream(_) => ErrorKind::NotFound,
+            Self::PartitionCount { .. } => ErrorKind::Invalid,
+            Self::RecordTooLarge { .. } => ErrorKind::Exhausted,
+            Self::Closed | Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::Gap { .. } | Self::Truncated { .. } | Self::Damaged(_) => ErrorKind::Data,
+        }
+    }
+}
+
+/// A stream that a log is asked to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSpec {
+    pub name: String,
+    pub partitions: Partition,
+}
+
+/// The durable log.
+#[async_trait::async_trait]
+pub trait Log: Send + Sync + 'static {
+    /// Names this log for ever; part of every recorded position.
+    fn id(&self) -> &str;
+
+    /// Makes the streams exist. A stream that exists with another partition count is an error.
+    async fn ensure(&self, streams: &[StreamSpec]) -> Result<(), Error>;
+
+    /// Appends records in order and returns once they are durable. All of them or none; after
+    /// [`ErrorKind::Unavailable`] the outcome is unknown.
+    ///
+    /// Returns where they are, merged into ranges, in the order of the records.
+    async fn append(&self, stream: &str, records: Vec<Record>) -> Result<Vec<OffsetRange>, Error>;
+
+    /// What each partition of the stream holds, by partition number.
+    async fn extents(&self, stream: &str) -> Result<Vec<Extent>, Error>;
+
+    /// The record at exactly this offset.
+    async fn get(
+        &self,
+        stream: &str,
+        partition: Partition,
+        offset: Offset,
+    ) -> Result<Option<LogRecord>, Error>;
+
+    /// Opens a reader that continues after `after` (partitions not named there: from the start).
+    ///
+    /// [`Error::Gap`] where the log lacks the next record, [`Error::Truncated`] where it ends
+    /// before the position.
+    async fn reader(
+        self: Arc<Self>,
+        streams: &[String],
+        after: &Positions,
+    ) -> Result<Box<dyn Reader>, Error>;
+
+    /// Allows the log to forget records at and below `through`. It never forgets one above.
+    async fn trim(&self, stream: &str, partition: Partition, through: Offset) -> Result<(), Error>;
+
+    /// Stops taking appends and waits for those under way.
+    async fn close(&self);
+}
+
+/// Follows a set of streams.
+#[async_trait::async_trait]
+pub trait Reader: Send {
+    /// The next records, at most about `max_bytes` of payload over all streams. Waits up to
+    /// `max_wait` for the first; empty when none came.
+    async fn poll(
+        &mut self,
+        max_bytes: usize,
+        max_wait: std::time::Duration,
+    ) -> Result<Vec<Chunk>, Error>;
+}
