@@ -12,6 +12,7 @@ mod error;
 pub mod identity;
 mod name;
 mod position;
+pub mod record;
 pub mod timestamp;
 
 pub use error::ErrorKind;

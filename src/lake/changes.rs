@@ -16,7 +16,7 @@ use arrow::{
 };
 use datafusion::{
     catalog::TableProvider,
-    prelude::{Expr, SessionContext, col, lit},
+    prelude::{Expr, SessionContext, ident, lit},
 };
 
 use crate::{
@@ -29,30 +29,44 @@ pub const STREAM: &str = "__stream";
 pub const PARTITION: &str = "__partition";
 pub const OFFSET: &str = "__offset";
 
+/// Offsets beyond `after` (`None`: from the first) and up to `through`, included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetWindow {
+    pub after: Option<Offset>,
+    pub through: Offset,
+}
+
 impl Table {
-    /// The rows of the committed snapshot beyond `after` in each partition (`None`: all), in order
-    /// of (partition, offset). `partition` and `offset` name the columns that hold the position.
-    pub async fn rows_after(
+    /// The rows of the committed snapshot in `windows`, in order of (partition, offset).
+    /// `partition` and `offset` name the columns that hold the position.
+    pub async fn rows_in(
         &self,
         partition: &str,
         offset: &str,
-        after: &BTreeMap<Partition, Option<Offset>>,
+        windows: &BTreeMap<Partition, OffsetWindow>,
     ) -> Result<Vec<RecordBatch>, LakeError> {
         let provider = self.scan(Arc::new(self.snapshot()?.clone()), None).await?;
-        let wanted = after.iter().map(|(number, from)| {
-            let here = col(partition).eq(lit(i32::try_from(*number).unwrap_or(i32::MAX)));
-            match from {
-                Some(from) => here.and(col(offset).gt(lit(*from))),
+        let wanted = windows.iter().map(|(number, window)| {
+            let here = ident(partition).eq(lit(i32::try_from(*number).unwrap_or(i32::MAX)));
+            let here = here.and(ident(offset).lt_eq(lit(window.through)));
+            match window.after {
+                Some(after) => here.and(ident(offset).gt(lit(after))),
                 None => here,
             }
         });
         let Some(filter) = wanted.reduce(Expr::or) else { return Ok(Vec::new()) };
-        let order = vec![col(partition).sort(true, false), col(offset).sort(true, false)];
+        let order = vec![ident(partition).sort(true, false), ident(offset).sort(true, false)];
         let read = async {
             let frame = SessionContext::new().read_table(provider)?;
             frame.filter(filter)?.sort(order)?.collect().await
         };
         self.conform(read.await)
+    }
+
+    /// All rows of the committed snapshot.
+    pub async fn all_rows(&self) -> Result<Vec<RecordBatch>, LakeError> {
+        let provider = self.scan(Arc::new(self.snapshot()?.clone()), None).await?;
+        self.read(provider).await
     }
 
     /// What version `from` (`None`: the empty table) lacks of the committed snapshot and what it

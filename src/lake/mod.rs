@@ -11,7 +11,7 @@ mod table;
 mod tests;
 pub mod view;
 
-pub use changes::{OFFSET, PARTITION, STREAM, conform};
+pub use changes::{OFFSET, OffsetWindow, PARTITION, STREAM, conform};
 pub use commit::{CommitError, Move};
 pub use store::{Durability, FsyncStore};
 pub use table::{Lake, LakeError, Table, TableSpec};

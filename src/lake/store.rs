@@ -178,8 +178,7 @@ impl MultipartUpload for SyncedUpload {
         let result = self.inner.complete().await?;
         let (path, created) = (self.path.clone(), std::mem::take(&mut self.created));
         blocking(move || {
-            sync_file_and_directory(&path, &created)
-                .map_err(|source| failed("sync", &path, source))
+            sync_file_and_directory(&path, &created).map_err(|source| failed("sync", &path, source))
         })
         .await?;
         Ok(result)

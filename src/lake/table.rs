@@ -7,7 +7,10 @@ use datafusion::catalog::TableProvider;
 use deltalake::{
     DeltaTable, DeltaTableBuilder, DeltaTableError,
     delta_datafusion::DeltaScanNext,
-    kernel::{Action, Add, EagerSnapshot, StructType, engine::arrow_conversion::TryIntoKernel as _},
+    kernel::{
+        Action, Add, EagerSnapshot, StructType,
+        engine::arrow_conversion::{TryIntoArrow as _, TryIntoKernel as _},
+    },
     protocol::checkpoints,
     writer::{DeltaWriter as _, RecordBatchWriter},
 };
@@ -85,7 +88,8 @@ impl Lake {
         folder: &std::path::Path,
         store: Arc<dyn ObjectStore>,
     ) -> Result<Self, LakeError> {
-        let error = |reason: String| LakeError::Folder { path: folder.display().to_string(), reason };
+        let error =
+            |reason: String| LakeError::Folder { path: folder.display().to_string(), reason };
         std::fs::create_dir_all(folder).map_err(|e| error(e.to_string()))?;
         let folder = folder.canonicalize().map_err(|e| error(e.to_string()))?;
         let root = Url::from_directory_path(&folder)
@@ -105,10 +109,10 @@ impl Lake {
             move |source| LakeError::Table { table, action, source: Box::new(source) }
         };
         let location = format!("{}/{}/", spec.name.schema, spec.name.name);
-        let url = self.root.join(&location).map_err(|e| LakeError::Folder {
-            path: location.clone(),
-            reason: e.to_string(),
-        })?;
+        let url = self
+            .root
+            .join(&location)
+            .map_err(|e| LakeError::Folder { path: location.clone(), reason: e.to_string() })?;
         let delta = DeltaTableBuilder::from_url(url.clone())
             .map(|builder| builder.with_storage_backend(Arc::clone(&self.store), url))
             .and_then(DeltaTableBuilder::build)
@@ -120,11 +124,10 @@ impl Lake {
         app_ids.push(PUBLISHED.to_owned());
         let (delta, recorded) =
             commit::load(&delta, app_ids.into_iter()).await.map_err(failed("load"))?;
-        let table = Table { spec: spec.clone(), delta, recorded };
-        let found = table.stored_fingerprint().map_err(failed("read its metadata"))?;
-        if found != spec.fingerprint {
-            let (table, wanted) = (spec.name.clone(), spec.fingerprint.clone());
-            return Err(LakeError::Fingerprint { table, found, wanted });
+        let mut table = Table { spec: spec.clone(), delta, recorded };
+        if table.check_fingerprint().is_err() {
+            // Read as what it is; whoever writes checks first.
+            table.spec.schema = table.stored_schema()?;
         }
         Ok(table)
     }
@@ -280,10 +283,8 @@ impl Table {
             builder = builder.with_file_paths(files);
         }
         let scan = builder.build().await;
-        let scan = scan.map_err(|e| LakeError::Read {
-            table: self.spec.name.clone(),
-            source: Box::new(e),
-        })?;
+        let scan = scan
+            .map_err(|e| LakeError::Read { table: self.spec.name.clone(), source: Box::new(e) })?;
         Ok(Arc::new(scan))
     }
 
@@ -334,8 +335,24 @@ impl Table {
         if any { writer.flush().await.map_err(failed) } else { Ok(Vec::new()) }
     }
 
-    fn stored_fingerprint(&self) -> Result<String, DeltaTableError> {
-        let metadata = self.delta.snapshot()?.metadata();
-        Ok(metadata.configuration().get(FINGERPRINT).cloned().unwrap_or_default())
+    /// Whether the table was built by the definition that it was opened with; only then may it be
+    /// written.
+    pub fn check_fingerprint(&self) -> Result<(), LakeError> {
+        let configuration = self.snapshot()?.metadata().configuration();
+        let found = configuration.get(FINGERPRINT).cloned().unwrap_or_default();
+        if found == self.spec.fingerprint {
+            return Ok(());
+        }
+        let (table, wanted) = (self.spec.name.clone(), self.spec.fingerprint.clone());
+        Err(LakeError::Fingerprint { table, found, wanted })
+    }
+
+    fn stored_schema(&self) -> Result<SchemaRef, LakeError> {
+        let kernel = self.snapshot()?.schema();
+        let arrow: arrow::datatypes::Schema = kernel
+            .as_ref()
+            .try_into_arrow()
+            .map_err(|e| self.failed("read its schema")(e.into()))?;
+        Ok(Arc::new(arrow))
     }
 }

@@ -39,7 +39,9 @@ pub struct TableState {
     pub schema: SchemaRef,
     pub committed: Option<Committed>,
     pub overlay: Overlay,
-    /// How far into the log this table reaches, overlay included.
+    /// The streams that feed it, directly or through other tables.
+    pub streams: Vec<String>,
+    /// How far into these streams it reaches, overlay included.
     pub positions: Positions,
 }
 
@@ -138,9 +140,31 @@ impl LakeView {
         all
     }
 
-    /// The positions that a query over `names` sees: what all of the stored tables behind them
-    /// reach at least.
+    /// The positions that a query over `names` sees: of every stream what all of the tables behind
+    /// them that it feeds reach at least.
     pub fn positions_of(&self, names: &[TableName]) -> Positions {
+        let stored = self.stored(names);
+        let mut seen = Positions::default();
+        for stream in self.streams_of(names) {
+            let fed = stored.iter().filter(|table| table.streams.contains(&stream));
+            let reached = fed.map(|table| table.positions.only(std::slice::from_ref(&stream)));
+            seen.merge(&reached.reduce(|a, b| a.meet(&b)).unwrap_or_default());
+        }
+        seen
+    }
+
+    /// The streams that feed the relations `names`.
+    pub fn streams_of(&self, names: &[TableName]) -> Vec<String> {
+        let stored = self.stored(names);
+        let mut streams: Vec<String> =
+            stored.iter().flat_map(|table| table.streams.iter().cloned()).collect();
+        streams.sort();
+        streams.dedup();
+        streams
+    }
+
+    /// The stored tables behind relations.
+    fn stored(&self, names: &[TableName]) -> Vec<&TableState> {
         let mut stored: Vec<&TableName> = Vec::new();
         for name in names {
             match self.views.get(name) {
@@ -148,17 +172,7 @@ impl LakeView {
                 None => stored.push(name),
             }
         }
-        let tables = stored.into_iter().filter_map(|name| self.tables.get(name));
-        tables.map(|t| t.positions.clone()).reduce(|a, b| a.meet(&b)).unwrap_or_default()
-    }
-
-    /// The streams that feed a relation, by the positions that it carries.
-    pub fn streams_of(&self, names: &[TableName]) -> Vec<String> {
-        let positions = self.positions_of(names);
-        let mut streams: Vec<String> =
-            positions.iter().map(|(stream, _, _)| stream.to_owned()).collect();
-        streams.dedup();
-        streams
+        stored.into_iter().filter_map(|name| self.tables.get(name).map(Arc::as_ref)).collect()
     }
 }
 

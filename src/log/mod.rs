@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::domain::{ErrorKind, Offset, Partition, Positions, identity::Identity};
+use crate::domain::{ErrorKind, Offset, Partition, Positions};
 
 pub mod embedded;
 pub mod partitioner;
@@ -16,27 +14,7 @@ pub mod partitioner;
 #[cfg(test)]
 mod contract_tests;
 
-/// One event on its way into the log.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// Decides the partition; without it the identity does.
-    pub key: Option<Bytes>,
-    pub identity: Identity,
-    pub payload: Bytes,
-}
-
-/// One event as the log holds it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogRecord {
-    pub partition: Partition,
-    pub offset: Offset,
-    /// The log's time in microseconds, raised so that it never falls within a partition.
-    pub timestamp_us: i64,
-    pub key: Option<Bytes>,
-    /// The identity header as it came; `None` on a record that something else wrote.
-    pub identity: Option<Bytes>,
-    pub payload: Bytes,
-}
+pub use crate::domain::record::{LogRecord, Record};
 
 /// Offsets `first..=last` of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

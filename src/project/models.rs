@@ -12,8 +12,8 @@ use serde::Deserialize;
 use crate::{
     domain::{TableName, contract::Contract},
     project::{
-        ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Seed, files, is_identifier, nearest,
-        yaml,
+        ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Seed, files, is_identifier,
+        nearest, yaml,
     },
 };
 
@@ -307,8 +307,7 @@ fn keep_lines(source: &str) -> String {
 fn template_error(file: &Path, source: &str, error: &minijinja::Error) -> Diagnostic {
     let detail = error.detail().unwrap_or_default();
     let (message, hint) = detail.split_once('\u{1}').unwrap_or((detail, ""));
-    let message =
-        if message.is_empty() { error.kind().to_string() } else { message.to_owned() };
+    let message = if message.is_empty() { error.kind().to_string() } else { message.to_owned() };
     let hint = (!hint.is_empty()).then(|| hint.to_owned());
     let diagnostic = Diagnostic::file(file, message.clone()).maybe_hint(hint);
     let named = message.split_once("('").and_then(|(call, rest)| {

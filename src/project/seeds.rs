@@ -73,9 +73,8 @@ fn content(path: &Path) -> Result<String, String> {
     } else {
         bytes
     };
-    let text = String::from_utf8(bytes).map_err(|e| {
-        format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to())
-    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to()))?;
     Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 
@@ -194,6 +193,7 @@ fn build(
         .map(|(column, data_type)| Field::new(column, data_type.arrow(), true))
         .collect();
     let arrays: Result<Vec<_>, _> = builders.into_iter().map(ColumnBuilder::finish).collect();
-    let batch = arrays.and_then(|arrays| RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays));
+    let batch =
+        arrays.and_then(|arrays| RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays));
     batch.map_err(|e| Box::new(Diagnostic::file(file, e.to_string())))
 }

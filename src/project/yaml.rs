@@ -45,7 +45,8 @@ fn describe(file: &Path, text: &str, error: &serde_yaml_ng::Error) -> Diagnostic
     let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
     let keys = format!("valid keys here: {}", known.join(", "));
     let hint = nearest(field, known.iter().copied()).map(|near| format!("{near} ({keys})"));
-    let at_key = text.lines().position(|line| line.trim_start_matches([' ', '-', '{']).starts_with(field));
+    let at_key =
+        text.lines().position(|line| line.trim_start_matches([' ', '-', '{']).starts_with(field));
     if let Some(line) = at_key {
         let column = text.lines().nth(line).and_then(|l| l.find(field)).map(|c| c + 1);
         diagnostic = diagnostic.at(text, line + 1, column);

@@ -1,0 +1,136 @@
+//! Acceptance: which records count. Decided once per record, recorded by offset.
+
+use std::{collections::HashSet, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, RecordBatch, StringBuilder},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
+};
+
+use crate::domain::{
+    Offset,
+    identity::{Fingerprint, Identity},
+};
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It counts.
+    Accepted,
+    /// The same event was accepted, or set aside, at a smaller position.
+    Repeat,
+    /// It breaks its contract and stands in quarantine.
+    Quarantined,
+}
+
+impl Verdict {
+    /// The recorded form. Persisted: must stay stable.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Repeat => "repeat",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Accepted, Self::Repeat, Self::Quarantined].into_iter().find(|v| v.as_str() == text)
+    }
+}
+
+/// The identities of one stream that were decided on. A cache of the acceptance table: filled from
+/// its committed rows, discarded as a whole when a commit fails.
+#[derive(Debug, Default)]
+pub struct Identities {
+    accepted: HashSet<Fingerprint>,
+    quarantined: HashSet<Fingerprint>,
+}
+
+impl Identities {
+    /// Takes over a recorded decision.
+    pub fn remember(&mut self, identity: Fingerprint, verdict: Verdict) {
+        match verdict {
+            Verdict::Accepted => self.accepted.insert(identity),
+            Verdict::Quarantined => self.quarantined.insert(identity),
+            Verdict::Repeat => false,
+        };
+    }
+
+    /// Decides on the next record in arrival order. A repeat is recognised before any rule counts;
+    /// a bad record is told apart by its content, so the same bad record is set aside once.
+    pub fn decide(&mut self, identity: Fingerprint, breaks_contract: bool) -> Verdict {
+        if self.accepted.contains(&identity) {
+            Verdict::Repeat
+        } else if breaks_contract {
+            let first = self.quarantined.insert(identity);
+            if first { Verdict::Quarantined } else { Verdict::Repeat }
+        } else {
+            self.accepted.insert(identity);
+            Verdict::Accepted
+        }
+    }
+
+    /// Whether an event of this identity was accepted.
+    pub fn is_accepted(&self, identity: &Fingerprint) -> bool {
+        self.accepted.contains(identity)
+    }
+
+    pub fn len(&self) -> usize {
+        self.accepted.len() + self.quarantined.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One recorded decision.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    pub partition: i32,
+    pub offset: Offset,
+    pub index: i32,
+    pub identity: Identity,
+    pub verdict: Verdict,
+}
+
+/// The columns of every acceptance table. Persisted: must stay stable.
+pub fn acceptance_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("_partition", DataType::Int32, true),
+        Field::new("_offset", DataType::Int64, true),
+        Field::new("_index", DataType::Int32, true),
+        Field::new("_event_id", DataType::Utf8, true),
+        Field::new("verdict", DataType::Utf8, true),
+        Field::new("__identity", DataType::Binary, true),
+    ]))
+}
+
+/// The acceptance rows of decisions.
+pub fn acceptance_rows(decisions: &[Decision]) -> Result<RecordBatch, ArrowError> {
+    let n = decisions.len();
+    let mut partition = Int32Builder::with_capacity(n);
+    let mut offset = Int64Builder::with_capacity(n);
+    let mut index = Int32Builder::with_capacity(n);
+    let mut event_id = StringBuilder::with_capacity(n, n * 36);
+    let mut verdict = StringBuilder::with_capacity(n, n * 8);
+    let mut identity = BinaryBuilder::with_capacity(n, n * 16);
+    for decision in decisions {
+        partition.append_value(decision.partition);
+        offset.append_value(decision.offset);
+        index.append_value(decision.index);
+        event_id.append_value(decision.identity.to_string());
+        verdict.append_value(decision.verdict.as_str());
+        identity.append_value(decision.identity.fingerprint());
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(partition.finish()),
+        Arc::new(offset.finish()),
+        Arc::new(index.finish()),
+        Arc::new(event_id.finish()),
+        Arc::new(verdict.finish()),
+        Arc::new(identity.finish()),
+    ];
+    RecordBatch::try_new(acceptance_schema(), columns)
+}

@@ -1,0 +1,231 @@
+//! A batch of payloads, decoded by its contract: typed columns, and for each row the rules broken.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        Array as _, ArrayRef, AsArray as _, BinaryArray, ListBuilder, RecordBatch, StringArray,
+        StringBuilder,
+    },
+    compute::take_record_batch,
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    error::ArrowError,
+};
+use datafusion::{
+    common::DFSchema, error::DataFusionError, execution::SessionStateBuilder,
+    physical_expr::PhysicalExpr,
+};
+
+use crate::domain::{
+    ErrorKind,
+    columns::ColumnBuilder,
+    contract::{Contract, EventId},
+    decode::{Breach, BreachKind, Decoder},
+    identity::{Fingerprint, Identity},
+};
+
+/// A rule of a contract that is not valid SQL over its fields.
+#[derive(Debug, thiserror::Error)]
+#[error("stream {stream}: rule {rule}: {reason}")]
+pub struct RuleError {
+    pub stream: String,
+    pub rule: String,
+    pub reason: String,
+}
+
+impl RuleError {
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}
+
+/// Judges payloads by one contract.
+#[derive(Debug)]
+pub struct Judge {
+    contract: Arc<Contract>,
+    rules: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+/// What a contract makes of a batch of payloads, row by row.
+#[derive(Debug)]
+pub struct DecodedBatch {
+    /// The contract's fields, typed.
+    pub fields: RecordBatch,
+    /// JSON of the members that the contract does not know.
+    pub rescued: StringArray,
+    /// The rules each row breaks; empty: none.
+    pub breaches: Vec<Vec<Breach>>,
+    /// Content hash, where it is needed to tell the row's identity.
+    pub content: Vec<Option<Fingerprint>>,
+}
+
+impl Judge {
+    /// Compiles the contract's rules.
+    pub fn new(contract: Arc<Contract>) -> Result<Self, RuleError> {
+        let state = SessionStateBuilder::new().with_default_features().build();
+        let schema = DFSchema::try_from(contract.schema().as_ref().clone());
+        let compiled = contract.rules.iter().map(|rule| {
+            let failed = |error: &DataFusionError| RuleError {
+                stream: contract.name.clone(),
+                rule: rule.name.clone(),
+                reason: error.strip_backtrace(),
+            };
+            let schema = schema.as_ref().map_err(failed)?;
+            let expr = state.create_logical_expr(&rule.sql, schema).map_err(|e| failed(&e))?;
+            let expr = state.create_physical_expr(expr, schema).map_err(|e| failed(&e))?;
+            match expr.data_type(schema.as_arrow()) {
+                Ok(DataType::Boolean | DataType::Null) => Ok(expr),
+                Ok(other) => Err(failed(&DataFusionError::Plan(format!(
+                    "the condition is of type {other}, not a boolean"
+                )))),
+                Err(error) => Err(failed(&error)),
+            }
+        });
+        let rules = compiled.collect::<Result<_, RuleError>>()?;
+        Ok(Self { contract, rules })
+    }
+
+    pub fn contract(&self) -> &Arc<Contract> {
+        &self.contract
+    }
+
+    /// Decodes and judges every payload. Null payloads are malformed ones.
+    pub fn decode(&self, payloads: &BinaryArray) -> Result<DecodedBatch, DataFusionError> {
+        let decoder = Decoder::new(&self.contract);
+        let n = payloads.len();
+        let mut columns: Vec<ColumnBuilder> =
+            self.contract.fields.iter().map(|f| ColumnBuilder::new(f.data_type, n)).collect();
+        let mut rescued = StringBuilder::new();
+        let mut breaches = Vec::with_capacity(n);
+        let mut content = Vec::with_capacity(n);
+        for payload in payloads {
+            let decoded = decoder.decode(payload.unwrap_or_default());
+            for (column, value) in columns.iter_mut().zip(&decoded.values) {
+                column.push(value);
+            }
+            rescued.append_option(decoded.rescued);
+            breaches.push(decoded.breaches);
+            content.push(decoded.content);
+        }
+        let arrays: Vec<ArrayRef> =
+            columns.into_iter().map(ColumnBuilder::finish).collect::<Result<_, _>>()?;
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(n));
+        let fields = RecordBatch::try_new_with_options(self.contract.schema(), arrays, &options)?;
+        self.apply_rules(&fields, &mut breaches)?;
+        for (row, broken) in breaches.iter().enumerate() {
+            if !broken.is_empty() && content[row].is_none() {
+                content[row] = Some(decoder.content(payloads.value(row)));
+            }
+        }
+        Ok(DecodedBatch { fields, rescued: rescued.finish(), breaches, content })
+    }
+
+    fn apply_rules(
+        &self,
+        fields: &RecordBatch,
+        breaches: &mut [Vec<Breach>],
+    ) -> Result<(), DataFusionError> {
+        for (rule, expr) in self.contract.rules.iter().zip(&self.rules) {
+            let result = expr.evaluate(fields)?.into_array(fields.num_rows())?;
+            let Some(held) = result.as_boolean_opt() else { continue };
+            for (row, broken) in breaches.iter_mut().enumerate() {
+                let malformed = broken.first().is_some_and(|b| b.kind == BreachKind::Malformed);
+                if held.is_valid(row) && !held.value(row) && !malformed {
+                    broken.push(Breach {
+                        rule: rule.name.clone(),
+                        kind: BreachKind::Rule,
+                        field: String::new(),
+                        message: format!("does not hold: {}", rule.sql),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The identity of a row: what the contract says, else what came with the record.
+    pub fn identity(&self, decoded: &DecodedBatch, row: usize, header: &[u8]) -> Identity {
+        let content = decoded.content[row].map(Identity::Content);
+        let named = match &self.contract.event_id {
+            EventId::Column(column) => self.text_value(decoded, column, row).map(Identity::Given),
+            EventId::Content => content.clone(),
+            EventId::Client => Identity::decode(header).ok(),
+        };
+        named.or(content).unwrap_or_else(|| Identity::Given(String::new()))
+    }
+
+    fn text_value(&self, decoded: &DecodedBatch, column: &str, row: usize) -> Option<String> {
+        let column = decoded.fields.column_by_name(column)?;
+        if column.is_null(row) {
+            return None;
+        }
+        arrow::util::display::array_value_to_string(column, row).ok()
+    }
+}
+
+/// The columns of every quarantine table. Persisted: must stay stable.
+pub fn quarantine_schema() -> SchemaRef {
+    let item = Field::new("element", DataType::Utf8, true);
+    Arc::new(Schema::new(vec![
+        Field::new("_topic", DataType::Utf8, true),
+        Field::new("_partition", DataType::Int32, true),
+        Field::new("_offset", DataType::Int64, true),
+        Field::new("_index", DataType::Int32, true),
+        Field::new("_ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+        Field::new("_key", DataType::Binary, true),
+        Field::new("_event_id", DataType::Utf8, true),
+        Field::new("_payload", DataType::Binary, true),
+        Field::new("payload_text", DataType::Utf8, true),
+        Field::new("rules", DataType::List(Arc::new(item)), true),
+        Field::new("message", DataType::Utf8, true),
+        Field::new("contract_version", DataType::Utf8, true),
+    ]))
+}
+
+/// The quarantine rows of the rows `which` of a Bronze batch.
+pub fn quarantine_rows(
+    contract: &Contract,
+    bronze: &RecordBatch,
+    decoded: &DecodedBatch,
+    identities: &[Identity],
+    which: &[u32],
+) -> Result<RecordBatch, ArrowError> {
+    let picked = take_record_batch(bronze, &arrow::array::UInt32Array::from(which.to_vec()))?;
+    let element = Field::new("element", DataType::Utf8, true);
+    let mut rules = ListBuilder::new(StringBuilder::new()).with_field(element);
+    let mut message = StringBuilder::new();
+    let mut event_id = StringBuilder::new();
+    for row in which.iter().map(|row| *row as usize) {
+        let broken = &decoded.breaches[row];
+        for breach in broken {
+            rules.values().append_value(&breach.rule);
+        }
+        rules.append(true);
+        let messages: Vec<String> =
+            broken.iter().map(|b| format!("{}: {}", b.rule, b.message)).collect();
+        message.append_value(messages.join("; "));
+        event_id.append_value(identities[row].to_string());
+    }
+    let payload = picked.column_by_name("_payload").and_then(|c| c.as_binary_opt::<i32>());
+    let text: StringArray = payload.map_or_else(
+        || StringArray::new_null(which.len()),
+        |payload| payload.iter().map(|p| std::str::from_utf8(p?).ok()).collect(),
+    );
+    let version: StringArray = which.iter().map(|_| Some(contract.version.as_str())).collect();
+    let event_id: ArrayRef = Arc::new(event_id.finish());
+    let computed: [(&str, ArrayRef); 5] = [
+        ("_event_id", event_id),
+        ("payload_text", Arc::new(text)),
+        ("rules", Arc::new(rules.finish())),
+        ("message", Arc::new(message.finish())),
+        ("contract_version", Arc::new(version)),
+    ];
+    let schema = quarantine_schema();
+    let columns = schema.fields().iter().map(|field| {
+        let found = computed.iter().find(|(name, _)| name == field.name());
+        let column =
+            found.map(|(_, column)| column).or_else(|| picked.column_by_name(field.name()));
+        column.cloned().ok_or_else(|| ArrowError::SchemaError(field.name().clone()))
+    });
+    RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,161 @@
+//! Bronze as SQL sees it: payloads decoded on read by a function of the contract.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array as _, ArrayRef, StringBuilder, StructArray},
+    datatypes::{DataType, Field, Fields, Schema, SchemaRef},
+};
+use datafusion::{
+    common::{cast::as_binary_array, exec_err},
+    error::Result,
+    logical_expr::{
+        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    },
+};
+
+use crate::{
+    bronze::{Judge, bronze_schema, decode::DecodedBatch},
+    domain::contract::Contract,
+};
+
+/// Columns that every decoded row carries beside its fields.
+pub const META_COLUMNS: [&str; 8] =
+    ["_topic", "_partition", "_offset", "_index", "_ts", "_key", "_event_id", "_ingested_at"];
+
+/// Columns of `bronze.<stream>` beside the fields and `META_COLUMNS`.
+const RAW_COLUMNS: [&str; 2] = ["_headers", "_payload"];
+const RESCUED: &str = "_rescued";
+const VERDICT: &str = "_verdict";
+
+/// `sluice_decode_<stream>(payload)`: a struct of the typed fields, `_rescued` and `_verdict`.
+pub fn decode_udf(judge: Arc<Judge>) -> ScalarUDF {
+    let name = function_name(judge.contract());
+    let contract = Arc::clone(judge.contract());
+    let mut fields: Vec<Field> =
+        contract.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+    fields.push(Field::new(RESCUED, DataType::Utf8, true));
+    fields.push(Field::new(VERDICT, DataType::Utf8, true));
+    let signature = Signature::exact(vec![DataType::Binary], Volatility::Immutable);
+    ScalarUDF::from(Decode { name, judge, fields: fields.into(), signature })
+}
+
+fn function_name(contract: &Contract) -> String {
+    format!("sluice_decode_{}", contract.name)
+}
+
+#[derive(Debug)]
+struct Decode {
+    name: String,
+    judge: Arc<Judge>,
+    fields: Fields,
+    signature: Signature,
+}
+
+impl PartialEq for Decode {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.judge.contract() == other.judge.contract()
+    }
+}
+
+impl Eq for Decode {}
+
+impl std::hash::Hash for Decode {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Decode {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Struct(self.fields.clone()))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let Some(payload) = args.args.first() else {
+            return exec_err!("{} takes one argument", self.name);
+        };
+        let payload = payload.to_array(args.number_rows)?;
+        let payload = arrow::compute::cast(&payload, &DataType::Binary)?;
+        let decoded = self.judge.decode(as_binary_array(&payload)?)?;
+        let verdict = verdicts(&decoded);
+        let mut columns: Vec<ArrayRef> = decoded.fields.columns().to_vec();
+        columns.push(Arc::new(decoded.rescued));
+        columns.push(verdict);
+        let nulls = payload.logical_nulls();
+        let decoded = StructArray::try_new(self.fields.clone(), columns, nulls)?;
+        Ok(ColumnarValue::Array(Arc::new(decoded)))
+    }
+}
+
+fn verdicts(decoded: &DecodedBatch) -> ArrayRef {
+    let mut verdict = StringBuilder::new();
+    for breaches in &decoded.breaches {
+        let rules: Vec<&str> = breaches.iter().map(|breach| breach.rule.as_str()).collect();
+        verdict.append_value(if rules.is_empty() { "ok".to_owned() } else { rules.join(",") });
+    }
+    Arc::new(verdict.finish())
+}
+
+/// SQL of `bronze.<stream>`: every record of `raw`, decoded.
+pub fn bronze_view_sql(contract: &Contract, raw: &str) -> String {
+    let columns = RAW_COLUMNS.iter().chain(&META_COLUMNS).map(|name| format!("\"{name}\""));
+    let decoded = fields(contract).chain([RESCUED.to_owned(), VERDICT.to_owned()]);
+    let decoded = decoded.map(|name| format!("d['{name}'] AS \"{name}\""));
+    let list: Vec<String> = decoded.chain(columns).collect();
+    format!(
+        "SELECT {} FROM (SELECT *, {}(\"_payload\") AS d FROM {raw})",
+        list.join(", "),
+        function_name(contract)
+    )
+}
+
+/// SQL of what a model sees of a stream: the accepted records, decoded.
+pub fn accepted_sql(contract: &Contract, raw: &str, acceptance: &str) -> String {
+    let decoded = fields(contract).map(|name| format!("d['{name}'] AS \"{name}\""));
+    let meta = META_COLUMNS.iter().map(|name| format!("\"{name}\""));
+    let list: Vec<String> = decoded.chain(meta).collect();
+    format!(
+        "SELECT {} FROM (SELECT b.*, {}(b.\"_payload\") AS d FROM {raw} AS b JOIN {acceptance} AS a \
+         ON b.\"_partition\" = a.\"_partition\" AND b.\"_offset\" = a.\"_offset\" \
+         AND b.\"_index\" = a.\"_index\" WHERE a.verdict = 'accepted')",
+        list.join(", "),
+        function_name(contract)
+    )
+}
+
+fn fields(contract: &Contract) -> impl Iterator<Item = String> {
+    contract.fields.iter().map(|field| field.name.clone())
+}
+
+/// The schema of `accepted.<stream>`: the fields, then `META_COLUMNS`.
+pub fn accepted_schema(contract: &Contract) -> SchemaRef {
+    let mut all: Vec<Field> =
+        contract.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+    all.extend(bronze_columns(&META_COLUMNS));
+    Arc::new(Schema::new(all))
+}
+
+/// The schema of `bronze.<stream>`.
+pub fn bronze_view_schema(contract: &Contract) -> SchemaRef {
+    let mut all: Vec<Field> =
+        contract.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+    all.push(Field::new(RESCUED, DataType::Utf8, true));
+    all.push(Field::new(VERDICT, DataType::Utf8, true));
+    all.extend(bronze_columns(&RAW_COLUMNS));
+    all.extend(bronze_columns(&META_COLUMNS));
+    Arc::new(Schema::new(all))
+}
+
+fn bronze_columns(names: &[&str]) -> Vec<Field> {
+    let schema = bronze_schema();
+    names.iter().filter_map(|name| schema.field_with_name(name).ok().cloned()).collect()
+}

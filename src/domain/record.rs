@@ -1,0 +1,27 @@
+//! An event on its way into the log, and as the log holds it.
+
+use bytes::Bytes;
+
+use crate::domain::{Offset, Partition, identity::Identity};
+
+/// One event on its way into the log.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Decides the partition; without it the identity does.
+    pub key: Option<Bytes>,
+    pub identity: Identity,
+    pub payload: Bytes,
+}
+
+/// One event as the log holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRecord {
+    pub partition: Partition,
+    pub offset: Offset,
+    /// The log's time in microseconds, raised so that it never falls within a partition.
+    pub timestamp_us: i64,
+    pub key: Option<Bytes>,
+    /// The identity header as it came; `None` on a record that something else wrote.
+    pub identity: Option<Bytes>,
+    pub payload: Bytes,
+}

@@ -1,0 +1,425 @@
+//! The planner: how each model is kept, and why.
+//!
+//! It looks at the analysed plan, before optimisation (the optimiser folds `now()` into a literal),
+//! never at the text. When in doubt it takes the slower way.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use arrow::datatypes::SchemaRef;
+use datafusion::{
+    catalog::{CatalogProvider as _, MemTable, MemoryCatalogProvider, MemorySchemaProvider},
+    common::tree_node::{TreeNode as _, TreeNodeRecursion},
+    error::DataFusionError,
+    execution::{SessionState, SessionStateBuilder},
+    logical_expr::{Expr, LogicalPlan, Volatility},
+    prelude::{SessionConfig, SessionContext},
+};
+
+use crate::{
+    domain::{TableName, identity::fingerprint},
+    models::{append::RowProgram, types::storable},
+    project::{ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Project, nearest},
+};
+
+/// Part of every fingerprint: raised when a change of ours changes what models compute.
+const ENGINE: &str = "sluice-1 datafusion-55";
+const CATALOG: &str = "sluice";
+const DEFAULT_SCHEMA: &str = "gold";
+
+/// How a model is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Computed when read.
+    View,
+    /// Row by row: new input rows give new output rows.
+    Append,
+    /// Computed whole when inputs moved.
+    Recompute,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::View => "view",
+            Self::Append => "append",
+            Self::Recompute => "recompute",
+        })
+    }
+}
+
+/// What a model reads directly.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Input {
+    /// The accepted rows of a stream.
+    Stream(String),
+    /// A model or seed.
+    Table(TableName),
+}
+
+/// A model with the way it is kept.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub model: Model,
+    pub class: Class,
+    /// Why not a faster class.
+    pub reason: String,
+    pub inputs: Vec<Input>,
+    /// Streams that feed it, directly or through other models.
+    pub streams: Vec<String>,
+    /// Streams whose accepted rows its SQL reads, directly or through views.
+    pub read_streams: Vec<String>,
+    /// Stored tables that it reads, directly or through views.
+    pub tables: Vec<TableName>,
+    /// Visible columns as stored.
+    pub schema: SchemaRef,
+    /// Covers the model, its inputs' fingerprints and the engine.
+    pub fingerprint: String,
+    /// Present for [`Class::Append`].
+    pub program: Option<Arc<RowProgram>>,
+}
+
+/// A relation that models can read.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    pub schema: SchemaRef,
+    pub fingerprint: String,
+}
+
+/// Plans every model of the project, in its order. `accepted` are the relations of the streams.
+pub fn plan_project(
+    project: &Project,
+    accepted: &BTreeMap<String, Relation>,
+) -> Result<Vec<Plan>, Diagnostics> {
+    let planner = Planner::new();
+    let mut found = Diagnostics::default();
+    let mut known: BTreeMap<TableName, Known> = BTreeMap::new();
+    for (stream, relation) in accepted {
+        let name = TableName::new(ACCEPTED, stream);
+        planner.register(&name, &relation.schema);
+        known.insert(name, Known::stream(stream, relation));
+    }
+    for seed in &project.seeds {
+        planner.register(&seed.name, &seed.rows.schema());
+        known.insert(seed.name.clone(), Known::seed(&seed.name));
+    }
+    let mut plans: Vec<Plan> = Vec::with_capacity(project.models.len());
+    for model in &project.models {
+        if model.refs.iter().any(|parent| !known.contains_key(parent)) {
+            continue; // A parent could not be planned; its own error says why.
+        }
+        match planner.plan(model, &known) {
+            Ok(plan) => {
+                planner.register(&model.name, &plan.schema);
+                known.insert(model.name.clone(), Known::model(&plan));
+                plans.push(plan);
+            }
+            Err(error) => found.push(describe(model, &error, &known)),
+        }
+    }
+    if found.is_empty() { Ok(plans) } else { Err(found) }
+}
+
+/// What the planner remembers of a relation.
+struct Known {
+    fingerprint: String,
+    /// Rows can be followed one by one, by their offset.
+    by_offset: bool,
+    streams: Vec<String>,
+    /// Streams that it is made of when read: itself, or for a view what that reads.
+    read_streams: Vec<String>,
+    /// The stored tables behind it: itself, or for a view what that reads.
+    tables: Vec<TableName>,
+    columns: Vec<String>,
+}
+
+impl Known {
+    fn stream(stream: &str, relation: &Relation) -> Self {
+        Self {
+            fingerprint: relation.fingerprint.clone(),
+            by_offset: true,
+            streams: vec![stream.to_owned()],
+            read_streams: vec![stream.to_owned()],
+            tables: Vec::new(),
+            columns: names(&relation.schema),
+        }
+    }
+
+    fn seed(name: &TableName) -> Self {
+        // A seed's rows are no part of a fingerprint: a changed seed is a change like any other.
+        Self {
+            fingerprint: name.to_string(),
+            by_offset: false,
+            streams: Vec::new(),
+            read_streams: Vec::new(),
+            tables: vec![name.clone()],
+            columns: Vec::new(),
+        }
+    }
+
+    fn model(plan: &Plan) -> Self {
+        let stored = vec![plan.model.name.clone()];
+        let is_view = plan.class == Class::View;
+        Self {
+            fingerprint: plan.fingerprint.clone(),
+            by_offset: plan.class == Class::Append,
+            streams: plan.streams.clone(),
+            read_streams: if is_view { plan.read_streams.clone() } else { Vec::new() },
+            tables: if is_view { plan.tables.clone() } else { stored },
+            columns: names(&plan.schema),
+        }
+    }
+}
+
+fn names(schema: &SchemaRef) -> Vec<String> {
+    schema.fields().iter().map(|field| field.name().clone()).collect()
+}
+
+struct Planner {
+    state: SessionState,
+    catalog: Arc<MemoryCatalogProvider>,
+}
+
+impl Planner {
+    fn new() -> Self {
+        let mut config =
+            SessionConfig::new().with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
+        config.options_mut().sql_parser.collect_spans = true;
+        let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+        let context = SessionContext::new_with_state(state);
+        let catalog = Arc::new(MemoryCatalogProvider::new());
+        context.register_catalog(CATALOG, Arc::<MemoryCatalogProvider>::clone(&catalog));
+        Self { state: context.state(), catalog }
+    }
+
+    fn register(&self, name: &TableName, schema: &SchemaRef) {
+        if self.catalog.schema(&name.schema).is_none() {
+            let empty = Arc::new(MemorySchemaProvider::new());
+            self.catalog.register_schema(&name.schema, empty).ok();
+        }
+        let table = MemTable::try_new(Arc::clone(schema), vec![vec![]]);
+        if let (Some(provider), Ok(table)) = (self.catalog.schema(&name.schema), table) {
+            provider.register_table(name.name.clone(), Arc::new(table)).ok();
+        }
+    }
+
+    fn plan(
+        &self,
+        model: &Model,
+        known: &BTreeMap<TableName, Known>,
+    ) -> Result<Plan, DataFusionError> {
+        // The relations are in memory, so planning never waits.
+        let plan = futures::executor::block_on(self.state.create_logical_plan(&model.sql))?;
+        if !matches!(plan, LogicalPlan::Statement(_) | LogicalPlan::Ddl(_) | LogicalPlan::Dml(_)) {
+            check_columns(&plan)?;
+        }
+        let options = self.state.config_options();
+        let analysed =
+            self.state.analyzer().execute_and_check(plan, options.as_ref(), |_, _| {})?;
+        let inputs = inputs(&analysed)?;
+        let schema = storable(analysed.schema().as_arrow());
+        let (class, reason) = classify(model, &analysed, known);
+        let parents = inputs.iter().filter_map(|input| known.get(&relation_name(input)));
+        let (mut streams, mut read_streams) = (BTreeSet::new(), BTreeSet::new());
+        let mut tables = BTreeSet::new();
+        let mut parts = vec![ENGINE.to_owned(), model.sql.clone(), class.to_string()];
+        parts.push(format!("{schema:?}"));
+        for parent in parents {
+            streams.extend(parent.streams.iter().cloned());
+            read_streams.extend(parent.read_streams.iter().cloned());
+            tables.extend(parent.tables.iter().cloned());
+            parts.push(parent.fingerprint.clone());
+        }
+        let digest = fingerprint(parts.join("\u{1}").as_bytes());
+        let program = match class {
+            Class::Append => {
+                let schema = Arc::clone(&schema);
+                Some(Arc::new(RowProgram::compile(&analysed, &self.state, schema)?))
+            }
+            _ => None,
+        };
+        Ok(Plan {
+            model: model.clone(),
+            class,
+            reason,
+            inputs,
+            streams: streams.into_iter().collect(),
+            read_streams: read_streams.into_iter().collect(),
+            tables: tables.into_iter().collect(),
+            schema,
+            fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            program,
+        })
+    }
+}
+
+fn relation_name(input: &Input) -> TableName {
+    match input {
+        Input::Stream(stream) => TableName::new(ACCEPTED, stream),
+        Input::Table(name) => name.clone(),
+    }
+}
+
+fn check_columns(plan: &LogicalPlan) -> Result<(), DataFusionError> {
+    let mut seen = BTreeSet::new();
+    for field in plan.schema().fields() {
+        if field.name().starts_with("__") {
+            let text = format!("column `{}`: names beginning with __ are Sluice's", field.name());
+            return Err(DataFusionError::Plan(text));
+        }
+        if !seen.insert(field.name().clone()) {
+            let text = format!("column `{}` stands twice in the result", field.name());
+            return Err(DataFusionError::Plan(text));
+        }
+    }
+    Ok(())
+}
+
+/// The relations that a plan scans, subqueries included.
+fn inputs(plan: &LogicalPlan) -> Result<Vec<Input>, DataFusionError> {
+    let mut inputs = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::TableScan(scan) => {
+                let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA).to_owned();
+                let table = scan.table_name.table().to_owned();
+                inputs.insert(if schema == ACCEPTED {
+                    Input::Stream(table)
+                } else {
+                    Input::Table(TableName::new(schema, table))
+                });
+            }
+            LogicalPlan::Ddl(_)
+            | LogicalPlan::Dml(_)
+            | LogicalPlan::Copy(_)
+            | LogicalPlan::Statement(_)
+            | LogicalPlan::Explain(_)
+            | LogicalPlan::Analyze(_) => {
+                let text = "a model is one SELECT".to_owned();
+                return Err(DataFusionError::Plan(text));
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(inputs.into_iter().collect())
+}
+
+fn classify(
+    model: &Model,
+    plan: &LogicalPlan,
+    known: &BTreeMap<TableName, Known>,
+) -> (Class, String) {
+    if model.materialized == Materialized::View {
+        return (Class::View, "the model asks for a view".to_owned());
+    }
+    match not_row_wise(plan, known) {
+        None => (Class::Append, "projects and filters one input whose rows only grow".to_owned()),
+        Some(reason) => (Class::Recompute, reason),
+    }
+}
+
+/// Why a plan is not row-wise over one growing input, if it is not.
+fn not_row_wise(plan: &LogicalPlan, known: &BTreeMap<TableName, Known>) -> Option<String> {
+    let mut node = plan;
+    loop {
+        let exprs: &[Expr] = match node {
+            LogicalPlan::Projection(projection) => &projection.expr,
+            LogicalPlan::Filter(filter) => std::slice::from_ref(&filter.predicate),
+            _ => &[],
+        };
+        if let Some(reason) = exprs.iter().find_map(not_deterministic) {
+            return Some(reason);
+        }
+        node = match node {
+            LogicalPlan::Projection(projection) => &projection.input,
+            LogicalPlan::Filter(filter) => &filter.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::TableScan(scan) => {
+                let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
+                let name = TableName::new(schema, scan.table_name.table());
+                let by_offset = known.get(&name).is_some_and(|input| input.by_offset);
+                return (!by_offset).then(|| format!("rows of {name} may change"));
+            }
+            LogicalPlan::Aggregate(_) => return Some("aggregates rows (GROUP BY)".into()),
+            LogicalPlan::Join(_) => return Some("joins relations".into()),
+            LogicalPlan::Window(_) => return Some("has a window function".into()),
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
+                return Some("orders or limits rows".into());
+            }
+            LogicalPlan::Distinct(_) => return Some("removes equal rows (DISTINCT)".into()),
+            LogicalPlan::Union(_) => return Some("unites relations (UNION)".into()),
+            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
+                return Some("reads no relation".into());
+            }
+            other => return Some(format!("contains {}", other.display())),
+        };
+    }
+}
+
+fn not_deterministic(expr: &Expr) -> Option<String> {
+    let mut reason = None;
+    let walked = expr.apply(|part| {
+        let found = match part {
+            Expr::ScalarFunction(call)
+                if call.func.signature().volatility != Volatility::Immutable =>
+            {
+                Some(format!("{}() is not deterministic", call.func.name()))
+            }
+            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
+                Some("contains a subquery".to_owned())
+            }
+            _ => None,
+        };
+        let stop = found.is_some();
+        reason = found;
+        Ok(if stop { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.err().map(|error| error.to_string()).or(reason)
+}
+
+/// An engine error as an error in the user's file.
+fn describe(
+    model: &Model,
+    error: &DataFusionError,
+    known: &BTreeMap<TableName, Known>,
+) -> Diagnostic {
+    let text = error.strip_backtrace();
+    let message = match error.diagnostic() {
+        Some(diagnostic) => diagnostic.message.clone(),
+        None => text.lines().next().unwrap_or_default().to_owned(),
+    };
+    let message = ["Error during planning: ", "Schema error: ", "SQL error: ", "Internal error: "]
+        .iter()
+        .fold(message, |message, prefix| message.replace(prefix, ""));
+    let mut diagnostic = Diagnostic::file(&model.file, message.clone());
+    let span = error.diagnostic().and_then(|d| d.span);
+    let place =
+        span.map(|span| (span.start.line, span.start.column)).or_else(|| parser_place(&text));
+    if let Some((line, column)) = place {
+        let line = usize::try_from(line).unwrap_or(1);
+        diagnostic = diagnostic.at(&model.source, line, usize::try_from(column).ok());
+    }
+    let columns = model.refs.iter().filter_map(|name| known.get(name));
+    let streams = model.sources.iter().map(|s| TableName::new(ACCEPTED, s));
+    let streams: Vec<&Known> = streams.filter_map(|name| known.get(&name)).collect();
+    let columns: Vec<&str> =
+        columns.chain(streams).flat_map(|input| input.columns.iter().map(String::as_str)).collect();
+    let missing = message.split_once('\'').and_then(|(_, rest)| rest.split('\'').next());
+    let hint = missing.and_then(|name| {
+        let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
+        nearest(name, columns.iter().copied())
+    });
+    diagnostic.maybe_hint(hint)
+}
+
+/// `… at Line: 3, Column: 7` of a parser error.
+fn parser_place(text: &str) -> Option<(u64, u64)> {
+    let (_, rest) = text.split_once("Line: ")?;
+    let (line, rest) = rest.split_once(", Column: ")?;
+    let digits = rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    Some((line.trim().parse().ok()?, digits.parse().ok()?))
+}

@@ -1,0 +1,64 @@
+//! Query types as tables store them.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::RecordBatch,
+    compute::cast,
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit},
+    error::ArrowError,
+};
+
+/// The schema in types that Delta stores and every reader knows; all columns nullable.
+pub fn storable(schema: &Schema) -> SchemaRef {
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| Field::new(field.name(), data_type(field.data_type()), true))
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// `batch` with the columns, by position, cast to those of `schema`.
+pub fn storable_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| cast(column, field.data_type()));
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+}
+
+fn data_type(from: &DataType) -> DataType {
+    match from {
+        DataType::Null | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            DataType::Binary
+        }
+        DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 => DataType::Float32,
+        DataType::Date64 => DataType::Date32,
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => DataType::Decimal128(*p, *s),
+        DataType::Decimal256(_, s) => DataType::Decimal128(38, *s),
+        DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::Time32(_) | DataType::Time64(_) | DataType::Duration(_) => DataType::Int64,
+        DataType::Interval(_) => DataType::Utf8,
+        DataType::Dictionary(_, value) => data_type(value),
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::FixedSizeList(item, _) => DataType::List(element(item)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(member).collect()),
+        other => other.clone(),
+    }
+}
+
+fn element(item: &FieldRef) -> FieldRef {
+    Arc::new(Field::new("element", data_type(item.data_type()), true))
+}
+
+fn member(field: &FieldRef) -> FieldRef {
+    Arc::new(Field::new(field.name(), data_type(field.data_type()), true))
+}

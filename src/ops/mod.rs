@@ -1,0 +1,7 @@
+//! What every part needs and none is about: clock, tasks, telemetry. No domain words here.
+
+mod clock;
+pub mod tasks;
+pub mod telemetry;
+
+pub use clock::Clock;

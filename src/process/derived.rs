@@ -1,0 +1,401 @@
+//! *recompute*: tables computed whole when their inputs moved.
+//!
+//! A round computes every outdated table, parents first, over one pinned view. Its results are
+//! visible at once and are committed at a mark, each with the positions that it was computed from.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::SchemaRef,
+    row::{RowConverter, SortField},
+};
+use datafusion::{
+    error::DataFusionError, execution::runtime_env::RuntimeEnv, prelude::SessionConfig,
+};
+
+use crate::{
+    domain::{Positions, TableName},
+    lake::{
+        Committed, Lake, LakeError, LakeView, Move, Overlay, RelationInfo, Table, TableSpec,
+        TableState,
+        session::{Columns, session},
+    },
+    models::{Plan, storable_batch},
+    process::offset_table::{SealError, input_app_id},
+};
+
+/// What a table was computed from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// Generation of every table it reads whose rows are replaced.
+    generations: BTreeMap<TableName, u64>,
+    /// Positions of the tables and streams it reads that grow.
+    positions: Positions,
+}
+
+/// A table that is replaced as a whole: a recomputed model or a seed.
+pub(super) struct Derived {
+    pub info: Arc<RelationInfo>,
+    pub table: Table,
+    /// `None` for a seed.
+    pub plan: Option<Arc<Plan>>,
+    log_id: String,
+    /// Table ids of the tables it reads by version.
+    parent_ids: BTreeMap<TableName, String>,
+    committed: Committed,
+    /// Newer than the snapshot, not committed yet.
+    pending: Option<Vec<RecordBatch>>,
+    /// Raised whenever the content changes.
+    pub generation: u64,
+    digest: Option<Digest>,
+    basis: Option<Basis>,
+    /// How far into the log the content reaches.
+    pub positions: Positions,
+    /// Why the last run failed.
+    pub failure: Option<String>,
+}
+
+/// Order-independent digest of rows.
+type Digest = (u64, u64, usize);
+
+impl Derived {
+    pub async fn open(
+        lake: &Lake,
+        spec: &TableSpec,
+        info: RelationInfo,
+        plan: Option<Arc<Plan>>,
+        log_id: &str,
+        streams: &[(String, u32)],
+        parent_ids: BTreeMap<TableName, String>,
+    ) -> Result<Self, LakeError> {
+        let mut app_ids: Vec<String> = parent_ids.values().map(|id| parent_app_id(id)).collect();
+        for (stream, partitions) in streams {
+            app_ids.extend((0..*partitions).map(|p| input_app_id(log_id, stream, p)));
+        }
+        app_ids.push(SEED_DIGEST.to_owned());
+        let table = lake.open(spec, app_ids).await?;
+        let committed = table.committed().await?;
+        let mut positions = Positions::default();
+        for (stream, partitions) in streams {
+            for partition in 0..*partitions {
+                if let Some(at) = table.position(&input_app_id(log_id, stream, partition)) {
+                    positions.advance(stream, partition, at);
+                }
+            }
+        }
+        Ok(Self {
+            info: Arc::new(info),
+            table,
+            plan,
+            log_id: log_id.to_owned(),
+            parent_ids,
+            committed,
+            pending: None,
+            generation: 1,
+            digest: None,
+            basis: None,
+            positions,
+            failure: None,
+        })
+    }
+
+    /// Replaces a seed's rows when its file is not the one they came from.
+    pub async fn load_seed(&mut self, rows: &RecordBatch, digest: &str) -> Result<(), SealError> {
+        let to = i64::from_str_radix(digest.get(..15).unwrap_or("0"), 16).unwrap_or_default();
+        let from = self.table.position(SEED_DIGEST);
+        if from == Some(to) {
+            return Ok(());
+        }
+        let moves = vec![Move { app_id: SEED_DIGEST.to_owned(), from, to }];
+        self.table.replace(std::slice::from_ref(rows), moves).await?;
+        self.committed = self.table.committed().await?;
+        self.generation += 1;
+        Ok(())
+    }
+
+    /// Takes over what the table records, where that is what its inputs are now.
+    pub fn trust_if_current(
+        &mut self,
+        basis: Basis,
+        positions: &Positions,
+        parents: &BTreeMap<TableName, i64>,
+    ) {
+        let by_version = self.parent_ids.iter().all(|(name, id)| {
+            self.table.position(&parent_app_id(id)) == parents.get(name).copied()
+        });
+        if self.table.is_published() && by_version && self.positions == *positions {
+            self.basis = Some(basis);
+        }
+    }
+
+    pub fn is_outdated(&self, basis: &Basis) -> bool {
+        self.basis.as_ref() != Some(basis)
+    }
+
+    /// Takes over the result of a round.
+    pub fn install(&mut self, result: Computed) {
+        self.basis = Some(result.basis);
+        match result.outcome {
+            Outcome::Unchanged => self.positions = result.positions,
+            Outcome::Rows(rows, digest) => {
+                self.failure = None;
+                self.positions = result.positions;
+                if self.digest != Some(digest) {
+                    self.digest = Some(digest);
+                    self.pending = Some(rows);
+                    self.generation += 1;
+                }
+            }
+            Outcome::Failed(error) => {
+                tracing::error!(table = %self.info.name, %error, "model failed");
+                self.failure = Some(error);
+            }
+        }
+    }
+
+    pub fn pending_bytes(&self) -> usize {
+        let rows = self.pending.iter().flatten();
+        rows.map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// Whether a publication would write something: new rows, or (`force`) only positions.
+    pub fn is_due(&self, force: bool, versions: &BTreeMap<TableName, i64>) -> bool {
+        self.pending.is_some() || (force && !self.moves(versions).is_empty())
+    }
+
+    /// Commits pending rows, or only positions where nothing else is pending. `versions` are those
+    /// of the tables it reads by version, which are published before it.
+    pub async fn publish(&mut self, versions: &BTreeMap<TableName, i64>) -> Result<(), SealError> {
+        let moves = self.moves(versions);
+        match self.pending.take() {
+            Some(rows) => self.table.replace(&rows, moves).await?,
+            None => self.table.advance(moves).await?,
+        }
+        self.committed = self.table.committed().await?;
+        Ok(())
+    }
+
+    fn moves(&self, versions: &BTreeMap<TableName, i64>) -> Vec<Move> {
+        let streams = self.positions.iter().map(|(stream, partition, offset)| {
+            (input_app_id(&self.log_id, stream, partition), offset)
+        });
+        let parents = self.parent_ids.iter().filter_map(|(name, id)| {
+            versions.get(name).map(|version| (parent_app_id(id), *version))
+        });
+        let all = streams.chain(parents);
+        all.filter_map(|(app_id, to)| {
+            let from = self.table.position(&app_id);
+            (from != Some(to)).then_some(Move { app_id, from, to })
+        })
+        .collect()
+    }
+
+    /// The Delta version that holds the present content, once published.
+    pub fn version(&self) -> i64 {
+        i64::try_from(self.table.version()).unwrap_or(i64::MAX)
+    }
+
+    /// The table as queries see it.
+    pub fn state(&self) -> TableState {
+        let overlay = self.pending.clone().map_or(Overlay::None, Overlay::Replace);
+        TableState {
+            info: Arc::clone(&self.info),
+            schema: Arc::clone(self.table.schema()),
+            committed: Some(self.committed.clone()),
+            overlay,
+            streams: self.plan.as_ref().map_or_else(Vec::new, |plan| plan.streams.clone()),
+            positions: self.positions.clone(),
+        }
+    }
+}
+
+/// Position of a seed: a number made of its digest. Persisted: must stay stable.
+const SEED_DIGEST: &str = "in/seed";
+
+/// Position of an input that is read by version. Persisted: must stay stable.
+fn parent_app_id(table_id: &str) -> String {
+    format!("in/{table_id}")
+}
+
+/// The result of one table of a round.
+pub(super) struct Computed {
+    pub name: TableName,
+    pub basis: Basis,
+    pub positions: Positions,
+    pub outcome: Outcome,
+}
+
+pub(super) enum Outcome {
+    Rows(Vec<RecordBatch>, Digest),
+    /// Its inputs moved without changing.
+    Unchanged,
+    Failed(String),
+}
+
+/// One table of a round.
+pub(super) struct Job {
+    pub plan: Arc<Plan>,
+    pub schema: SchemaRef,
+    /// Whether its inputs moved; else it only runs when one of its parents changed in this round.
+    pub outdated: bool,
+    pub generation: u64,
+    pub digest: Option<Digest>,
+}
+
+impl Job {
+    pub fn of(
+        derived: &Derived,
+        view: &LakeView,
+        generations: &BTreeMap<TableName, u64>,
+    ) -> Option<Self> {
+        let plan = Arc::clone(derived.plan.as_ref()?);
+        let outdated = derived.is_outdated(&basis(&plan, view, generations));
+        Some(Self {
+            schema: Arc::clone(derived.table.schema()),
+            outdated,
+            generation: derived.generation,
+            digest: derived.digest,
+            plan,
+        })
+    }
+}
+
+/// What `plan` would be computed from in `view`.
+pub(super) fn basis(plan: &Plan, view: &LakeView, generations: &BTreeMap<TableName, u64>) -> Basis {
+    let mut basis = Basis::default();
+    for table in &plan.tables {
+        match generations.get(table) {
+            Some(generation) => {
+                basis.generations.insert(table.clone(), *generation);
+            }
+            None => {
+                if let Some(state) = view.tables.get(table) {
+                    basis.positions.merge(&state.positions);
+                }
+            }
+        }
+    }
+    basis.positions.merge(&view.positions.only(&plan.read_streams));
+    basis
+}
+
+/// Computes what is outdated, parents first (the order of `jobs`), over one view.
+pub(super) async fn run_round(
+    view: Arc<LakeView>,
+    jobs: Vec<Job>,
+    mut generations: BTreeMap<TableName, u64>,
+) -> Vec<Computed> {
+    let runtime = Arc::new(RuntimeEnv::default());
+    let mut view = view;
+    let mut changed: BTreeSet<TableName> = BTreeSet::new();
+    let mut failed: BTreeSet<TableName> = BTreeSet::new();
+    let mut results = Vec::new();
+    for job in jobs {
+        let name = job.plan.model.name.clone();
+        let reads =
+            |tables: &BTreeSet<TableName>| job.plan.tables.iter().any(|t| tables.contains(t));
+        if reads(&failed) {
+            // It stays at the positions that its parents are at.
+            failed.insert(name);
+            continue;
+        }
+        let basis = basis(&job.plan, &view, &generations);
+        let positions = reachable(&job.plan, &view, &generations);
+        let outcome = if job.outdated || reads(&changed) {
+            match compute(&view, &job, &runtime).await {
+                Ok((rows, digest)) => Outcome::Rows(rows, digest),
+                Err(error) => Outcome::Failed(error.strip_backtrace()),
+            }
+        } else {
+            Outcome::Unchanged
+        };
+        if matches!(outcome, Outcome::Failed(_)) {
+            failed.insert(name.clone());
+        } else {
+            let rows = match &outcome {
+                Outcome::Rows(rows, digest) if job.digest != Some(*digest) => Some(rows),
+                _ => None,
+            };
+            if rows.is_some() {
+                generations.insert(name.clone(), job.generation + 1);
+                changed.insert(name.clone());
+            }
+            view = shown(&view, &name, rows, &positions);
+        }
+        results.push(Computed { name, basis, positions, outcome });
+    }
+    results
+}
+
+/// How far into its streams a model reaches when computed from `view`.
+fn reachable(plan: &Plan, view: &LakeView, generations: &BTreeMap<TableName, u64>) -> Positions {
+    let mut reached = view.positions.only(&plan.streams);
+    for table in plan.tables.iter().filter(|table| generations.contains_key(table)) {
+        let Some(parent) = view.tables.get(table).filter(|parent| !parent.streams.is_empty())
+        else {
+            continue;
+        };
+        let others: Vec<String> =
+            plan.streams.iter().filter(|s| !parent.streams.contains(s)).cloned().collect();
+        let mut lowered = reached.only(&parent.streams).meet(&parent.positions);
+        lowered.merge(&reached.only(&others));
+        reached = lowered;
+    }
+    reached
+}
+
+/// `view` with a table at new positions, and new rows where it has them.
+fn shown(
+    view: &Arc<LakeView>,
+    name: &TableName,
+    rows: Option<&Vec<RecordBatch>>,
+    positions: &Positions,
+) -> Arc<LakeView> {
+    let mut next = LakeView::clone(view);
+    if let Some(state) = view.tables.get(name) {
+        let mut state = TableState::clone(state);
+        state.positions = positions.clone();
+        if let Some(rows) = rows {
+            state.overlay = Overlay::Replace(rows.clone());
+        }
+        next.tables.insert(name.clone(), Arc::new(state));
+    }
+    Arc::new(next)
+}
+
+async fn compute(
+    view: &Arc<LakeView>,
+    job: &Job,
+    runtime: &Arc<RuntimeEnv>,
+) -> Result<(Vec<RecordBatch>, Digest), DataFusionError> {
+    let config = SessionConfig::new();
+    let context = session(view, Columns::Visible, config, Arc::clone(runtime));
+    let rows = context.sql(&job.plan.model.sql).await?.collect().await?;
+    let rows: Result<Vec<_>, _> =
+        rows.iter().map(|batch| storable_batch(batch, &job.schema)).collect();
+    let rows = rows?;
+    let digest = digest(&rows, &job.schema)?;
+    Ok((rows, digest))
+}
+
+fn digest(rows: &[RecordBatch], schema: &SchemaRef) -> Result<Digest, DataFusionError> {
+    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
+    let converter = RowConverter::new(fields.collect())?;
+    let (mut sum, mut mixed, mut count) = (0_u64, 0_u64, 0);
+    for batch in rows {
+        for row in &converter.convert_columns(batch.columns())? {
+            let mut hasher = DefaultHasher::new();
+            row.as_ref().hash(&mut hasher);
+            let hash = hasher.finish();
+            sum = sum.wrapping_add(hash);
+            mixed = mixed.wrapping_add(hash.wrapping_mul(hash | 1).rotate_left(29));
+            count += 1;
+        }
+    }
+    Ok((sum, mixed, count))
+}

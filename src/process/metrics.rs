@@ -1,0 +1,33 @@
+//! The process role's metrics.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+
+use crate::process::stream::Counts;
+
+pub(super) fn restarted() {
+    counter!("sluice_process_restarts_total").increment(1);
+}
+
+pub(super) fn sealed(tables: usize, took: Duration) {
+    counter!("sluice_process_commits_total").increment(tables as u64);
+    histogram!("sluice_process_commit_seconds").record(took.as_secs_f64());
+}
+
+pub(super) fn round(took: Duration) {
+    histogram!("sluice_process_recompute_seconds").record(took.as_secs_f64());
+}
+
+pub(super) fn records(stream: &str, records: u64, counts: Counts) {
+    let label = stream.to_owned();
+    counter!("sluice_process_records_total", "stream" => label.clone()).increment(records);
+    counter!("sluice_process_accepted_total", "stream" => label.clone()).absolute(counts.accepted);
+    counter!("sluice_process_repeats_total", "stream" => label.clone()).absolute(counts.repeats);
+    counter!("sluice_process_quarantined_total", "stream" => label).absolute(counts.quarantined);
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub(super) fn tail_bytes(bytes: usize) {
+    gauge!("sluice_process_hot_tail_bytes").set(bytes as f64);
+}

@@ -1,0 +1,219 @@
+//! A table that only grows: its snapshot, its tail in memory, and how far into the log each
+//! reaches.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
+
+use crate::{
+    domain::{Offset, Partition, Positions},
+    lake::{
+        CommitError, Committed, Lake, LakeError, Move, OffsetWindow, Overlay, RelationInfo, Table,
+        TableSpec, TableState,
+    },
+};
+
+/// Batches of a tail are merged while the newest ones are smaller than this.
+const MERGE_BELOW_ROWS: usize = 8_192;
+/// A tail is merged when it has more batches than this.
+const MERGE_ABOVE_BATCHES: usize = 32;
+
+/// Which stream, of which log, a table follows.
+#[derive(Debug, Clone)]
+pub(super) struct Followed {
+    pub log_id: String,
+    pub stream: String,
+    pub partitions: Partition,
+}
+
+impl Followed {
+    /// The position of a partition in Bronze. Persisted: must stay stable.
+    pub fn bronze_app_id(&self, partition: Partition) -> String {
+        format!("{}/{}/{partition}", self.log_id, self.stream)
+    }
+
+    /// The position of a partition in every other table. Persisted: must stay stable.
+    pub fn input_app_id(&self, partition: Partition) -> String {
+        input_app_id(&self.log_id, &self.stream, partition)
+    }
+}
+
+/// See [`Followed::input_app_id`].
+pub(super) fn input_app_id(log_id: &str, stream: &str, partition: Partition) -> String {
+    format!("in/{log_id}/{stream}/{partition}")
+}
+
+pub(super) struct OffsetTable {
+    pub info: Arc<RelationInfo>,
+    pub table: Table,
+    followed: Followed,
+    app_ids: Vec<String>,
+    /// Names of the columns that hold partition and offset.
+    columns: (&'static str, &'static str),
+    committed: Committed,
+    tail: Vec<RecordBatch>,
+    tail_bytes: usize,
+    /// Per partition, the last offset included, tail included.
+    at: Vec<Option<Offset>>,
+    state: Option<Arc<TableState>>,
+}
+
+impl OffsetTable {
+    pub async fn open(
+        lake: &Lake,
+        spec: &TableSpec,
+        info: RelationInfo,
+        followed: Followed,
+        app_ids: Vec<String>,
+        columns: (&'static str, &'static str),
+    ) -> Result<Self, LakeError> {
+        let table = lake.open(spec, app_ids.iter().cloned()).await?;
+        let committed = table.committed().await?;
+        let at = app_ids.iter().map(|app_id| table.position(app_id)).collect();
+        Ok(Self {
+            info: Arc::new(info),
+            table,
+            followed,
+            app_ids,
+            columns,
+            committed,
+            tail: Vec::new(),
+            tail_bytes: 0,
+            at,
+            state: None,
+        })
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        self.table.schema()
+    }
+
+    /// The last offset of `partition` included, tail included.
+    pub fn at(&self, partition: Partition) -> Option<Offset> {
+        self.at.get(partition as usize).copied().flatten()
+    }
+
+    /// The last offset of `partition` that is committed.
+    pub fn committed_at(&self, partition: Partition) -> Option<Offset> {
+        self.app_ids.get(partition as usize).and_then(|app_id| self.table.position(app_id))
+    }
+
+    /// Whether the record at `offset` is not in the table yet.
+    pub fn wants(&self, partition: Partition, offset: Offset) -> bool {
+        self.at(partition).is_none_or(|at| offset > at)
+    }
+
+    /// Adds rows; their positions follow with [`OffsetTable::advance`].
+    pub fn push(&mut self, rows: RecordBatch) -> Result<(), LakeError> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        self.tail_bytes += rows.get_array_memory_size();
+        self.tail.push(rows);
+        self.state = None;
+        self.merge_small_batches()
+    }
+
+    /// Includes everything of the partitions up to these offsets.
+    pub fn advance(&mut self, to: &BTreeMap<Partition, Offset>) {
+        for (partition, offset) in to {
+            if let Some(at) = self.at.get_mut(*partition as usize)
+                && at.is_none_or(|at| at < *offset)
+            {
+                *at = Some(*offset);
+                self.state = None;
+            }
+        }
+    }
+
+    pub fn tail_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
+    /// Commits the tail with its positions. Positions alone are committed only when `force`d.
+    pub async fn seal(&mut self, force: bool) -> Result<bool, SealError> {
+        let moves = self.moves();
+        if moves.is_empty() || (self.tail.is_empty() && !force) {
+            return Ok(false);
+        }
+        self.table.append(&self.tail, moves).await?;
+        self.committed = self.table.committed().await?;
+        self.tail.clear();
+        self.tail_bytes = 0;
+        self.state = None;
+        Ok(true)
+    }
+
+    fn moves(&self) -> Vec<Move> {
+        let ends = self.app_ids.iter().zip(&self.at);
+        ends.filter_map(|(app_id, at)| {
+            let (from, to) = (self.table.position(app_id), (*at)?);
+            (from != Some(to)).then(|| Move { app_id: app_id.clone(), from, to })
+        })
+        .collect()
+    }
+
+    /// Committed rows in `windows`.
+    pub async fn rows_in(
+        &self,
+        windows: &BTreeMap<Partition, OffsetWindow>,
+    ) -> Result<Vec<RecordBatch>, LakeError> {
+        self.table.rows_in(self.columns.0, self.columns.1, windows).await
+    }
+
+    /// How far the table reaches, tail included.
+    pub fn positions(&self) -> Positions {
+        let mut positions = Positions::default();
+        for (partition, at) in (0..).zip(&self.at) {
+            if let Some(at) = at {
+                positions.advance(&self.followed.stream, partition, *at);
+            }
+        }
+        positions
+    }
+
+    /// The table as queries see it.
+    pub fn state(&mut self) -> Arc<TableState> {
+        if let Some(state) = &self.state {
+            return Arc::clone(state);
+        }
+        let overlay =
+            if self.tail.is_empty() { Overlay::None } else { Overlay::Append(self.tail.clone()) };
+        let state = Arc::new(TableState {
+            info: Arc::clone(&self.info),
+            schema: Arc::clone(self.table.schema()),
+            committed: Some(self.committed.clone()),
+            overlay,
+            streams: vec![self.followed.stream.clone()],
+            positions: self.positions(),
+        });
+        self.state = Some(Arc::clone(&state));
+        state
+    }
+
+    fn merge_small_batches(&mut self) -> Result<(), LakeError> {
+        if self.tail.len() <= MERGE_ABOVE_BATCHES {
+            return Ok(());
+        }
+        let small = self.tail.iter().rev().take_while(|b| b.num_rows() < MERGE_BELOW_ROWS).count();
+        let start = self.tail.len() - small;
+        let merged = concat_batches(self.table.schema(), &self.tail[start..]);
+        let merged = merged.map_err(|e| LakeError::Read {
+            table: self.table.name().clone(),
+            source: Box::new(e.into()),
+        })?;
+        self.tail.truncate(start);
+        self.tail.push(merged);
+        self.tail_bytes = self.tail.iter().map(RecordBatch::get_array_memory_size).sum();
+        Ok(())
+    }
+}
+
+/// Why a seal did not go through.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SealError {
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+}

@@ -1,0 +1,410 @@
+//! Opening every table of a project, and checking that lake and log belong together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use arrow::{
+    array::AsArray as _,
+    datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
+};
+
+use crate::{
+    bronze::{
+        Identities, Judge, acceptance_schema, accepted_schema, accepted_sql, bronze_schema,
+        bronze_view_schema, bronze_view_sql, decode_udf, quarantine_schema,
+    },
+    domain::{Offset, Partition, TableName, contract::Contract},
+    lake::{
+        LakeView, OFFSET, OffsetWindow, PARTITION, RelationInfo, RelationKind, TableSpec, ViewState,
+    },
+    models::{Class, Input, Plan},
+    process::{
+        Deps, Error,
+        derived::Derived,
+        offset_table::{Followed, OffsetTable},
+        plans::RowModel,
+        stream::{Counts, StreamTables, placed_schema, remember},
+    },
+    project::{ACCEPTED, Seed},
+};
+
+/// Schemas of tables and views that are Sluice's own.
+const RAW: &str = "_bronze";
+const ACCEPTANCE: &str = "_acceptance";
+/// Fingerprints of tables whose form only we decide. Persisted: raised with their schema.
+const BRONZE_FORM: &str = "bronze-1";
+const ACCEPTANCE_FORM: &str = "acceptance-1";
+const QUARANTINE_FORM: &str = "quarantine-1";
+const BRONZE_COLUMNS: (&str, &str) = ("_partition", "_offset");
+
+/// Everything open.
+pub(super) struct Opened {
+    pub streams: Vec<StreamTables>,
+    /// Seeds, then recomputed models, parents before children.
+    pub derived: Vec<Derived>,
+    /// Views and functions, which never change while running.
+    pub base: LakeView,
+    /// Models that cannot run, with the reason.
+    pub stopped: BTreeMap<TableName, String>,
+}
+
+pub(super) async fn open(deps: &Deps) -> Result<Opened, Error> {
+    let planned = &deps.planned;
+    let mut streams = Vec::new();
+    for judge in &planned.judges {
+        streams.push(open_stream(deps, judge).await?);
+    }
+    let mut opened =
+        Opened { streams, derived: Vec::new(), base: base_view(deps), stopped: BTreeMap::new() };
+    for seed in &planned.project.seeds {
+        let derived = open_seed(deps, seed).await?;
+        opened.derived.push(derived);
+    }
+    for plan in &planned.plans {
+        open_model(deps, plan, &mut opened).await?;
+    }
+    Ok(opened)
+}
+
+fn followed(deps: &Deps, contract: &Contract) -> Followed {
+    Followed {
+        log_id: deps.log.id().to_owned(),
+        stream: contract.name.clone(),
+        partitions: contract.partitions,
+    }
+}
+
+async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Error> {
+    let contract = judge.contract();
+    let followed = followed(deps, contract);
+    let bronze_ids = (0..followed.partitions).map(|p| followed.bronze_app_id(p)).collect();
+    let table = |schema: &str, columns: SchemaRef, form: &str, about: &str| TableSpec {
+        name: TableName::new(schema, &contract.name),
+        schema: columns,
+        fingerprint: form.to_owned(),
+        description: format!("{about} of stream {}", contract.name),
+    };
+    let info = |schema: &str, kind: RelationKind, description: &str| RelationInfo {
+        name: TableName::new(schema, &contract.name),
+        kind,
+        description: description.to_owned(),
+        columns: BTreeMap::new(),
+    };
+    let spec = table("bronze", bronze_schema(), BRONZE_FORM, "Every record");
+    let about = info(RAW, RelationKind::Internal, "");
+    let bronze =
+        OffsetTable::open(&deps.lake, &spec, about, followed.clone(), bronze_ids, BRONZE_COLUMNS)
+            .await?;
+    bronze.table.check_fingerprint()?;
+    check_log(deps, contract, &bronze).await?;
+    let input_ids: Vec<String> =
+        (0..followed.partitions).map(|p| followed.input_app_id(p)).collect();
+    let spec =
+        table(ACCEPTANCE, acceptance_schema(), ACCEPTANCE_FORM, "What became of the records");
+    let about = info(ACCEPTANCE, RelationKind::Internal, "");
+    let (ids, place) = (input_ids.clone(), BRONZE_COLUMNS);
+    let acceptance =
+        OffsetTable::open(&deps.lake, &spec, about, followed.clone(), ids, place).await?;
+    acceptance.table.check_fingerprint()?;
+    let spec = table("quarantine", quarantine_schema(), QUARANTINE_FORM, "Records set aside");
+    let about = "Records that break the contract, with the rules they break";
+    let about = info("quarantine", RelationKind::Quarantine, about);
+    let quarantine =
+        OffsetTable::open(&deps.lake, &spec, about, followed, input_ids, place).await?;
+    quarantine.table.check_fingerprint()?;
+    let mut identities = Identities::default();
+    for rows in acceptance.table.all_rows().await? {
+        remember(&mut identities, &rows)?;
+    }
+    Ok(StreamTables {
+        judge: Arc::clone(judge),
+        bronze,
+        acceptance,
+        quarantine,
+        models: Vec::new(),
+        identities,
+        counts: Counts::default(),
+    })
+}
+
+/// Compares the record at Bronze's position with what the log holds there.
+async fn check_log(deps: &Deps, contract: &Contract, bronze: &OffsetTable) -> Result<(), Error> {
+    let extents = deps.log.extents(&contract.name).await?;
+    let replaced = |partition, offset, reason| {
+        Err(Error::LogReplaced { stream: contract.name.clone(), partition, offset, reason })
+    };
+    let known = (0..contract.partitions).any(|p| bronze.committed_at(p).is_some());
+    if !known && bronze.table.committed().await?.rows > 0 {
+        return replaced(0, 0, "its positions name another log");
+    }
+    for (partition, extent) in (0..contract.partitions).zip(&extents) {
+        let Some(at) = bronze.committed_at(partition) else {
+            if extent.start > 0 {
+                return Err(gap(contract, partition, 0, extent.start));
+            }
+            continue;
+        };
+        if extent.end <= at {
+            return replaced(partition, at, "the log ends before that offset");
+        }
+        if extent.start > at + 1 {
+            return Err(gap(contract, partition, at + 1, extent.start));
+        }
+        if let Some(record) = deps.log.get(&contract.name, partition, at).await? {
+            let windows = [(partition, OffsetWindow { after: Some(at - 1), through: at })];
+            let rows = bronze.rows_in(&windows.into()).await?;
+            let same = rows.iter().any(|rows| {
+                is_record(rows, at, record.timestamp_us, &record.payload).unwrap_or(false)
+            });
+            if !same {
+                return replaced(partition, at, "the record there is another one");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn gap(contract: &Contract, partition: Partition, wanted: Offset, start: Offset) -> Error {
+    Error::DataGap { stream: contract.name.clone(), partition, wanted, start }
+}
+
+fn is_record(
+    rows: &arrow::array::RecordBatch,
+    offset: Offset,
+    timestamp_us: i64,
+    payload: &[u8],
+) -> Option<bool> {
+    let offsets = rows.column_by_name("_offset")?.as_primitive_opt::<Int64Type>()?;
+    let times = rows.column_by_name("_ts")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    let payloads = rows.column_by_name("_payload")?.as_binary_opt::<i32>()?;
+    Some((0..rows.num_rows()).any(|row| {
+        offsets.value(row) == offset
+            && times.value(row) == timestamp_us
+            && payloads.value(row) == payload
+    }))
+}
+
+async fn open_seed(deps: &Deps, seed: &Seed) -> Result<Derived, Error> {
+    let schema = crate::models::storable(seed.rows.schema().as_ref());
+    let spec = TableSpec {
+        name: seed.name.clone(),
+        fingerprint: format!("seed {schema:?}"),
+        schema,
+        description: seed.description.clone(),
+    };
+    let info = RelationInfo {
+        name: seed.name.clone(),
+        kind: RelationKind::Seed,
+        description: seed.description.clone(),
+        columns: seed.columns.clone(),
+    };
+    let log_id = deps.log.id();
+    let mut derived =
+        Derived::open(&deps.lake, &spec, info, None, log_id, &[], BTreeMap::new()).await?;
+    derived.table.check_fingerprint()?;
+    derived.load_seed(&seed.rows, &seed.digest).await?;
+    Ok(derived)
+}
+
+async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(), Error> {
+    let stopped_parent = plan.inputs.iter().find_map(|input| match input {
+        Input::Table(name) if opened.stopped.contains_key(name) => Some(name.clone()),
+        _ => None,
+    });
+    let model = &plan.model;
+    let info = RelationInfo {
+        name: model.name.clone(),
+        kind: RelationKind::Model,
+        description: model.description.clone(),
+        columns: model.columns.clone(),
+    };
+    let stopped = match plan.class {
+        Class::View => {
+            opened.base.views.insert(model.name.clone(), Arc::new(view_state(plan, info)));
+            None
+        }
+        Class::Append => open_append(deps, plan, info, opened, stopped_parent.is_some()).await?,
+        Class::Recompute => {
+            open_recompute(deps, plan, info, opened, stopped_parent.is_some()).await?
+        }
+    };
+    let reason = stopped_parent.map(|parent| format!("reads {parent}, which is stopped"));
+    if let Some(reason) = reason.or(stopped) {
+        tracing::error!(model = %model.name, %reason, "model is stopped, its table stays as it is");
+        opened.stopped.insert(model.name.clone(), reason);
+    }
+    Ok(())
+}
+
+fn view_state(plan: &Plan, info: RelationInfo) -> ViewState {
+    let accepted = plan.read_streams.iter();
+    let raw = accepted.flat_map(|s| [TableName::new(RAW, s), TableName::new(ACCEPTANCE, s)]);
+    ViewState {
+        info: Arc::new(info),
+        schema: Arc::clone(&plan.schema),
+        sql: plan.model.sql.clone(),
+        reads: plan.tables.iter().cloned().chain(raw).collect(),
+    }
+}
+
+/// What to do when a table was built by another definition of its model.
+fn fingerprint_hint(name: &TableName) -> String {
+    format!(
+        "its table was built by another definition of the model or of what it reads; stop, remove \
+         the folder lake/{}/{} and start again: it is rebuilt from its inputs",
+        name.schema, name.name
+    )
+}
+
+async fn open_append(
+    deps: &Deps,
+    plan: &Plan,
+    info: RelationInfo,
+    opened: &mut Opened,
+    parent_stopped: bool,
+) -> Result<Option<String>, Error> {
+    let name = plan.model.name.clone();
+    let input = plan.inputs.first().cloned();
+    let stream = plan.streams.first();
+    let position = opened.streams.iter().position(|s| Some(s.name()) == stream.map(String::as_str));
+    let (Some(input), Some(position)) = (input, position) else {
+        return Err(Error::Internal(format!("{name} is row-wise without a stream")));
+    };
+    let contract = Arc::clone(opened.streams[position].judge.contract());
+    let followed = followed(deps, &contract);
+    let app_ids = (0..followed.partitions).map(|p| followed.input_app_id(p)).collect();
+    let spec = TableSpec {
+        name: name.clone(),
+        schema: placed_schema(&plan.schema),
+        fingerprint: plan.fingerprint.clone(),
+        description: plan.model.description.clone(),
+    };
+    let columns = (PARTITION, OFFSET);
+    let mut table = OffsetTable::open(&deps.lake, &spec, info, followed, app_ids, columns).await?;
+    if table.table.check_fingerprint().is_err() || parent_stopped {
+        opened.base.tables.insert(name.clone(), table.state());
+        return Ok((!parent_stopped).then(|| fingerprint_hint(&name)));
+    }
+    let Some(program) = plan.program.clone() else {
+        return Err(Error::Internal(format!("{name} is row-wise without a program")));
+    };
+    opened.streams[position].models.push(RowModel { name, input, program, table });
+    Ok(None)
+}
+
+async fn open_recompute(
+    deps: &Deps,
+    plan: &Plan,
+    info: RelationInfo,
+    opened: &mut Opened,
+    parent_stopped: bool,
+) -> Result<Option<String>, Error> {
+    let name = plan.model.name.clone();
+    let spec = TableSpec {
+        name: name.clone(),
+        schema: Arc::clone(&plan.schema),
+        fingerprint: plan.fingerprint.clone(),
+        description: plan.model.description.clone(),
+    };
+    let reads: BTreeSet<&TableName> = plan.tables.iter().collect();
+    let mut parents = BTreeMap::new();
+    for parent in opened.derived.iter().filter(|d| reads.contains(&d.info.name)) {
+        parents.insert(parent.info.name.clone(), parent.table.id()?);
+    }
+    let contracts = deps.planned.project.streams.iter();
+    let streams: Vec<(String, u32)> = contracts
+        .filter(|contract| plan.streams.contains(&contract.name))
+        .map(|contract| (contract.name.clone(), contract.partitions))
+        .collect();
+    let shared = Arc::new(plan.clone());
+    let log_id = deps.log.id();
+    let derived =
+        Derived::open(&deps.lake, &spec, info, Some(shared), log_id, &streams, parents).await?;
+    if derived.table.check_fingerprint().is_err() || parent_stopped {
+        opened.base.tables.insert(name.clone(), Arc::new(derived.state()));
+        return Ok((!parent_stopped).then(|| fingerprint_hint(&name)));
+    }
+    opened.derived.push(derived);
+    Ok(None)
+}
+
+/// The views that every project has.
+fn base_view(deps: &Deps) -> LakeView {
+    let mut base = LakeView::default();
+    let mut union = Vec::new();
+    for judge in &deps.planned.judges {
+        let contract = judge.contract();
+        let raw = TableName::new(RAW, &contract.name);
+        let acceptance = TableName::new(ACCEPTANCE, &contract.name);
+        base.functions.push(Arc::new(decode_udf(Arc::clone(judge))));
+        let fields = contract.fields.iter().map(|f| (f.name.clone(), f.description.clone()));
+        let bronze = ViewState {
+            info: Arc::new(RelationInfo {
+                name: TableName::new("bronze", &contract.name),
+                kind: RelationKind::Bronze,
+                description: contract.description.clone(),
+                columns: fields.collect(),
+            }),
+            schema: bronze_view_schema(contract),
+            sql: bronze_view_sql(contract, &quoted(&raw)),
+            reads: vec![raw.clone()],
+        };
+        let accepted = ViewState {
+            info: Arc::new(RelationInfo {
+                name: TableName::new(ACCEPTED, &contract.name),
+                kind: RelationKind::Internal,
+                description: String::new(),
+                columns: BTreeMap::new(),
+            }),
+            schema: accepted_schema(contract),
+            sql: accepted_sql(contract, &quoted(&raw), &quoted(&acceptance)),
+            reads: vec![raw, acceptance.clone()],
+        };
+        union.push((contract.name.clone(), acceptance));
+        for view in [bronze, accepted] {
+            base.views.insert(view.info.name.clone(), Arc::new(view));
+        }
+    }
+    if !union.is_empty() {
+        let view = acceptance_view(&union);
+        base.views.insert(view.info.name.clone(), Arc::new(view));
+    }
+    base
+}
+
+/// `system.acceptance`: what became of every record.
+fn acceptance_view(tables: &[(String, TableName)]) -> ViewState {
+    use arrow::datatypes::{DataType, Field, Schema};
+    let selects = tables.iter().map(|(stream, table)| {
+        format!(
+            "SELECT '{stream}' AS stream, \"_partition\" AS \"partition\", \"_offset\" AS \
+             \"offset\", \"_index\" AS \"index\", \"_event_id\" AS event_id, verdict FROM {}",
+            quoted(table)
+        )
+    });
+    let schema = Schema::new(vec![
+        Field::new("stream", DataType::Utf8, true),
+        Field::new("partition", DataType::Int32, true),
+        Field::new("offset", DataType::Int64, true),
+        Field::new("index", DataType::Int32, true),
+        Field::new("event_id", DataType::Utf8, true),
+        Field::new("verdict", DataType::Utf8, true),
+    ]);
+    ViewState {
+        info: Arc::new(RelationInfo {
+            name: TableName::new("system", "acceptance"),
+            kind: RelationKind::System,
+            description: "What became of every record: accepted, repeat or quarantined".into(),
+            columns: BTreeMap::new(),
+        }),
+        schema: Arc::new(schema),
+        sql: selects.collect::<Vec<_>>().join(" UNION ALL "),
+        reads: tables.iter().map(|(_, table)| table.clone()).collect(),
+    }
+}
+
+fn quoted(name: &TableName) -> String {
+    format!("\"{}\".\"{}\"", name.schema, name.name)
+}

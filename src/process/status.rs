@@ -1,0 +1,74 @@
+//! What the loop is doing, for `/status` and the demo.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use serde_json::{Value, json};
+
+/// Shared between the loop, which writes it, and whoever shows it.
+#[derive(Debug, Default)]
+pub struct Status(Mutex<Snapshot>);
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct Snapshot {
+    pub log_id: String,
+    pub streams: BTreeMap<String, StreamStatus>,
+    pub models: BTreeMap<String, ModelStatus>,
+    pub seals: u64,
+    pub last_seal_ms: u64,
+    pub last_round_ms: u64,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct StreamStatus {
+    /// Records since the process started.
+    pub records: u64,
+    pub accepted: u64,
+    pub repeats: u64,
+    pub quarantined: u64,
+    /// Identities held in memory.
+    pub identities: usize,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct ModelStatus {
+    pub class: String,
+    pub reason: String,
+    pub failure: Option<String>,
+}
+
+impl Status {
+    pub(super) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        // A poisoned lock only means that a writer panicked between two plain assignments.
+        let mut snapshot = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        change(&mut snapshot);
+    }
+
+    /// Records, verdicts and models as JSON.
+    pub fn to_json(&self) -> Value {
+        let snapshot = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let streams: serde_json::Map<String, Value> = snapshot
+            .streams
+            .into_iter()
+            .map(|(name, s)| {
+                let value = json!({
+                    "records": s.records, "accepted": s.accepted, "repeats": s.repeats,
+                    "quarantined": s.quarantined, "identities": s.identities,
+                });
+                (name, value)
+            })
+            .collect();
+        let models: serde_json::Map<String, Value> = snapshot
+            .models
+            .into_iter()
+            .map(|(name, m)| {
+                let value = json!({ "class": m.class, "reason": m.reason, "failure": m.failure });
+                (name, value)
+            })
+            .collect();
+        json!({
+            "log_id": snapshot.log_id, "streams": streams, "models": models,
+            "seals": snapshot.seals, "last_seal_ms": snapshot.last_seal_ms,
+            "last_recompute_ms": snapshot.last_round_ms,
+        })
+    }
+}

@@ -1,0 +1,367 @@
+//! One stream's way through the lake: Bronze, acceptance, quarantine and the row-wise models.
+//!
+//! [`StreamTables::apply`] is the one operator: on the hot path it gets new Bronze rows from the
+//! log, when catching up it gets the same rows back from the Bronze table. Each table takes the
+//! rows beyond its own position.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{
+        AsArray as _, BinaryArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray,
+        UInt32Array,
+    },
+    compute::{filter_record_batch, take_record_batch},
+    datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
+    error::ArrowError,
+};
+
+use crate::{
+    bronze::{
+        self, Decision, DecodedBatch, Identities, Judge, META_COLUMNS, Verdict, acceptance_rows,
+        quarantine_rows,
+    },
+    domain::{Offset, Partition, identity::Identity},
+    lake::{OFFSET, OffsetWindow, PARTITION, STREAM},
+    models::Input,
+    process::{Error, offset_table::OffsetTable, plans::RowModel},
+};
+
+/// Rows of Bronze that are caught up from the table at once, per partition.
+const CATCH_UP_OFFSETS: Offset = 50_000;
+
+/// The place of an event in a row-wise model's input.
+const INDEX: &str = "__index";
+
+pub(super) struct StreamTables {
+    pub judge: Arc<Judge>,
+    pub bronze: OffsetTable,
+    pub acceptance: OffsetTable,
+    pub quarantine: OffsetTable,
+    /// Parents before children.
+    pub models: Vec<RowModel>,
+    pub identities: Identities,
+    pub counts: Counts,
+}
+
+/// What became of the stream's records since the process started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub accepted: u64,
+    pub repeats: u64,
+    pub quarantined: u64,
+}
+
+/// Decisions that the acceptance table holds for a stretch of records.
+type Recorded = HashMap<(i32, Offset, i32), Verdict>;
+
+/// The position columns of a Bronze batch.
+struct Places<'a> {
+    partition: &'a Int32Array,
+    offset: &'a Int64Array,
+    index: &'a Int32Array,
+}
+
+impl<'a> Places<'a> {
+    fn of(rows: &'a RecordBatch) -> Result<Self, Error> {
+        Ok(Self {
+            partition: column(rows, "_partition")?.as_primitive::<Int32Type>(),
+            offset: column(rows, "_offset")?.as_primitive::<Int64Type>(),
+            index: column(rows, "_index")?.as_primitive::<Int32Type>(),
+        })
+    }
+
+    fn at(&self, row: usize) -> (Partition, Offset) {
+        let partition = Partition::try_from(self.partition.value(row)).unwrap_or_default();
+        (partition, self.offset.value(row))
+    }
+
+    fn key(&self, row: usize) -> (i32, Offset, i32) {
+        (self.partition.value(row), self.offset.value(row), self.index.value(row))
+    }
+
+    /// The last offset of every partition.
+    fn ends(&self) -> BTreeMap<Partition, Offset> {
+        let mut ends = BTreeMap::new();
+        for row in 0..self.offset.len() {
+            let (partition, offset) = self.at(row);
+            let end = ends.entry(partition).or_insert(offset);
+            *end = offset.max(*end);
+        }
+        ends
+    }
+}
+
+impl StreamTables {
+    pub fn name(&self) -> &str {
+        &self.judge.contract().name
+    }
+
+    /// New rows from the log: into Bronze and everything after it.
+    pub fn ingest(&mut self, rows: RecordBatch) -> Result<(), Error> {
+        let ends = Places::of(&rows)?.ends();
+        self.apply(&rows, &Recorded::new())?;
+        self.bronze.push(rows)?;
+        self.bronze.advance(&ends);
+        Ok(())
+    }
+
+    /// Brings every table up to Bronze, from Bronze. Returns after each stretch with whether more
+    /// is left, so that the caller can seal in between.
+    pub async fn catch_up(&mut self) -> Result<bool, Error> {
+        let mut windows = BTreeMap::new();
+        let mut more = false;
+        for partition in 0..self.judge.contract().partitions {
+            let Some(end) = self.bronze.committed_at(partition) else { continue };
+            let behind = self.followers().map(|table| table.at(partition)).min().flatten();
+            let from = behind.map_or(0, |at| at + 1);
+            if from <= end {
+                let through = end.min(from.saturating_add(CATCH_UP_OFFSETS - 1));
+                more |= through < end;
+                windows.insert(partition, OffsetWindow { after: behind, through });
+            }
+        }
+        if windows.is_empty() {
+            return Ok(false);
+        }
+        let recorded = recorded(&self.acceptance.rows_in(&windows).await?)?;
+        let rows = self.bronze.rows_in(&windows).await?;
+        let rows = bronze::in_arrival_order(&rows)?;
+        self.apply(&rows, &recorded)?;
+        // Offsets that the log skipped have no rows; they are behind us all the same.
+        let ends = windows.iter().map(|(partition, window)| (*partition, window.through)).collect();
+        self.advance_followers(&ends);
+        Ok(more)
+    }
+
+    fn followers(&self) -> impl Iterator<Item = &OffsetTable> {
+        let models = self.models.iter().map(|model| &model.table);
+        [&self.acceptance, &self.quarantine].into_iter().chain(models)
+    }
+
+    /// Every table of the stream in the order of commits, Bronze first.
+    pub fn tables_mut(&mut self) -> impl Iterator<Item = &mut OffsetTable> {
+        let models = self.models.iter_mut().map(|model| &mut model.table);
+        [&mut self.bronze, &mut self.acceptance, &mut self.quarantine].into_iter().chain(models)
+    }
+
+    fn advance_followers(&mut self, ends: &BTreeMap<Partition, Offset>) {
+        for table in self.tables_mut().skip(1) {
+            table.advance(ends);
+        }
+    }
+
+    fn apply(&mut self, rows: &RecordBatch, recorded: &Recorded) -> Result<(), Error> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let places = Places::of(rows)?;
+        let payload: &BinaryArray = column(rows, "_payload")?.as_binary();
+        let header: &BinaryArray = column(rows, "__identity")?.as_binary();
+        let decoded = self.judge.decode(payload)?;
+        let mut identities: Vec<Identity> = (0..rows.num_rows())
+            .map(|row| self.judge.identity(&decoded, row, header.value(row)))
+            .collect();
+        let verdicts = self.decide(&places, &decoded, &mut identities, recorded)?;
+        self.quarantine(rows, &places, &decoded, &identities, &verdicts)?;
+        self.run_models(rows, &decoded, &verdicts)?;
+        let ends = places.ends();
+        self.advance_followers(&ends);
+        Ok(())
+    }
+
+    /// A verdict for every row: as recorded, or decided now and recorded. A row that is set aside
+    /// takes the identity of its content.
+    fn decide(
+        &mut self,
+        places: &Places<'_>,
+        decoded: &DecodedBatch,
+        identities: &mut [Identity],
+        recorded: &Recorded,
+    ) -> Result<Vec<Verdict>, Error> {
+        let mut verdicts = Vec::with_capacity(identities.len());
+        let mut decisions = Vec::new();
+        for (row, identity) in identities.iter_mut().enumerate() {
+            let (partition, offset) = places.at(row);
+            let key = places.key(row);
+            let known = self.identities.is_accepted(&identity.fingerprint());
+            let bad = !decoded.breaches[row].is_empty();
+            if let Some(content) = decoded.content[row].filter(|_| bad && !known) {
+                *identity = Identity::Content(content);
+            }
+            if !self.acceptance.wants(partition, offset) {
+                let verdict = recorded.get(&key).copied().ok_or_else(|| Error::Undecided {
+                    stream: self.name().to_owned(),
+                    partition,
+                    offset,
+                })?;
+                verdicts.push(verdict);
+                continue;
+            }
+            let verdict = self.identities.decide(identity.fingerprint(), bad);
+            self.counts.add(verdict);
+            verdicts.push(verdict);
+            let (partition, offset, index) = key;
+            let identity = identity.clone();
+            decisions.push(Decision { partition, offset, index, identity, verdict });
+        }
+        self.acceptance.push(acceptance_rows(&decisions)?)?;
+        Ok(verdicts)
+    }
+
+    fn quarantine(
+        &mut self,
+        rows: &RecordBatch,
+        places: &Places<'_>,
+        decoded: &DecodedBatch,
+        identities: &[Identity],
+        verdicts: &[Verdict],
+    ) -> Result<(), Error> {
+        let bad = (0_u32..).zip(verdicts).filter(|(row, verdict)| {
+            let (partition, offset) = places.at(*row as usize);
+            **verdict == Verdict::Quarantined && self.quarantine.wants(partition, offset)
+        });
+        let bad: Vec<u32> = bad.map(|(row, _)| row).collect();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let contract = self.judge.contract();
+        let rows = quarantine_rows(contract, rows, decoded, identities, &bad)?;
+        self.quarantine.push(rows)?;
+        Ok(())
+    }
+
+    fn run_models(
+        &mut self,
+        rows: &RecordBatch,
+        decoded: &DecodedBatch,
+        verdicts: &[Verdict],
+    ) -> Result<(), Error> {
+        if self.models.is_empty() {
+            return Ok(());
+        }
+        let good = (0_u32..).zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::Accepted);
+        let good = UInt32Array::from_iter_values(good.map(|(row, _)| row));
+        let input = take_record_batch(&accepted_rows(rows, decoded)?, &good)?;
+        let carried = take_record_batch(&carried_rows(self.name(), rows)?, &good)?;
+        let mut outputs: BTreeMap<Input, (RecordBatch, RecordBatch)> = BTreeMap::new();
+        outputs.insert(Input::Stream(self.name().to_owned()), (input, carried));
+        for model in &mut self.models {
+            let Some((input, carried)) = outputs.get(&model.input) else {
+                return Err(Error::Internal(format!("{} runs before its input", model.name)));
+            };
+            let (rows, carried) = model
+                .program
+                .run(input, carried)
+                .map_err(|source| Error::Model { model: model.name.clone(), source })?;
+            model.table.push(wanted(&model.table, &rows, &carried)?)?;
+            outputs.insert(Input::Table(model.name.clone()), (rows, carried));
+        }
+        Ok(())
+    }
+}
+
+impl Counts {
+    fn add(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Accepted => self.accepted += 1,
+            Verdict::Repeat => self.repeats += 1,
+            Verdict::Quarantined => self.quarantined += 1,
+        }
+    }
+}
+
+/// The rows of a model's output beyond the table's position, as stored: place, then columns.
+fn wanted(
+    table: &OffsetTable,
+    rows: &RecordBatch,
+    carried: &RecordBatch,
+) -> Result<RecordBatch, Error> {
+    let partitions = column(carried, PARTITION)?.as_primitive::<Int32Type>();
+    let offsets = column(carried, OFFSET)?.as_primitive::<Int64Type>();
+    let keep: BooleanArray = partitions
+        .values()
+        .iter()
+        .zip(offsets.values())
+        .map(|(p, offset)| Some(table.wants(Partition::try_from(*p).unwrap_or_default(), *offset)))
+        .collect();
+    let columns = carried.columns().iter().chain(rows.columns()).cloned().collect();
+    let all = RecordBatch::try_new(Arc::clone(table.schema()), columns)?;
+    Ok(filter_record_batch(&all, &keep)?)
+}
+
+/// The stored schema of a row-wise model: the place of its input row, then its columns.
+pub(super) fn placed_schema(visible: &SchemaRef) -> SchemaRef {
+    let mut fields = place_fields();
+    fields.extend(visible.fields().iter().map(|field| field.as_ref().clone()));
+    Arc::new(Schema::new(fields))
+}
+
+fn place_fields() -> Vec<Field> {
+    vec![
+        Field::new(STREAM, DataType::Utf8, true),
+        Field::new(PARTITION, DataType::Int32, true),
+        Field::new(OFFSET, DataType::Int64, true),
+        Field::new(INDEX, DataType::Int32, true),
+    ]
+}
+
+fn carried_rows(stream: &str, rows: &RecordBatch) -> Result<RecordBatch, Error> {
+    let streams = StringArray::from_iter_values(std::iter::repeat_n(stream, rows.num_rows()));
+    let columns = vec![
+        Arc::new(streams) as arrow::array::ArrayRef,
+        Arc::clone(column(rows, "_partition")?),
+        Arc::clone(column(rows, "_offset")?),
+        Arc::clone(column(rows, "_index")?),
+    ];
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(place_fields())), columns)?)
+}
+
+/// The relation `accepted.<stream>` of a Bronze batch, rejected rows still included.
+fn accepted_rows(rows: &RecordBatch, decoded: &DecodedBatch) -> Result<RecordBatch, Error> {
+    let schema = decoded.fields.schema();
+    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let mut columns = decoded.fields.columns().to_vec();
+    let bronze = rows.schema();
+    for name in META_COLUMNS {
+        fields.push(bronze.field_with_name(name)?.clone());
+        columns.push(Arc::clone(column(rows, name)?));
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+fn recorded(batches: &[RecordBatch]) -> Result<Recorded, Error> {
+    let mut recorded = Recorded::new();
+    for rows in batches {
+        let places = Places::of(rows)?;
+        let verdicts = column(rows, "verdict")?.as_string::<i32>();
+        for row in 0..rows.num_rows() {
+            if let Some(verdict) = Verdict::parse(verdicts.value(row)) {
+                recorded.insert(places.key(row), verdict);
+            }
+        }
+    }
+    Ok(recorded)
+}
+
+/// Fills the identities from the committed acceptance rows.
+pub(super) fn remember(identities: &mut Identities, rows: &RecordBatch) -> Result<(), Error> {
+    let verdicts = column(rows, "verdict")?.as_string::<i32>();
+    let fingerprints = column(rows, "__identity")?.as_binary::<i32>();
+    for row in 0..rows.num_rows() {
+        let verdict = Verdict::parse(verdicts.value(row));
+        let fingerprint = fingerprints.value(row).try_into();
+        let (Some(verdict), Ok(fingerprint)) = (verdict, fingerprint) else {
+            return Err(Error::Internal("an acceptance row cannot be read".to_owned()));
+        };
+        identities.remember(fingerprint, verdict);
+    }
+    Ok(())
+}
+
+fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a arrow::array::ArrayRef, ArrowError> {
+    rows.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))
+}
