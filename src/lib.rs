@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod domain; // what an event, an identity, a position, a contract and a change are
+pub mod project; // the user's streams, models and seeds, checked
 pub mod ingest; // gRPC in: validate, publish, ack
 pub mod lake; // Delta tables; a commit carries its positions; the view that queries read
 pub mod log; // the durable log // one file per subcommand

@@ -4,6 +4,7 @@
 //! module of ours.
 
 pub mod change;
+pub mod columns;
 pub mod content;
 pub mod contract;
 pub mod decode;

@@ -1,8 +1,20 @@
 //! The lake: Delta tables whose commits carry positions, and the view that queries read.
+//!
+//! Only this module knows delta. Everything that is written goes through `commit`.
 
+mod changes;
+mod commit;
 pub mod session;
+mod store;
+mod table;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
+pub use changes::{OFFSET, PARTITION, STREAM, conform};
+pub use commit::{CommitError, Move};
+pub use store::{Durability, FsyncStore};
+pub use table::{Lake, LakeError, Table, TableSpec};
 pub use view::{
     Committed, LakeHandle, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState,
 };

@@ -240,8 +240,12 @@ fn read_value(data_type: FieldType, raw: &str) -> Result<Value, String> {
     if data_type == FieldType::Text && raw.starts_with(['{', '[']) {
         return Ok(Value::Text(raw.to_owned()));
     }
-    let text = scalar_text(raw);
-    let Some(text) = clean_text(&text) else { return Ok(Value::Null) };
+    read_text(data_type, &scalar_text(raw))
+}
+
+/// Reads text as `data_type`, strictly; `Err` holds what was found instead.
+pub fn read_text(data_type: FieldType, text: &str) -> Result<Value, String> {
+    let Some(text) = clean_text(text) else { return Ok(Value::Null) };
     let value = match data_type {
         FieldType::Text => Some(Value::Text(text.to_string())),
         FieldType::Int => parse_int(&text).map(Value::Int),

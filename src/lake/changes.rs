@@ -1,0 +1,151 @@
+//! What changed in a table since a position.
+//!
+//! By offset, for tables that only grow: rows of a partition beyond an offset. By version, for
+//! tables whose rows are replaced: files of the newer snapshot that the older lacks (+1) and files
+//! of the older that the newer lacks (−1), each read through its own snapshot; equal rows cancel.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    row::{OwnedRow, RowConverter, SortField},
+};
+use datafusion::{
+    catalog::TableProvider,
+    prelude::{Expr, SessionContext, col, lit},
+};
+
+use crate::{
+    domain::{Offset, Partition, change::Change},
+    lake::table::{LakeError, Table},
+};
+
+/// Columns of every table by offset: where the row's record stands in the log. Persisted.
+pub const STREAM: &str = "__stream";
+pub const PARTITION: &str = "__partition";
+pub const OFFSET: &str = "__offset";
+
+impl Table {
+    /// The rows of the committed snapshot beyond `after` in each partition (`None`: all), in order
+    /// of (partition, offset). `partition` and `offset` name the columns that hold the position.
+    pub async fn rows_after(
+        &self,
+        partition: &str,
+        offset: &str,
+        after: &BTreeMap<Partition, Option<Offset>>,
+    ) -> Result<Vec<RecordBatch>, LakeError> {
+        let provider = self.scan(Arc::new(self.snapshot()?.clone()), None).await?;
+        let wanted = after.iter().map(|(number, from)| {
+            let here = col(partition).eq(lit(i32::try_from(*number).unwrap_or(i32::MAX)));
+            match from {
+                Some(from) => here.and(col(offset).gt(lit(*from))),
+                None => here,
+            }
+        });
+        let Some(filter) = wanted.reduce(Expr::or) else { return Ok(Vec::new()) };
+        let order = vec![col(partition).sort(true, false), col(offset).sort(true, false)];
+        let read = async {
+            let frame = SessionContext::new().read_table(provider)?;
+            frame.filter(filter)?.sort(order)?.collect().await
+        };
+        self.conform(read.await)
+    }
+
+    /// What version `from` (`None`: the empty table) lacks of the committed snapshot and what it
+    /// has beyond it.
+    pub async fn change_since(&self, from: Option<u64>) -> Result<Change, LakeError> {
+        let newer = Arc::new(self.snapshot()?.clone());
+        let Some(from) = from else {
+            let added = self.read(self.scan(newer, None).await?).await?;
+            return Ok(Change { added, removed: Vec::new() });
+        };
+        let older = Arc::new(self.snapshot_at(from).await?);
+        let (mut added, mut removed) = (self.files(&newer).await?, self.files(&older).await?);
+        let kept: HashSet<String> = {
+            let old: HashSet<&String> = removed.iter().collect();
+            added.iter().filter(|path| old.contains(path)).cloned().collect()
+        };
+        added.retain(|path| !kept.contains(path));
+        removed.retain(|path| !kept.contains(path));
+        let mut change = Change::default();
+        if !added.is_empty() {
+            change.added = self.read(self.scan(newer, Some(added)).await?).await?;
+        }
+        if !removed.is_empty() {
+            change.removed = self.read(self.scan(older, Some(removed)).await?).await?;
+        }
+        self.cancel_equal_rows(change)
+    }
+
+    async fn read(&self, provider: Arc<dyn TableProvider>) -> Result<Vec<RecordBatch>, LakeError> {
+        let read = async { SessionContext::new().read_table(provider)?.collect().await };
+        self.conform(read.await)
+    }
+
+    /// Casts what a scan returned to the types that the table declares.
+    fn conform(
+        &self,
+        read: datafusion::error::Result<Vec<RecordBatch>>,
+    ) -> Result<Vec<RecordBatch>, LakeError> {
+        let failed =
+            |source| LakeError::Read { table: self.name().clone(), source: Box::new(source) };
+        let batches = read.map_err(failed)?;
+        let conformed = batches.iter().map(|batch| conform(batch, self.schema()));
+        conformed.collect::<Result<_, _>>().map_err(|e| failed(e.into()))
+    }
+
+    fn cancel_equal_rows(&self, change: Change) -> Result<Change, LakeError> {
+        if change.added.is_empty() || change.removed.is_empty() {
+            return Ok(change);
+        }
+        let failed = |source: arrow::error::ArrowError| LakeError::Read {
+            table: self.name().clone(),
+            source: Box::new(source.into()),
+        };
+        let fields = self.schema().fields().iter().map(|f| SortField::new(f.data_type().clone()));
+        let converter = RowConverter::new(fields.collect()).map_err(failed)?;
+        let mut weights: BTreeMap<OwnedRow, i64> = BTreeMap::new();
+        for (batches, weight) in [(&change.added, 1), (&change.removed, -1)] {
+            for batch in batches {
+                let rows = converter.convert_columns(batch.columns()).map_err(failed)?;
+                for row in &rows {
+                    *weights.entry(row.owned()).or_default() += weight;
+                }
+            }
+        }
+        let mut keep = |batches: &[RecordBatch], sign: i64| {
+            let kept = batches.iter().map(|batch| {
+                let rows = converter.convert_columns(batch.columns())?;
+                let mask: BooleanArray = rows
+                    .iter()
+                    .map(|row| {
+                        let weight = weights.get_mut(&row.owned()).filter(|w| **w * sign > 0);
+                        Some(weight.map(|w| *w -= sign).is_some())
+                    })
+                    .collect();
+                filter_record_batch(batch, &mask)
+            });
+            kept.collect::<Result<Vec<_>, _>>().map_err(failed)
+        };
+        let (added, removed) = (keep(&change.added, 1)?, keep(&change.removed, -1)?);
+        Ok(Change { added, removed })
+    }
+}
+
+/// `batch` with the columns and types of `schema`, found by name.
+pub fn conform(
+    batch: &RecordBatch,
+    schema: &arrow::datatypes::SchemaRef,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let columns = schema.fields().iter().map(|field| {
+        let column = batch.column_by_name(field.name()).ok_or_else(|| {
+            arrow::error::ArrowError::SchemaError(format!("column {} is missing", field.name()))
+        })?;
+        arrow::compute::cast(column, field.data_type())
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+}

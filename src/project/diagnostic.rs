@@ -1,0 +1,111 @@
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+/// One thing that is wrong in a project, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Relative to the project folder.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: Option<usize>,
+    /// From 1.
+    pub column: Option<usize>,
+    pub message: String,
+    pub hint: Option<String>,
+    /// The line at fault.
+    pub excerpt: Option<String>,
+}
+
+impl Diagnostic {
+    pub fn file(file: &Path, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_path_buf(),
+            line: None,
+            column: None,
+            message: message.into(),
+            hint: None,
+            excerpt: None,
+        }
+    }
+
+    /// Points at a place in `text`, the content of the file.
+    pub fn at(mut self, text: &str, line: usize, column: Option<usize>) -> Self {
+        self.line = Some(line);
+        self.column = column;
+        self.excerpt = text.lines().nth(line.saturating_sub(1)).map(str::to_owned);
+        self
+    }
+
+    /// Points at the first place in `text` where `needle` stands, if it does.
+    pub fn find(self, text: &str, needle: &str) -> Self {
+        let Some(start) = text.find(needle) else { return self };
+        let before = &text[..start];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+        self.at(text, line, Some(column))
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
+        self
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}\n  --> {}", self.message, self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if let Some(column) = self.column {
+            write!(f, ":{column}")?;
+        }
+        if let (Some(excerpt), Some(line)) = (&self.excerpt, self.line) {
+            let width = line.to_string().len();
+            write!(f, "\n{:width$} |\n{line} | {excerpt}", "")?;
+            let marker = self.column.unwrap_or(1).saturating_sub(1).min(excerpt.chars().count());
+            write!(f, "\n{:width$} | {:marker$}^", "", "")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  = hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is wrong in a project.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diagnostics(Vec<Diagnostic>);
+
+impl Diagnostics {
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.0.push(diagnostic);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for diagnostic in &self.0 {
+            writeln!(f, "{diagnostic}\n")?;
+        }
+        let plural = if self.0.len() == 1 { "error" } else { "errors" };
+        write!(f, "{} {plural}", self.0.len())
+    }
+}
+
+impl std::error::Error for Diagnostics {}

@@ -1,0 +1,361 @@
+//! `models/**/*.sql` and the properties beside them: rendered, linked, put in order.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, value::Kwargs};
+use serde::Deserialize;
+
+use crate::{
+    domain::{TableName, contract::Contract},
+    project::{
+        ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Seed, files, is_identifier, nearest,
+        yaml,
+    },
+};
+
+/// Folders below `models/`, which are the schemas of the tables.
+const SCHEMAS: [&str; 2] = ["silver", "gold"];
+
+/// What `models/**/*.yml` and `seeds/*.yml` say about one model or seed.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Properties {
+    pub description: String,
+    pub columns: BTreeMap<String, String>,
+    pub column_types: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "read so that a known key is no error")]
+struct PropertiesFile {
+    version: Option<u32>,
+    #[serde(default)]
+    models: Vec<PropertiesEntry>,
+    #[serde(default)]
+    seeds: Vec<PropertiesEntry>,
+    #[serde(default)]
+    sources: Vec<serde_yaml_ng::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "read so that a known key is no error")]
+struct PropertiesEntry {
+    name: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    columns: Vec<ColumnEntry>,
+    #[serde(default)]
+    config: ConfigEntry,
+    #[serde(default, alias = "data_tests")]
+    tests: Vec<serde_yaml_ng::Value>,
+    meta: Option<serde_yaml_ng::Value>,
+    docs: Option<serde_yaml_ng::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "read so that a known key is no error")]
+struct ColumnEntry {
+    name: String,
+    #[serde(default)]
+    description: String,
+    data_type: Option<String>,
+    #[serde(default, alias = "data_tests")]
+    tests: Vec<serde_yaml_ng::Value>,
+    meta: Option<serde_yaml_ng::Value>,
+    tags: Option<serde_yaml_ng::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "read so that a known key is no error")]
+struct ConfigEntry {
+    #[serde(default)]
+    column_types: BTreeMap<String, String>,
+    tags: Option<serde_yaml_ng::Value>,
+    meta: Option<serde_yaml_ng::Value>,
+}
+
+/// The properties of all models and seeds, by name.
+pub(super) fn read_properties(
+    root: &Path,
+    found: &mut Diagnostics,
+) -> BTreeMap<String, Properties> {
+    let mut all = BTreeMap::new();
+    for folder in ["models", "seeds"] {
+        for file in files(root, folder, &[".yml", ".yaml"], found) {
+            let Some(entries) = yaml::read::<PropertiesFile>(root, &file, found) else { continue };
+            let text = yaml::text(root, &file, found).unwrap_or_default();
+            for entry in entries.models.into_iter().chain(entries.seeds) {
+                if !names_a_file(root, folder, &entry.name, found) {
+                    let message = format!("describes `{}`, which does not exist", entry.name);
+                    let needle = format!("name: {}", entry.name);
+                    found.push(Diagnostic::file(&file, message).find(&text, &needle));
+                }
+                let columns =
+                    entry.columns.into_iter().map(|column| (column.name, column.description));
+                let properties = Properties {
+                    description: entry.description,
+                    columns: columns.collect(),
+                    column_types: entry.config.column_types,
+                };
+                all.insert(entry.name, properties);
+            }
+        }
+    }
+    all
+}
+
+fn names_a_file(root: &Path, folder: &str, name: &str, found: &mut Diagnostics) -> bool {
+    let wanted = [format!("{name}.sql"), format!("{name}.csv"), format!("{name}.csv.gz")];
+    files(root, folder, &[".sql", ".csv", ".csv.gz"], found).iter().any(|file| {
+        file.file_name().is_some_and(|n| wanted.iter().any(|w| n.to_string_lossy() == *w))
+    })
+}
+
+/// All models, parents before children.
+pub(super) fn read(
+    root: &Path,
+    vars: &BTreeMap<String, serde_yaml_ng::Value>,
+    streams: &[Contract],
+    seeds: &[Seed],
+    properties: &BTreeMap<String, Properties>,
+    found: &mut Diagnostics,
+) -> Vec<Model> {
+    let mut names: BTreeMap<String, TableName> =
+        seeds.iter().map(|seed| (seed.name.name.clone(), seed.name.clone())).collect();
+    let mut sources: Vec<(PathBuf, TableName, String)> = Vec::new();
+    for file in files(root, "models", &[".sql"], found) {
+        let Some(name) = model_name(&file, found) else { continue };
+        if let Some(other) = names.insert(name.name.clone(), name.clone()) {
+            let message = format!("model `{}` has the same name as {other}", name.name);
+            found.push(Diagnostic::file(&file, message).hint("names are unique in a project"));
+            continue;
+        }
+        if let Some(text) = yaml::text(root, &file, found) {
+            sources.push((file, name, text));
+        }
+    }
+    let context = Context {
+        names: Arc::new(names),
+        streams: Arc::new(streams.iter().map(|s| s.name.clone()).collect()),
+        vars: Arc::new(vars.iter().map(|(k, v)| (k.clone(), Value::from_serialize(v))).collect()),
+    };
+    let mut models = Vec::new();
+    for (file, name, source) in sources {
+        match render(&context, &file, name, source, properties) {
+            Ok(model) => models.push(model),
+            Err(diagnostic) => found.push(*diagnostic),
+        }
+    }
+    in_order(models, found)
+}
+
+fn model_name(file: &Path, found: &mut Diagnostics) -> Option<TableName> {
+    let schema = file.components().nth(1)?.as_os_str().to_string_lossy().into_owned();
+    let name = file.file_stem()?.to_string_lossy().into_owned();
+    if !SCHEMAS.contains(&schema.as_str()) {
+        let message = "a model stands in models/silver or models/gold".to_owned();
+        found.push(Diagnostic::file(file, message).hint("move the file"));
+        return None;
+    }
+    if !is_identifier(&name) {
+        let message = format!("`{name}` cannot be a model name");
+        found.push(Diagnostic::file(file, message).hint("use a-z, 0-9 and _"));
+        return None;
+    }
+    Some(TableName::new(schema, name))
+}
+
+#[derive(Clone)]
+struct Context {
+    names: Arc<BTreeMap<String, TableName>>,
+    streams: Arc<Vec<String>>,
+    vars: Arc<BTreeMap<String, Value>>,
+}
+
+/// What the template functions were called with.
+#[derive(Default)]
+struct Seen {
+    refs: Vec<TableName>,
+    sources: Vec<String>,
+    materialized: Materialized,
+}
+
+fn render(
+    context: &Context,
+    file: &Path,
+    name: TableName,
+    source: String,
+    properties: &BTreeMap<String, Properties>,
+) -> Result<Model, Box<Diagnostic>> {
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let environment = environment(context, &seen);
+    let sql = environment
+        .render_str(&keep_lines(&source), ())
+        .map_err(|error| Box::new(template_error(file, &source, &error)))?;
+    let seen = seen.lock().map(|mut seen| std::mem::take(&mut *seen)).unwrap_or_default();
+    let described = properties.get(&name.name).cloned().unwrap_or_default();
+    Ok(Model {
+        name,
+        file: file.to_path_buf(),
+        source,
+        sql: sql.trim_end().trim_end_matches(';').to_owned(),
+        materialized: seen.materialized,
+        refs: unique(seen.refs),
+        sources: unique(seen.sources),
+        description: described.description,
+        columns: described.columns,
+    })
+}
+
+fn unique<T: Ord>(items: Vec<T>) -> Vec<T> {
+    items.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn environment(context: &Context, seen: &Arc<Mutex<Seen>>) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let fail = |message: String| minijinja::Error::new(ErrorKind::InvalidOperation, message);
+    let (names, notes) = (Arc::clone(&context.names), Arc::clone(seen));
+    environment.add_function("ref", move |name: String| {
+        let Some(table) = names.get(&name) else {
+            let hint = nearest(&name, names.keys().map(String::as_str)).unwrap_or_default();
+            return Err(fail(format!("ref('{name}'): no such model or seed\u{1}{hint}")));
+        };
+        if let Ok(mut seen) = notes.lock() {
+            seen.refs.push(table.clone());
+        }
+        Ok(Value::from_safe_string(format!("\"{}\".\"{}\"", table.schema, table.name)))
+    });
+    let (streams, notes) = (Arc::clone(&context.streams), Arc::clone(seen));
+    environment.add_function("source", move |schema: String, name: String| {
+        if schema != "bronze" {
+            let hint = "streams are sources of `bronze`: source('bronze', 'my_stream')";
+            return Err(fail(format!("source('{schema}', …): no such source\u{1}{hint}")));
+        }
+        if !streams.contains(&name) {
+            let hint = nearest(&name, streams.iter().map(String::as_str)).unwrap_or_default();
+            return Err(fail(format!("source('bronze', '{name}'): no such stream\u{1}{hint}")));
+        }
+        if let Ok(mut seen) = notes.lock() {
+            seen.sources.push(name.clone());
+        }
+        Ok(Value::from_safe_string(format!("\"{ACCEPTED}\".\"{name}\"")))
+    });
+    let notes = Arc::clone(seen);
+    environment.add_function("config", move |options: Kwargs| {
+        let materialized: Option<String> = options.get("materialized")?;
+        let known = match materialized.as_deref() {
+            None | Some("table" | "incremental") => Materialized::Table,
+            Some("view" | "ephemeral") => Materialized::View,
+            Some(other) => {
+                let hint = "use 'table' or 'view'";
+                return Err(fail(format!("materialized='{other}' is not known\u{1}{hint}")));
+            }
+        };
+        for ignored in ["tags", "unique_key", "meta"] {
+            let _: Option<Value> = options.get(ignored)?;
+        }
+        options.assert_all_used()?;
+        if let Ok(mut seen) = notes.lock() {
+            seen.materialized = known;
+        }
+        Ok(Value::from(""))
+    });
+    let vars = Arc::clone(&context.vars);
+    environment.add_function("var", move |name: String, default: Option<Value>| {
+        vars.get(&name).cloned().or(default).ok_or_else(|| {
+            let hint = nearest(&name, vars.keys().map(String::as_str))
+                .unwrap_or_else(|| "add it under `vars:` in sluice.yml, or give a default".into());
+            fail(format!("var('{name}') is not set\u{1}{hint}"))
+        })
+    });
+    environment.add_function("is_incremental", || false);
+    environment
+}
+
+/// Moves line breaks from inside a template tag to behind it, so that a line of the rendered SQL
+/// has the number that it has in the user's file.
+fn keep_lines(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = ["{{", "{%", "{#"].iter().filter_map(|tag| rest.find(tag)).min() {
+        let close = match &rest[start..start + 2] {
+            "{{" => "}}",
+            "{%" => "%}",
+            _ => "#}",
+        };
+        let Some(length) = rest[start..].find(close) else { break };
+        let end = start + length + close.len();
+        let tag = &rest[start..end];
+        out.push_str(&rest[..start]);
+        out.push_str(&tag.replace('\n', " "));
+        out.extend(std::iter::repeat_n('\n', tag.matches('\n').count()));
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn template_error(file: &Path, source: &str, error: &minijinja::Error) -> Diagnostic {
+    let detail = error.detail().unwrap_or_default();
+    let (message, hint) = detail.split_once('\u{1}').unwrap_or((detail, ""));
+    let message =
+        if message.is_empty() { error.kind().to_string() } else { message.to_owned() };
+    let hint = (!hint.is_empty()).then(|| hint.to_owned());
+    let diagnostic = Diagnostic::file(file, message.clone()).maybe_hint(hint);
+    let named = message.split_once("('").and_then(|(call, rest)| {
+        let argument = rest.split('\'').next()?;
+        Some(format!("{call}('{argument}'"))
+    });
+    match (named.filter(|needle| source.contains(needle)), error.line()) {
+        (Some(needle), _) => diagnostic.find(source, &needle),
+        (None, Some(line)) => diagnostic.at(source, line, None),
+        (None, None) => diagnostic,
+    }
+}
+
+/// Parents before children; reports cycles.
+fn in_order(models: Vec<Model>, found: &mut Diagnostics) -> Vec<Model> {
+    let mut waiting: BTreeMap<TableName, Model> =
+        models.into_iter().map(|model| (model.name.clone(), model)).collect();
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let ready: Vec<TableName> = waiting
+            .values()
+            .filter(|model| model.refs.iter().all(|name| !waiting.contains_key(name)))
+            .map(|model| model.name.clone())
+            .collect();
+        if ready.is_empty() {
+            let cycle = cycle(&waiting);
+            let text: Vec<String> = cycle.iter().map(ToString::to_string).collect();
+            let message = format!("models form a cycle: {}", text.join(" → "));
+            let file = cycle.first().and_then(|name| waiting.get(name));
+            let file = file.map_or_else(PathBuf::new, |model| model.file.clone());
+            found.push(Diagnostic::file(&file, message).hint("remove one of these refs"));
+            break;
+        }
+        ordered.extend(ready.iter().filter_map(|name| waiting.remove(name)));
+    }
+    ordered
+}
+
+fn cycle(waiting: &BTreeMap<TableName, Model>) -> Vec<TableName> {
+    let mut path: Vec<TableName> = waiting.keys().take(1).cloned().collect();
+    while let Some(model) = path.last().and_then(|name| waiting.get(name)) {
+        let Some(next) = model.refs.iter().find(|name| waiting.contains_key(name)) else { break };
+        if let Some(start) = path.iter().position(|name| name == next) {
+            path.push(next.clone());
+            return path.split_off(start);
+        }
+        path.push(next.clone());
+    }
+    path
+}

@@ -1,0 +1,199 @@
+//! `seeds/*.csv`: reference data, typed by `column_types` or by what the cells hold.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Field, Schema},
+};
+
+use crate::{
+    domain::{
+        TableName,
+        columns::ColumnBuilder,
+        contract::FieldType,
+        decode::{clean_text, read_text},
+        identity::fingerprint,
+    },
+    project::{
+        Diagnostic, Diagnostics, SEEDS, Seed, files, is_identifier, models::Properties, nearest,
+        streams::field_type,
+    },
+};
+
+const SUFFIXES: [&str; 2] = [".csv", ".csv.gz"];
+
+pub(super) fn read(
+    root: &Path,
+    properties: &BTreeMap<String, Properties>,
+    found: &mut Diagnostics,
+) -> Vec<Seed> {
+    let mut seeds: Vec<Seed> = Vec::new();
+    for file in files(root, "seeds", &SUFFIXES, found) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = SUFFIXES.iter().fold(name.as_str(), |n, suffix| n.trim_end_matches(suffix));
+        if !is_identifier(name) {
+            let message = format!("`{name}` cannot be a seed name");
+            found.push(Diagnostic::file(&file, message).hint("use a-z, 0-9 and _"));
+            continue;
+        }
+        if seeds.iter().any(|seed| seed.name.name == name) {
+            found.push(Diagnostic::file(&file, format!("seed `{name}` stands in two files")));
+            continue;
+        }
+        let text = match content(&root.join(&file)) {
+            Ok(text) => text,
+            Err(reason) => {
+                found.push(Diagnostic::file(&file, format!("cannot be read: {reason}")));
+                continue;
+            }
+        };
+        let empty = Properties::default();
+        let properties = properties.get(name).unwrap_or(&empty);
+        match parse(name, &file, &text, properties) {
+            Ok(seed) => seeds.push(seed),
+            Err(diagnostic) => found.push(*diagnostic),
+        }
+    }
+    seeds
+}
+
+fn content(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    let bytes = if path.extension().is_some_and(|extension| extension == "gz") {
+        let mut plain = Vec::new();
+        let mut decoder = flate2::read::MultiGzDecoder::new(bytes.as_slice());
+        decoder.read_to_end(&mut plain).map_err(|e| e.to_string())?;
+        plain
+    } else {
+        bytes
+    };
+    let text = String::from_utf8(bytes).map_err(|e| {
+        format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to())
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
+}
+
+type Cells = Vec<(usize, csv::StringRecord)>;
+
+fn parse(
+    name: &str,
+    file: &PathBuf,
+    text: &str,
+    properties: &Properties,
+) -> Result<Seed, Box<Diagnostic>> {
+    let error = |message: String| Box::new(Diagnostic::file(file, message));
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+    let header = reader.headers().map_err(|e| error(e.to_string()))?.clone();
+    let columns: Vec<String> = header.iter().map(|cell| cell.trim().to_owned()).collect();
+    if columns.iter().all(String::is_empty) {
+        return Err(Box::new(error("has no header row".into()).hint("name the columns in line 1")));
+    }
+    for column in &columns {
+        if column.is_empty() || columns.iter().filter(|other| *other == column).count() > 1 {
+            let message = format!("column name {column:?} is empty or stands twice");
+            return Err(Box::new(error(message).at(text, 1, None)));
+        }
+    }
+    for column in properties.column_types.keys() {
+        if !columns.contains(column) {
+            let hint = nearest(column, columns.iter().map(String::as_str));
+            let message = format!("column_types names `{column}`, which the seed does not have");
+            return Err(Box::new(error(message).maybe_hint(hint)));
+        }
+    }
+    let mut cells: Cells = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| error(e.to_string()))?;
+        let line = record.position().map_or(0, |p| usize::try_from(p.line()).unwrap_or_default());
+        if record.len() != columns.len() {
+            let message =
+                format!("row has {} cells, the header has {}", record.len(), columns.len());
+            return Err(Box::new(error(message).at(text, line, None)));
+        }
+        cells.push((line, record));
+    }
+    let types = types(file, &columns, &cells, properties)?;
+    let rows = build(file, text, &columns, &types, &cells)?;
+    let declared: Vec<String> = types.iter().map(|t| t.name()).collect();
+    let digest = fingerprint(format!("{declared:?}\n{text}").as_bytes());
+    Ok(Seed {
+        name: TableName::new(SEEDS, name),
+        file: file.clone(),
+        rows,
+        digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        description: properties.description.clone(),
+        columns: properties.columns.clone(),
+    })
+}
+
+fn types(
+    file: &Path,
+    columns: &[String],
+    cells: &Cells,
+    properties: &Properties,
+) -> Result<Vec<FieldType>, Box<Diagnostic>> {
+    let mut types = Vec::with_capacity(columns.len());
+    for (i, column) in columns.iter().enumerate() {
+        types.push(match properties.column_types.get(column) {
+            None => inferred(cells.iter().map(|(_, record)| &record[i])),
+            Some(declared) => field_type(declared).ok_or_else(|| {
+                let message = format!("column `{column}`: unknown type `{declared}`");
+                let hint = "use text, int, float, decimal(p,s), bool, timestamp or date";
+                Box::new(Diagnostic::file(file, message).hint(hint))
+            })?,
+        });
+    }
+    Ok(types)
+}
+
+/// The narrowest type that every cell of a column fits.
+fn inferred<'a>(cells: impl Iterator<Item = &'a str> + Clone) -> FieldType {
+    let mut filled = cells.filter(|cell| clean_text(cell).is_some()).peekable();
+    if filled.peek().is_none() {
+        return FieldType::Text;
+    }
+    let candidates = [FieldType::Int, FieldType::Float, FieldType::Timestamp, FieldType::Date];
+    let fits = |candidate: FieldType| {
+        let mut cells = filled.clone();
+        cells.all(|cell| {
+            let leading_zero = cell.len() > 1 && cell.starts_with('0') && !cell.contains('.');
+            !(candidate.is_number() && leading_zero) && read_text(candidate, cell).is_ok()
+        })
+    };
+    candidates.into_iter().find(|candidate| fits(*candidate)).unwrap_or(FieldType::Text)
+}
+
+fn build(
+    file: &Path,
+    text: &str,
+    columns: &[String],
+    types: &[FieldType],
+    cells: &Cells,
+) -> Result<RecordBatch, Box<Diagnostic>> {
+    let mut builders: Vec<ColumnBuilder> =
+        types.iter().map(|t| ColumnBuilder::new(*t, cells.len())).collect();
+    for (line, record) in cells {
+        for (i, builder) in builders.iter_mut().enumerate() {
+            let value = read_text(types[i], &record[i]).map_err(|cell| {
+                let message =
+                    format!("column `{}`: {cell:?} is not of type {}", columns[i], types[i].name());
+                Box::new(Diagnostic::file(file, message).at(text, *line, None))
+            })?;
+            builder.push(&value);
+        }
+    }
+    let fields: Vec<Field> = columns
+        .iter()
+        .zip(types)
+        .map(|(column, data_type)| Field::new(column, data_type.arrow(), true))
+        .collect();
+    let arrays: Result<Vec<_>, _> = builders.into_iter().map(ColumnBuilder::finish).collect();
+    let batch = arrays.and_then(|arrays| RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays));
+    batch.map_err(|e| Box::new(Diagnostic::file(file, e.to_string())))
+}

@@ -1,0 +1,282 @@
+//! `streams/<name>.yml`: the contracts.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Deserialize;
+
+use crate::{
+    domain::{
+        contract::{Contract, EventId, Field, FieldType, OnError, Range, Rule, Validation},
+        identity::fingerprint,
+    },
+    project::{Diagnostic, Diagnostics, files, is_identifier, nearest, yaml},
+};
+
+const DEFAULT_PARTITIONS: u32 = 4;
+const MAX_PARTITIONS: u32 = 1024;
+/// Names that the decoded view gives to columns of its own.
+const RESERVED_PREFIX: char = '_';
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamFile {
+    name: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default = "json")]
+    format: String,
+    #[serde(default = "default_partitions")]
+    partitions: u32,
+    key: Option<String>,
+    event_id: Option<String>,
+    event_time: Option<String>,
+    #[serde(default)]
+    on_error: OnErrorName,
+    #[serde(default)]
+    validation: ValidationName,
+    fields: Vec<FieldEntry>,
+    #[serde(default)]
+    rules: BTreeMap<String, String>,
+}
+
+fn json() -> String {
+    "json".to_owned()
+}
+
+fn default_partitions() -> u32 {
+    DEFAULT_PARTITIONS
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FieldEntry {
+    name: String,
+    #[serde(rename = "type")]
+    data_type: String,
+    #[serde(default)]
+    required: bool,
+    #[serde(default)]
+    accepted_values: Vec<serde_yaml_ng::Value>,
+    range: Option<RangeEntry>,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RangeEntry {
+    name: Option<String>,
+    min: Option<f64>,
+    max: Option<f64>,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OnErrorName {
+    RejectBatch,
+    RejectEvent,
+    #[default]
+    Quarantine,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ValidationName {
+    None,
+    Wire,
+    #[default]
+    Schema,
+}
+
+pub(super) fn read(root: &Path, found: &mut Diagnostics) -> Vec<Contract> {
+    let mut contracts = Vec::new();
+    for file in files(root, "streams", &[".yml", ".yaml"], found) {
+        let Some(text) = yaml::text(root, &file, found) else { continue };
+        let Some(entry) = yaml::read::<StreamFile>(root, &file, found) else { continue };
+        if let Some(contract) = (Reader { file: &file, text: &text, found }).contract(entry) {
+            contracts.push(contract);
+        }
+    }
+    contracts
+}
+
+struct Reader<'a> {
+    file: &'a Path,
+    text: &'a str,
+    found: &'a mut Diagnostics,
+}
+
+impl Reader<'_> {
+    fn contract(&mut self, entry: StreamFile) -> Option<Contract> {
+        let stem = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if entry.name != stem {
+            let message = format!("stream `{}` stands in a file named `{stem}`", entry.name);
+            self.report("name", message, Some("give file and stream the same name".into()));
+        }
+        if !is_identifier(&entry.name) {
+            let message = format!("`{}` cannot be a stream name", entry.name);
+            self.report("name", message, Some("use a-z, 0-9 and _".into()));
+        }
+        if entry.format != "json" {
+            let message = format!("format `{}` is not supported", entry.format);
+            self.report("format", message, Some("use `json`".into()));
+        }
+        if !(1..=MAX_PARTITIONS).contains(&entry.partitions) {
+            let message = format!("{} partitions", entry.partitions);
+            self.report("partitions", message, Some(format!("use 1 to {MAX_PARTITIONS}")));
+        }
+        let fields: Vec<Field> = entry.fields.iter().filter_map(|f| self.field(f)).collect();
+        self.duplicates(&fields);
+        let event_id = match entry.event_id.as_deref() {
+            None | Some("none") => EventId::Client,
+            Some("content") => EventId::Content,
+            Some(column) => EventId::Column(column.to_owned()),
+        };
+        let id_column = if let EventId::Column(name) = &event_id { Some(name) } else { None };
+        for (key, column) in [
+            ("event_id", id_column),
+            ("key", entry.key.as_ref()),
+            ("event_time", entry.event_time.as_ref()),
+        ] {
+            self.column_exists(key, column, &fields);
+        }
+        let rules = entry.rules.into_iter().map(|(name, sql)| Rule { name, sql }).collect();
+        let mut contract = Contract {
+            name: entry.name,
+            description: entry.description,
+            fields,
+            key: entry.key,
+            event_id,
+            event_time: entry.event_time,
+            rules,
+            on_error: entry.on_error.into(),
+            validation: entry.validation.into(),
+            partitions: entry.partitions,
+            version: String::new(),
+        };
+        contract.version = version(&contract);
+        Some(contract)
+    }
+
+    fn field(&mut self, entry: &FieldEntry) -> Option<Field> {
+        if !is_identifier(&entry.name) || entry.name.starts_with(RESERVED_PREFIX) {
+            let message = format!("`{}` cannot be a field name", entry.name);
+            let hint = "use a-z, 0-9 and _, not beginning with _, which Sluice keeps for itself";
+            self.report(&entry.name, message, Some(hint.into()));
+        }
+        let Some(data_type) = field_type(&entry.data_type) else {
+            let message = format!("field `{}`: unknown type `{}`", entry.name, entry.data_type);
+            let hint = "use text, int, float, decimal(p,s), bool, timestamp or date";
+            self.report(&entry.data_type, message, Some(hint.into()));
+            return None;
+        };
+        if entry.range.is_some() && !data_type.is_number() {
+            let message = format!("field `{}`: a range needs a numeric type", entry.name);
+            self.report(&entry.name, message, None);
+        }
+        let range = entry.range.as_ref().map(|range| Range {
+            name: range.name.clone().unwrap_or_else(|| format!("{}_range", entry.name)),
+            min: range.min,
+            max: range.max,
+        });
+        let accepted_values = entry.accepted_values.iter().map(scalar).collect();
+        Some(Field {
+            name: entry.name.clone(),
+            data_type,
+            required: entry.required,
+            accepted_values,
+            range,
+            description: entry.description.clone(),
+        })
+    }
+
+    fn duplicates(&mut self, fields: &[Field]) {
+        for (i, field) in fields.iter().enumerate() {
+            if fields[..i].iter().any(|other| other.name == field.name) {
+                let message = format!("field `{}` is declared twice", field.name);
+                self.report(&field.name, message, None);
+            }
+        }
+    }
+
+    fn column_exists(&mut self, key: &str, column: Option<&String>, fields: &[Field]) {
+        let Some(column) = column else { return };
+        if fields.iter().all(|field| field.name != *column) {
+            let message = format!("{key}: `{column}` is not a field of this stream");
+            let hint = nearest(column, fields.iter().map(|field| field.name.as_str()));
+            self.report(key, message, hint);
+        }
+    }
+
+    fn report(&mut self, needle: &str, message: String, hint: Option<String>) {
+        let diagnostic = Diagnostic::file(self.file, message).find(self.text, needle);
+        self.found.push(diagnostic.maybe_hint(hint));
+    }
+}
+
+/// The type that a contract or a seed's `column_types` names.
+pub(super) fn field_type(name: &str) -> Option<FieldType> {
+    let name = name.trim().to_ascii_lowercase();
+    let (base, arguments) = match name.split_once('(') {
+        Some((base, rest)) => (base.trim(), rest.strip_suffix(')')?),
+        None => (name.as_str(), ""),
+    };
+    Some(match base {
+        "text" | "string" | "varchar" | "char" => FieldType::Text,
+        "int" | "integer" | "bigint" | "smallint" | "int64" | "int32" => FieldType::Int,
+        "float" | "double" | "real" | "float64" | "double precision" => FieldType::Float,
+        "bool" | "boolean" => FieldType::Bool,
+        "timestamp" | "timestamptz" | "datetime" => FieldType::Timestamp,
+        "date" => FieldType::Date,
+        "decimal" | "numeric" => {
+            let (precision, scale) = arguments.split_once(',').unwrap_or((arguments, "0"));
+            let (precision, scale) =
+                (precision.trim().parse::<u8>().ok()?, scale.trim().parse::<i8>().ok()?);
+            let fits = (1..=38).contains(&precision) && (0..=38).contains(&scale);
+            return (fits && i16::from(precision) >= i16::from(scale))
+                .then_some(FieldType::Decimal(precision, scale));
+        }
+        _ => return None,
+    })
+}
+
+fn scalar(value: &serde_yaml_ng::Value) -> String {
+    match value {
+        serde_yaml_ng::Value::String(text) => text.trim().to_owned(),
+        other => serde_yaml_ng::to_string(other).unwrap_or_default().trim().to_owned(),
+    }
+}
+
+/// Digest of what decides how a payload is decoded and judged.
+fn version(contract: &Contract) -> String {
+    let fields: Vec<String> = contract
+        .fields
+        .iter()
+        .map(|f| {
+            let values = f.accepted_values.join("\u{1}");
+            format!("{} {} {} {values} {:?}", f.name, f.data_type.name(), f.required, f.range)
+        })
+        .collect();
+    let meaning = format!("{fields:?} {:?} {:?}", contract.event_id, contract.rules);
+    fingerprint(meaning.as_bytes())[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl From<OnErrorName> for OnError {
+    fn from(name: OnErrorName) -> Self {
+        match name {
+            OnErrorName::RejectBatch => Self::RejectBatch,
+            OnErrorName::RejectEvent => Self::RejectEvent,
+            OnErrorName::Quarantine => Self::Quarantine,
+        }
+    }
+}
+
+impl From<ValidationName> for Validation {
+    fn from(name: ValidationName) -> Self {
+        match name {
+            ValidationName::None => Self::None,
+            ValidationName::Wire => Self::Wire,
+            ValidationName::Schema => Self::Schema,
+        }
+    }
+}
