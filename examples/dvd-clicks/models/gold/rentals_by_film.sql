@@ -1,0 +1,16 @@
+-- Films by rentals; those never rented do not appear. Film -1 gathers rentals of unknown discs.
+SELECT
+    rental.film_key AS film_id,
+    coalesce(film.title, '(unknown)') AS title,
+    coalesce(film.category_name, '(unknown)') AS category_name,
+    rental.rentals,
+    rental.returned
+FROM (
+    SELECT
+        film_key,
+        count(*) AS rentals,
+        count(return_ts) AS returned
+    FROM {{ ref('fact_rental') }}
+    GROUP BY film_key
+) AS rental
+LEFT JOIN {{ ref('dim_film') }} AS film ON film.film_key = rental.film_key
