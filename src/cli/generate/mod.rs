@@ -216,3 +216,6 @@ fn read_films(path: &Path) -> Result<Vec<i64>, Failure> {
     }
     Ok(films)
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,3 +217,8 @@ fn open_store(
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod fake;
+#[cfg(test)]
+mod tests;

@@ -24,12 +24,22 @@ impl Pacer {
 
     /// Waits until `events` more may pass. Cancel-safe: a wait given up has not let them pass.
     pub(super) async fn wait(&mut self, events: usize) {
-        let Some(rate) = self.rate else { return };
-        let now = Instant::now();
-        let due = self.due.map_or(now, |due| due.max(now.checked_sub(CATCH_UP_MAX).unwrap_or(now)));
+        let Some(due) = self.due_at(Instant::now()) else { return };
         sleep_until(due).await;
+        self.passed(due, events);
+    }
+
+    /// When the next events may pass.
+    fn due_at(&self, now: Instant) -> Option<Instant> {
+        self.rate?;
+        let earliest = now.checked_sub(CATCH_UP_MAX).unwrap_or(now);
+        Some(self.due.map_or(now, |due| due.max(earliest)))
+    }
+
+    /// `events` passed at `due`, which puts off the next ones.
+    fn passed(&mut self, due: Instant, events: usize) {
         #[allow(clippy::cast_precision_loss)] // a batch is small
-        let seconds = events as f64 / rate;
+        let seconds = self.rate.map_or(0.0, |rate| events as f64 / rate);
         let gap = Duration::try_from_secs_f64(seconds).unwrap_or(GAP_MAX).min(GAP_MAX);
         self.due = Some(due + gap);
     }
@@ -45,34 +55,48 @@ pub(super) fn batch_rows(rate: Option<f64>, most: usize) -> usize {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn events_pass_at_the_rate() {
-        let start = Instant::now();
-        let mut pacer = Pacer::new(Some(100.0));
-        for _ in 0..20 {
-            pacer.wait(5).await;
+    /// Lets batches of `events` pass one after the other, from `now` on; when the last one did.
+    fn pass(pacer: &mut Pacer, now: &mut Instant, batches: usize, events: usize) -> Instant {
+        for _ in 0..batches {
+            let due = pacer.due_at(*now).expect("a rate");
+            *now = due.max(*now);
+            pacer.passed(due, events);
         }
-        pacer.wait(5).await;
-        assert_eq!(start.elapsed(), Duration::from_secs(1));
+        *now
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_stall_is_not_followed_by_a_flood() {
-        let mut pacer = Pacer::new(Some(10.0));
-        pacer.wait(10).await;
-        tokio::time::advance(Duration::from_secs(60)).await;
+    #[test]
+    fn events_pass_at_the_rate() {
         let start = Instant::now();
-        for _ in 0..5 {
-            pacer.wait(10).await;
-        }
-        assert_eq!(start.elapsed(), Duration::from_secs(3));
+        let (mut pacer, mut now) = (Pacer::new(Some(100.0)), start);
+        let last = pass(&mut pacer, &mut now, 21, 5);
+        assert_eq!(last - start, Duration::from_secs(1));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn without_a_rate_nothing_waits() {
+    #[test]
+    fn time_lost_in_between_is_made_up_for() {
         let start = Instant::now();
-        Pacer::new(None).wait(1_000_000).await;
-        assert_eq!(start.elapsed(), Duration::ZERO);
+        let (mut pacer, mut now) = (Pacer::new(Some(100.0)), start);
+        pass(&mut pacer, &mut now, 10, 5);
+        now += Duration::from_millis(300);
+        let last = pass(&mut pacer, &mut now, 11, 5);
+        assert_eq!(last - start, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_stall_is_not_followed_by_a_flood() {
+        let start = Instant::now();
+        let (mut pacer, mut now) = (Pacer::new(Some(10.0)), start);
+        pass(&mut pacer, &mut now, 1, 10);
+        now += Duration::from_secs(60);
+        // One second's worth passes at once, the rest at the rate.
+        let last = pass(&mut pacer, &mut now, 5, 10);
+        assert_eq!(last - start, Duration::from_secs(63));
+    }
+
+    #[test]
+    fn without_a_rate_nothing_waits() {
+        assert_eq!(Pacer::new(None).due_at(Instant::now()), None);
     }
 
     #[test]

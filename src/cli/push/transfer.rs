@@ -171,27 +171,11 @@ impl<'a> Transfer<'a> {
                 }
                 _ = ticks.tick() => self.tick(&mut flight).await?,
                 batch = flight.feed.next(&mut self.pacer), if reading => match batch {
-                    Ok(Some(batch)) => {
-                        let records = self.records(&batch, &identity);
-                        flight.sent.push_back(batch);
-                        // While it waits for room, a stop is still heard.
-                        tokio::select! {
-                            sent = flight.sender.send(records) => {
-                                sent.map_err(|error| self.lost(&error))?;
-                            }
-                            () = stop.cancelled() => {
-                                flight.sent.pop_back();
-                            }
-                        }
-                    }
-                    Ok(None) => {
+                    Ok(Some(batch)) => self.send(&mut flight, batch, &identity).await?,
+                    ended => {
                         reading = false;
                         flight.sender.close();
-                    }
-                    Err(error) => {
-                        reading = false;
-                        flight.sender.close();
-                        broken = Err(Failure::work(error.to_string()));
+                        broken = ended.map(|_| ()).map_err(|e| Failure::work(e.to_string()));
                     }
                 },
             }
@@ -231,6 +215,28 @@ impl<'a> Transfer<'a> {
             acked_before: file.acked,
             is_dirty: false,
         }
+    }
+
+    /// Hands over a batch; a stop is heard while it waits for room.
+    async fn send(
+        &mut self,
+        flight: &mut Flight,
+        batch: FileBatch,
+        identity: &str,
+    ) -> Result<(), Failure> {
+        let records = self.records(&batch, identity);
+        let sent = tokio::select! {
+            sent = flight.sender.send(records) => sent,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        let Err(error) = sent else {
+            flight.sent.push_back(batch);
+            return Ok(());
+        };
+        while let Ok(Some(settled)) = flight.sender.settled().await {
+            self.settle(flight, settled)?;
+        }
+        Err(self.lost(&error))
     }
 
     fn records(&self, batch: &FileBatch, identity: &str) -> RecordBatch {

@@ -142,3 +142,6 @@ fn decompress<R: Read + Send + 'static>(source: R) -> io::Result<Plain> {
     }
     Ok(Box::new(buffered))
 }
+
+#[cfg(test)]
+mod tests;

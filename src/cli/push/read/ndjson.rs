@@ -53,7 +53,7 @@ fn describe(text: &str, error: &serde_json::Error) -> String {
     let column = error.column();
     // The parser stops at or just behind the first character that it cannot use.
     let near = text.get(column.saturating_sub(2)..).unwrap_or_default();
-    let culprit = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| {
+    let culprit = ["NaN", "Infinity"].into_iter().find(|word| {
         near.starts_with(word) || near.get(1..).is_some_and(|rest| rest.starts_with(word))
     });
     match culprit {

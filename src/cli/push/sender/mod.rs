@@ -76,7 +76,7 @@ impl Sender {
     }
 
     /// Hands over one batch; waits while too much is in flight. An empty batch is legal.
-    /// Not to be called after `close`.
+    /// Not to be called after `close`. After an error `settled` still tells what was settled before.
     pub async fn send(&mut self, batch: proto::RecordBatch) -> Result<(), SendError> {
         loop {
             let Some(batches) = &self.batches else { return Err(SendError::Closed) };
@@ -90,6 +90,9 @@ impl Sender {
                 },
                 Some(settled) = self.settled.recv() => self.ready.push_back(settled),
             }
+        }
+        while let Some(settled) = self.settled.recv().await {
+            self.ready.push_back(settled);
         }
         Err(self.end().await.err().unwrap_or(SendError::Closed))
     }
@@ -119,3 +122,6 @@ impl Sender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
