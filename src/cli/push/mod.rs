@@ -1,0 +1,224 @@
+//! `sluice push`: files into a stream, in constant memory, resumable, with a report.
+//!
+//! Every row has a fixed identity: its own where the contract names one, else (file digest, row
+//! number). So whatever is sent twice, after a lost connection or by a second run, counts once.
+#![allow(clippy::print_stdout)]
+
+pub mod endpoint;
+mod feed;
+mod lookup;
+mod pace;
+pub(super) mod progress;
+mod ranges;
+mod read;
+mod report;
+pub mod sender;
+mod state;
+mod transfer;
+mod verdicts;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+
+pub use lookup::{failure, stream as look_up};
+pub use read::{Encoding, Format};
+pub use sender::Sender;
+
+use crate::{cli::Failure, ingest::proto::StreamInfo};
+use feed::Cut;
+use read::Input;
+use report::Report;
+use state::{State, Store};
+use transfer::{Ended, Transfer};
+
+/// A batch is closed at this size whatever it holds.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Pushes files into a stream.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Name of the stream
+    pub stream: String,
+    /// Files, pushed in this order: CSV, NDJSON or Parquet, also .gz and .zst; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The ingest server
+    #[arg(long, default_value = "http://127.0.0.1:50051")]
+    pub url: String,
+    /// The Flight SQL server that tells how many events were repeats; `none`: do not ask
+    #[arg(long, default_value = "grpc://127.0.0.1:50052")]
+    pub query_url: String,
+    /// Format of the files [default: by their names; ndjson for standard input]
+    #[arg(long, value_name = "FORMAT")]
+    pub input_format: Option<Format>,
+    /// Encoding of CSV files
+    #[arg(long, default_value = "auto")]
+    pub encoding: Encoding,
+    /// Events per second [default: as fast as possible]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Push the files again and again, as new events each time, until stopped
+    #[arg(long = "loop")]
+    pub repeat: bool,
+    /// Events per batch
+    #[arg(long, default_value_t = 500, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub batch_size: u32,
+    /// How long to try again when the server is lost
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub retry_for: u64,
+    /// Begin anew where an earlier run of this command was interrupted
+    #[arg(long)]
+    pub no_resume: bool,
+    /// Where interrupted pushes are remembered [default: ~/.local/state/sluice/push]
+    #[arg(long, env = "SLUICE_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Show no progress
+    #[arg(long)]
+    pub quiet: bool,
+    /// Form of the report
+    #[arg(long, default_value = "text", value_name = "FORM")]
+    pub report: ReportForm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportForm {
+    Text,
+    Json,
+}
+
+/// A number above zero.
+pub(super) fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("give a number above 0".into()),
+    }
+}
+
+/// Pushes, prints the report. `stop` ends it early: what is in flight is waited for, and the next
+/// run goes on from there.
+pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
+    let (report, outcome) = push(&args, &stop).await?;
+    match args.report {
+        ReportForm::Text => println!("{report}"),
+        ReportForm::Json => println!("{}", serde_json::json!(report)),
+    }
+    outcome
+}
+
+/// The report, and how the command ends. An error where there is nothing to report.
+async fn push(
+    args: &Args,
+    stop: &CancellationToken,
+) -> Result<(Report, Result<(), Failure>), Failure> {
+    let endpoint = endpoint::endpoint("--url", &args.url, "http").map_err(usage)?;
+    let query = match args.query_url.as_str() {
+        "none" => None,
+        url => Some(endpoint::endpoint("--query-url", url, "grpc").map_err(usage)?),
+    };
+    let inputs = inspect(args).await?;
+    let info = look_up(&endpoint, &args.stream).await?;
+    let cut = cut_for(args, &info);
+    let store = open_store(args, &endpoint, &inputs)?;
+    let started = Instant::now();
+    let state = match store.as_ref().filter(|_| !args.no_resume).and_then(|s| s.load(&inputs, cut))
+    {
+        Some(state) => state,
+        None => State::new(&args.url, &args.stream, &inputs, cut),
+    };
+    let mut transfer = Transfer::new(args, endpoint, &info, cut, store, state, stop.clone());
+    let ended = transfer.run(&inputs).await;
+    let mut report = transfer.report(&inputs);
+    report.set_duration(started.elapsed().as_secs_f64());
+    report.interrupted = !matches!(ended, Ok(Ended::Complete));
+    if let (Some(query), Ok(Ended::Complete)) = (&query, &ended) {
+        tokio::select! {
+            answer = verdicts::ask(query, &args.stream, transfer.ranges()) => match answer {
+                Ok(verdicts) => report.set_verdicts(&verdicts),
+                Err(error) => tracing::debug!(%error, "the verdicts are not known"),
+            },
+            () = stop.cancelled() => {}
+        }
+    }
+    let outcome = conclude(args, &report, ended);
+    Ok((report, outcome))
+}
+
+fn conclude(args: &Args, report: &Report, ended: Result<Ended, Failure>) -> Result<(), Failure> {
+    match ended? {
+        Ended::Stopped if !args.repeat => Err(Failure::work(format!(
+            "interrupted: {} acked; run the same command again to go on",
+            report.acked_before + report.acked
+        ))),
+        _ if report.refused > 0 => {
+            let (refused, lines) = (report.refused, report.lines);
+            Err(Failure::work(format!("{refused} of {lines} lines were refused")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn usage(error: endpoint::UrlError) -> Failure {
+    Failure::invalid(error.to_string())
+}
+
+/// Looks at every file before any work.
+async fn inspect(args: &Args) -> Result<Vec<Input>, Failure> {
+    let stdin = args.files.iter().filter(|path| path.as_os_str() == "-").count();
+    if stdin > 0 && (args.repeat || stdin > 1) {
+        return Err(Failure::invalid("standard input can be read only once"));
+    }
+    let (files, format, encoding) = (args.files.clone(), args.input_format, args.encoding);
+    let look = move || files.iter().map(|path| read::inspect(path, format, encoding)).collect();
+    let inputs: Result<Vec<Input>, read::ReadError> = tokio::task::spawn_blocking(look)
+        .await
+        .map_err(|error| Failure::new(crate::domain::ErrorKind::Internal, error.to_string()))?;
+    inputs.map_err(|error| Failure::invalid(error.to_string()))
+}
+
+fn cut_for(args: &Args, info: &StreamInfo) -> Cut {
+    let limits = info.limits.unwrap_or_default();
+    let limit = |limit: u64, default: usize| match usize::try_from(limit) {
+        Ok(limit) if limit > 0 => limit,
+        _ => default,
+    };
+    let request = limit(limits.max_request_bytes, 4 * BATCH_BYTES_MAX);
+    let most = limit(limits.max_batch_events, usize::MAX).min(args.batch_size as usize);
+    Cut {
+        rows: pace::batch_rows(args.rate, most),
+        // Ids and framing need room, too.
+        bytes: BATCH_BYTES_MAX.min(request / 2),
+        row_bytes_max: limit(limits.max_event_bytes, request / 2),
+    }
+}
+
+/// `None` where a push cannot be resumed: standard input is gone, and a loop has no end.
+fn open_store(
+    args: &Args,
+    endpoint: &Endpoint,
+    inputs: &[Input],
+) -> Result<Option<Store>, Failure> {
+    if args.repeat || inputs.iter().any(|input| input.path.is_none()) {
+        return Ok(None);
+    }
+    let Some(dir) = args.state_dir.clone().or_else(state::default_dir) else {
+        return Err(Failure::invalid("there is no home folder; give --state-dir"));
+    };
+    match Store::open(&dir, &endpoint.uri().to_string(), &args.stream, inputs) {
+        Ok(store) => Ok(Some(store)),
+        Err(_) if args.no_resume => Ok(None),
+        Err(error) => {
+            let message = format!("{error}, or --no-resume to push without");
+            Err(Failure::new(error.kind(), message))
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod fake;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! What a push did, in numbers.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::verdicts::Verdicts;
+
+/// Reasons shown for refused lines.
+pub(super) const REASONS_MAX: usize = 10;
+
+/// The report at the end of a push. `lines` = `acked_before` + `acked` + `refused`.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(super) struct Report {
+    pub(super) stream: String,
+    pub(super) files: Vec<String>,
+    /// Rows settled, those of an interrupted run that was resumed included.
+    pub(super) lines: u64,
+    /// Events in the log since the interrupted run.
+    pub(super) acked_before: u64,
+    /// Events in the log through this run.
+    pub(super) acked: u64,
+    /// Of these: events that count, as the lake decided; `null` where that is not known here.
+    pub(super) accepted: Option<u64>,
+    /// Of these: events whose identity had been accepted before.
+    pub(super) repeats: Option<u64>,
+    /// Of these: events that break the contract.
+    pub(super) quarantined: Option<u64>,
+    /// Lines that are not in the log.
+    pub(super) refused: u64,
+    /// Why, the first ones.
+    pub(super) reasons: Vec<String>,
+    pub(super) interrupted: bool,
+    pub(super) seconds: f64,
+    pub(super) events_per_second: f64,
+}
+
+impl Report {
+    pub(super) fn set_verdicts(&mut self, verdicts: &Verdicts) {
+        self.accepted = Some(verdicts.accepted);
+        self.repeats = Some(verdicts.repeats);
+        self.quarantined = Some(verdicts.quarantined);
+    }
+
+    pub(super) fn set_duration(&mut self, seconds: f64) {
+        self.seconds = (seconds * 1e3).round() / 1e3;
+        #[allow(clippy::cast_precision_loss)] // shown rounded
+        let rate = self.acked as f64 / seconds.max(1e-3);
+        self.events_per_second = (rate * 10.0).round() / 10.0;
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = |count: Option<u64>| count.map_or("not known here".into(), |n| n.to_string());
+        writeln!(f, "stream        {}", self.stream)?;
+        for file in &self.files {
+            writeln!(f, "file          {file}")?;
+        }
+        writeln!(f, "lines         {}", self.lines)?;
+        if self.acked_before > 0 {
+            writeln!(f, "acked before  {}", self.acked_before)?;
+        }
+        writeln!(f, "acked         {}", self.acked)?;
+        writeln!(f, "  accepted    {}", known(self.accepted))?;
+        writeln!(f, "  repeats     {}", known(self.repeats))?;
+        writeln!(f, "  quarantined {}", known(self.quarantined))?;
+        writeln!(f, "refused       {}", self.refused)?;
+        for reason in &self.reasons {
+            writeln!(f, "  {reason}")?;
+        }
+        let hidden = self.refused.saturating_sub(self.reasons.len() as u64);
+        if hidden > 0 {
+            writeln!(f, "  … and {hidden} more")?;
+        }
+        writeln!(f, "seconds       {:.1}", self.seconds)?;
+        write!(f, "events/s      {:.0}", self.events_per_second)
+    }
+}

@@ -1,0 +1,257 @@
+//! How far a push got, on disk: a second run of the same command goes on where the first stopped.
+//!
+//! One small file per command, named by a hash of the server, the stream and the digests of the
+//! files. It is replaced as a whole (written aside, fsynced, renamed), so a kill leaves the old or
+//! the new one. It never claims more than was acknowledged.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::{feed::Cut, read::Input};
+use crate::domain::ErrorKind;
+
+/// At most this often the file is written while a push goes on.
+pub(super) const WRITE_EVERY: Duration = Duration::from_millis(500);
+const VERSION: u32 = 1;
+
+/// The contents of the state file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct State {
+    version: u32,
+    /// For people who look at the file.
+    url: String,
+    stream: String,
+    /// Distinguishes this push from an earlier one of the same files.
+    pub(super) push_id: String,
+    /// Settings that decide where batches are cut.
+    cut: (usize, usize, usize),
+    pub(super) files: Vec<FileState>,
+}
+
+/// How far one file got.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct FileState {
+    name: String,
+    /// Rows that are settled, from the beginning of the file.
+    pub(super) rows: u64,
+    /// The line that the last of them begins on.
+    pub(super) line: u64,
+    /// Events of these rows that are in the log.
+    pub(super) acked: u64,
+    pub(super) refused: u64,
+    /// Why, the first ones as `file:line: reason`.
+    pub(super) reasons: Vec<String>,
+    /// The sequence of the next batch.
+    pub(super) sequence: i64,
+    pub(super) done: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the state of the push to {path}: {source}; give another --state-dir")]
+pub(super) struct StateError {
+    path: String,
+    #[source]
+    source: io::Error,
+}
+
+impl StateError {
+    pub(super) fn kind(&self) -> ErrorKind {
+        ErrorKind::Unavailable
+    }
+}
+
+impl State {
+    pub(super) fn new(url: &str, stream: &str, inputs: &[Input], cut: Cut) -> Self {
+        let file = |input: &Input| FileState { name: input.name.clone(), ..FileState::default() };
+        Self {
+            version: VERSION,
+            url: url.to_owned(),
+            stream: stream.to_owned(),
+            push_id: new_push_id(),
+            cut: as_tuple(cut),
+            files: inputs.iter().map(file).collect(),
+        }
+    }
+
+    /// Takes up an earlier push. Batches that would be cut otherwise than before must not reuse its
+    /// sequence numbers: they get a new push id.
+    fn resumed(mut self, cut: Cut) -> Self {
+        if self.cut != as_tuple(cut) {
+            self.cut = as_tuple(cut);
+            self.push_id = new_push_id();
+        }
+        self
+    }
+}
+
+fn as_tuple(cut: Cut) -> (usize, usize, usize) {
+    (cut.rows, cut.bytes, cut.row_bytes_max)
+}
+
+fn new_push_id() -> String {
+    let mut id = uuid::Uuid::new_v4().simple().to_string();
+    id.truncate(8);
+    id
+}
+
+/// Where the state of one command is kept.
+#[derive(Debug)]
+pub(super) struct Store {
+    path: PathBuf,
+    written: Instant,
+}
+
+impl Store {
+    /// The folder is created and probed, so that a push does not begin that could not be resumed.
+    pub(super) fn open(
+        dir: &Path,
+        url: &str,
+        stream: &str,
+        inputs: &[Input],
+    ) -> Result<Self, StateError> {
+        let mut hasher = Sha256::new();
+        for part in [url, stream].into_iter().chain(inputs.iter().map(|i| i.digest.as_str())) {
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part);
+        }
+        let name: String = hasher.finalize().iter().take(12).map(|b| format!("{b:02x}")).collect();
+        let failed = |source| StateError { path: dir.display().to_string(), source };
+        fs::create_dir_all(dir).map_err(failed)?;
+        tempfile::tempfile_in(dir).map_err(failed)?;
+        Ok(Self { path: dir.join(format!("{name}.json")), written: Instant::now() })
+    }
+
+    /// What an earlier run of this command left. Something unreadable counts as nothing: then all
+    /// is sent again, which is always right.
+    pub(super) fn load(&self, inputs: &[Input], cut: Cut) -> Option<State> {
+        let state: State = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
+        let fits = state.version == VERSION && state.files.len() == inputs.len();
+        fits.then(|| state.resumed(cut))
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.written.elapsed() >= WRITE_EVERY
+    }
+
+    /// Replaces the file.
+    pub(super) async fn write(&mut self, state: &State) -> Result<(), StateError> {
+        let failed = |source| StateError { path: self.path.display().to_string(), source };
+        let json = serde_json::to_vec_pretty(state).map_err(|e| failed(e.into()))?;
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || replace(&path, &json))
+            .await
+            .map_err(|error| failed(io::Error::other(error)))?
+            .map_err(failed)?;
+        self.written = Instant::now();
+        Ok(())
+    }
+
+    /// The push is complete: pushing the same files again sends everything again.
+    pub(super) fn remove(&self) -> Result<(), StateError> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateError { path: self.path.display().to_string(), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(dir)?.sync_all()
+}
+
+/// `$XDG_STATE_HOME/sluice/push` or `~/.local/state/sluice/push`.
+pub(super) fn default_dir() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))?;
+    Some(base.join("sluice/push"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::push::read::{Encoding, Format};
+
+    const CUT: Cut = Cut { rows: 500, bytes: 1000, row_bytes_max: 1000 };
+
+    fn input(digest: &str) -> Input {
+        Input {
+            name: "a.csv".into(),
+            path: None,
+            format: Format::Csv,
+            encoding: Encoding::Utf8,
+            bytes: 0,
+            digest: digest.into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_state_is_found_by_server_stream_and_content() {
+        let dir = tempfile::tempdir().expect("dir");
+        let inputs = [input("d1")];
+        let open = |url: &str, stream: &str, inputs: &[Input]| {
+            Store::open(dir.path(), url, stream, inputs).expect("store")
+        };
+        let mut store = open("u", "s", &inputs);
+        assert_eq!(store.load(&inputs, CUT), None);
+        let mut state = State::new("u", "s", &inputs, CUT);
+        state.files[0].rows = 7;
+        store.write(&state).await.expect("write");
+        assert_eq!(open("u", "s", &inputs).load(&inputs, CUT), Some(state));
+        assert_eq!(open("u2", "s", &inputs).load(&inputs, CUT), None);
+        assert_eq!(open("u", "s2", &inputs).load(&inputs, CUT), None);
+        let others = [input("d2")];
+        assert_eq!(open("u", "s", &others).load(&others, CUT), None);
+        store.remove().expect("remove");
+        store.remove().expect("remove what is gone");
+        assert_eq!(store.load(&inputs, CUT), None);
+    }
+
+    #[tokio::test]
+    async fn batches_that_are_cut_otherwise_get_another_name() {
+        let dir = tempfile::tempdir().expect("dir");
+        let inputs = [input("d1")];
+        let mut store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
+        let state = State::new("u", "s", &inputs, CUT);
+        store.write(&state).await.expect("write");
+        let same = store.load(&inputs, CUT).expect("state");
+        assert_eq!(same.push_id, state.push_id);
+        let other = store.load(&inputs, Cut { rows: 7, ..CUT }).expect("state");
+        assert_ne!(other.push_id, state.push_id);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_state_counts_as_none() {
+        let dir = tempfile::tempdir().expect("dir");
+        let inputs = [input("d1")];
+        let store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
+        fs::write(&store.path, "{\"version\":1,").expect("damage");
+        assert_eq!(store.load(&inputs, CUT), None);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_an_error_before_any_work() {
+        let dir = tempfile::tempdir().expect("dir");
+        let blocked = dir.path().join("file");
+        fs::write(&blocked, "").expect("file");
+        let error = Store::open(&blocked, "u", "s", &[]).expect_err("not a folder");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("give another --state-dir"), "{error}");
+    }
+}
