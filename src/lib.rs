@@ -7,3 +7,4 @@ pub mod domain; // what an event, an identity, a position, a contract and a chan
 pub mod ingest; // gRPC in: validate, publish, ack
 pub mod lake; // Delta tables; a commit carries its positions; the view that queries read
 pub mod log; // the durable log // one file per subcommand
+pub mod serve; // Flight SQL and HTTP, over the view of the moment
