@@ -1,0 +1,1 @@
+//! The serve role over real connections, on a lake that is only in memory.
