@@ -29,6 +29,10 @@ impl Failure {
         Self::new(ErrorKind::Data, message)
     }
 
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
     pub fn exit_code(&self) -> u8 {
         self.kind.exit_code()
     }

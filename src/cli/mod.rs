@@ -1,7 +1,61 @@
 //! The command line: one file per subcommand.
 
+mod check;
+mod config;
 mod failure;
+mod flags;
 pub mod generate;
+mod node;
 pub mod push;
+mod query;
+mod up;
+mod wait;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 pub use failure::{Failure, chain};
+pub use flags::ServerFlags;
+pub use node::{Bound, Node};
+
+/// A real-time lakehouse data plane: events in over gRPC, Delta tables out over Arrow Flight SQL.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 the work failed, 2 bad usage, project or \
+                        configuration, 69 a server or port is missing, 70 a defect of Sluice, \
+                        130 stopped by a second Ctrl-C")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a project: ingest, processing and serving in one process
+    Up(up::Args),
+    /// Push files into a stream of a running server
+    Push(push::Args),
+    /// Make up events
+    Generate(generate::Args),
+    /// Ask a running server with SQL
+    Query(query::Args),
+    /// Wait until everything acked so far can be queried
+    Wait(wait::Args),
+    /// Check a project without running it, and show how its models are kept
+    Check(check::Args),
+    /// Show the effective configuration and where each value comes from
+    Config(config::Args),
+}
+
+/// Runs a command. `stop` is cancelled by the first Ctrl-C or SIGTERM.
+pub async fn run(cli: Cli, stop: CancellationToken) -> Result<(), Failure> {
+    match cli.command {
+        Command::Up(args) => up::run(args, stop).await,
+        Command::Push(args) => push::run(args, stop).await,
+        Command::Generate(args) => generate::run(args, stop).await,
+        Command::Query(args) => query::run(args).await,
+        Command::Wait(args) => wait::run(args).await,
+        Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::run(&args),
+    }
+}

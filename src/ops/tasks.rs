@@ -28,6 +28,11 @@ impl<E: Send + 'static> Tasks<E> {
         Self { set: JoinSet::new(), names: std::collections::HashMap::new(), stop }
     }
 
+    /// The token that asks the group to stop.
+    pub fn token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// Starts a task; it is expected to end once the group's token is cancelled.
     pub fn spawn(
         &mut self,

@@ -1,0 +1,50 @@
+//! `sluice check`: a project's errors, or how its models are kept.
+#![allow(clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    cli::Failure,
+    process::{Planned, plan},
+    project,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of the project, which holds sluice.yml
+    pub project: PathBuf,
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let planned = load(&args.project)?;
+    let streams = planned.project.streams.iter();
+    for stream in streams {
+        println!(
+            "stream  {:<28} {} fields, {} partitions, event id {}",
+            stream.name,
+            stream.fields.len(),
+            stream.partitions,
+            stream.event_id.describe()
+        );
+    }
+    for seed in &planned.project.seeds {
+        println!("seed    {:<28} {} rows", seed.name.to_string(), seed.rows.num_rows());
+    }
+    for plan in &planned.plans {
+        let name = plan.model.name.to_string();
+        println!("model   {name:<28} {:<10} {}", plan.class.to_string(), plan.reason);
+    }
+    println!(
+        "ok: {} streams, {} seeds, {} models",
+        planned.project.streams.len(),
+        planned.project.seeds.len(),
+        planned.plans.len()
+    );
+    Ok(())
+}
+
+/// Reads, checks and plans a project.
+pub(super) fn load(root: &Path) -> Result<Planned, Failure> {
+    let loaded = project::load(root).and_then(plan);
+    loaded.map_err(|errors| Failure::invalid(format!("project {}\n{errors}", root.display())))
+}

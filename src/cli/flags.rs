@@ -1,0 +1,57 @@
+//! Flags that every command that runs a server has.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    cli::Failure,
+    config::{self, Effective, FlagValue},
+};
+
+/// The everyday flags; each overrides a key of the configuration.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServerFlags {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Folder of everything that is stored [default: sluice-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where acked events live until Bronze has them [default: embedded]
+    #[arg(long, value_name = "LOG")]
+    pub log: Option<String>,
+    /// HOST:PORT of gRPC ingest [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "ADDRESS")]
+    pub ingest_listen: Option<String>,
+    /// HOST:PORT of Arrow Flight SQL [default: 127.0.0.1:50052]
+    #[arg(long, value_name = "ADDRESS")]
+    pub flight_listen: Option<String>,
+    /// HOST:PORT of /status, /metrics and /health [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub http_listen: Option<String>,
+    /// Log lines to standard error: a level, or module=level pairs
+    #[arg(long, value_name = "FILTER")]
+    pub log_filter: Option<String>,
+}
+
+impl ServerFlags {
+    /// The effective configuration: defaults, file, environment, these flags.
+    pub fn load(&self) -> Result<Effective, Failure> {
+        let data_dir = self.data_dir.as_ref().map(|dir| dir.display().to_string());
+        let all = [
+            ("server", "data_dir", data_dir, "--data-dir"),
+            ("server", "log", self.log.clone(), "--log"),
+            ("server", "ingest_listen", self.ingest_listen.clone(), "--ingest-listen"),
+            ("server", "flight_listen", self.flight_listen.clone(), "--flight-listen"),
+            ("server", "http_listen", self.http_listen.clone(), "--http-listen"),
+            ("telemetry", "log_filter", self.log_filter.clone(), "--log-filter"),
+        ];
+        let given: Vec<FlagValue> = all
+            .into_iter()
+            .filter_map(|(section, key, value, flag)| Some((section, key, value?, flag)))
+            .collect();
+        config::load(self.config.as_deref(), std::env::vars(), given)
+            .map_err(|error| Failure::invalid(error.to_string()))
+    }
+}

@@ -1,0 +1,278 @@
+//! A whole Sluice in one process: log, ingest, process and serve over one project.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::{Failure, chain},
+    config::{Config, Server},
+    domain::ErrorKind,
+    ingest,
+    lake::{Lake, LakeHandle, LakeView},
+    log::{Log, StreamSpec, embedded::EmbeddedLog},
+    ops::{Clock, tasks::{TaskError, Tasks}},
+    process::{self, Planned, Status},
+    serve,
+};
+
+/// How long each role may take to stop.
+const STOP: Duration = Duration::from_secs(20);
+
+/// The ports, bound before anything else is done.
+pub struct Bound {
+    ingest: TcpListener,
+    flight: TcpListener,
+    http: TcpListener,
+}
+
+impl Bound {
+    /// Binds all three; refuses addresses beyond loopback, since nothing is authenticated yet.
+    pub async fn bind(server: &Server) -> Result<Self, Failure> {
+        Ok(Self {
+            ingest: listen("--ingest-listen", &server.ingest_listen).await?,
+            flight: listen("--flight-listen", &server.flight_listen).await?,
+            http: listen("--http-listen", &server.http_listen).await?,
+        })
+    }
+
+    /// The real addresses, as clients take them: (what, URL).
+    pub fn urls(&self) -> Vec<(&'static str, String)> {
+        [("ingest", "http", &self.ingest), ("flight", "grpc", &self.flight), ("http", "http", &self.http)]
+            .into_iter()
+            .filter_map(|(name, scheme, listener)| {
+                let address = listener.local_addr().ok()?;
+                Some((name, format!("{scheme}://{address}")))
+            })
+            .collect()
+    }
+}
+
+async fn listen(flag: &str, address: &str) -> Result<TcpListener, Failure> {
+    let wrong = |reason: String| Failure::invalid(format!("{flag} {address}: {reason}"));
+    let resolved: Vec<SocketAddr> = address
+        .to_socket_addrs()
+        .map_err(|e| wrong(format!("{e}; use HOST:PORT such as 127.0.0.1:0")))?
+        .collect();
+    let loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+    if let Some(open) = resolved.iter().find(|address| !loopback(address.ip())) {
+        let reason = "there is no authentication yet, so only loopback addresses are allowed";
+        return Err(wrong(format!("{open} is reachable from other machines; {reason}")));
+    }
+    TcpListener::bind(resolved.as_slice()).await.map_err(|e| {
+        let hint = "choose another port, or 0 for any free one";
+        Failure::unavailable(format!("{flag} {address} cannot be bound: {e}; {hint}"))
+    })
+}
+
+type Group = Tasks<Failure>;
+
+/// A running Sluice.
+pub struct Node {
+    ingest: Group,
+    process: Group,
+    serve: Group,
+    log: Arc<EmbeddedLog>,
+    pub lake: Arc<LakeHandle>,
+    pub status: Arc<Status>,
+}
+
+impl Node {
+    /// Opens log and lake and starts every role; returns once everything that was in the log can
+    /// be queried, or `stop` was asked for.
+    pub async fn start(
+        config: &Config,
+        planned: Planned,
+        bound: Bound,
+        metrics: Option<PrometheusHandle>,
+        stop: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        let clock = Clock::system();
+        let data_dir = &config.server.data_dir;
+        writable(data_dir)?;
+        let log = open_log(config, &clock).await?;
+        let specs: Vec<StreamSpec> = planned
+            .project
+            .streams
+            .iter()
+            .map(|c| StreamSpec { name: c.name.clone(), partitions: c.partitions })
+            .collect();
+        let failed = |e: crate::log::Error| Failure::new(e.kind(), chain(&e));
+        log.ensure(&specs).await.map_err(failed)?;
+        let lake = Lake::local(&data_dir.join("lake"), config.server.durability)
+            .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+        let view = LakeHandle::new(LakeView::default());
+        let status = Arc::new(Status::default());
+        let mut node = Self {
+            ingest: Tasks::new(CancellationToken::new()),
+            process: Tasks::new(CancellationToken::new()),
+            serve: Tasks::new(CancellationToken::new()),
+            log: Arc::clone(&log),
+            lake: Arc::clone(&view),
+            status: Arc::clone(&status),
+        };
+        let planned = Arc::new(planned);
+        let deps = process::Deps {
+            planned: Arc::clone(&planned),
+            log: Arc::<EmbeddedLog>::clone(&log),
+            lake,
+            view,
+            clock,
+            status,
+        };
+        node.start_ingest(config, &planned, bound.ingest);
+        let caught_up = node.start_process(config, deps);
+        let ready = Arc::new(AtomicBool::new(false));
+        node.start_http(bound.http, metrics, Arc::clone(&ready));
+        node.wait_caught_up(caught_up, stop).await?;
+        ready.store(true, Ordering::SeqCst);
+        node.start_flight(config, bound.flight);
+        Ok(node)
+    }
+
+    fn start_ingest(&mut self, config: &Config, planned: &Planned, listener: TcpListener) {
+        let contracts: BTreeMap<_, _> = planned
+            .judges
+            .iter()
+            .map(|judge| (judge.contract().name.clone(), Arc::clone(judge.contract())))
+            .collect();
+        let log: Arc<dyn Log> = Arc::<EmbeddedLog>::clone(&self.log);
+        let service = ingest::Service::new(config.ingest.clone(), log, Arc::new(contracts));
+        let stop = self.ingest.token();
+        self.ingest.spawn("ingest", async move {
+            let ran = ingest::run(service, listener, stop).await;
+            ran.map_err(|e| Failure::new(e.kind(), chain(&e)))
+        });
+    }
+
+    fn start_process(&mut self, config: &Config, deps: process::Deps) -> watch::Receiver<bool> {
+        let (caught_up, receiver) = watch::channel(false);
+        let (settings, stop) = (config.process.clone(), self.process.token());
+        self.process.spawn("process", async move {
+            let ran = process::run(settings, deps, caught_up, stop).await;
+            ran.map_err(|e| Failure::new(e.kind(), chain(&e)))
+        });
+        receiver
+    }
+
+    fn start_http(
+        &mut self,
+        listener: TcpListener,
+        metrics: Option<PrometheusHandle>,
+        ready: Arc<AtomicBool>,
+    ) {
+        let source = ProcessStatus(Arc::clone(&self.status));
+        let state = serve::http::HttpState {
+            lake: Arc::clone(&self.lake),
+            metrics,
+            ready,
+            sources: vec![("process".to_owned(), Arc::new(source))],
+        };
+        let stop = self.serve.token();
+        self.serve.spawn("http", async move {
+            let ran = serve::http::run(listener, state, stop).await;
+            ran.map_err(|e| Failure::new(e.kind(), chain(&e)))
+        });
+    }
+
+    fn start_flight(&mut self, config: &Config, listener: TcpListener) {
+        let (settings, lake) = (config.serve.clone(), Arc::clone(&self.lake));
+        let stop = self.serve.token();
+        self.serve.spawn("flight", async move {
+            let ran = serve::flight::run(settings, lake, listener, stop).await;
+            ran.map_err(|e| Failure::new(e.kind(), chain(&e)))
+        });
+    }
+
+    async fn wait_caught_up(
+        &mut self,
+        mut caught_up: watch::Receiver<bool>,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        tokio::select! {
+            _ = caught_up.wait_for(|done| *done) => Ok(()),
+            ended = self.process.wait() => ended.map_err(task_failure),
+            () = stop.cancelled() => Ok(()),
+        }?;
+        if !*caught_up.borrow() && !stop.is_cancelled() {
+            // The sender is gone, so the task has ended; its error says why.
+            self.process.wait().await.map_err(task_failure)?;
+        }
+        Ok(())
+    }
+
+    /// Runs until `stop`, or until a role fails.
+    pub async fn wait(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = self.ingest.wait() => ended.map_err(task_failure),
+            ended = self.process.wait() => ended.map_err(task_failure),
+            ended = self.serve.wait() => ended.map_err(task_failure),
+        }
+    }
+
+    /// Stops in the order of the data: no new events, then what is in the log into the tables,
+    /// then the queries.
+    pub async fn stop(self) -> Result<(), Failure> {
+        let ingest = self.ingest.stop(STOP).await.map_err(task_failure);
+        let process = self.process.stop(STOP).await.map_err(task_failure);
+        let serve = self.serve.stop(STOP).await.map_err(task_failure);
+        self.log.close().await;
+        ingest.and(process).and(serve)
+    }
+}
+
+fn task_failure(error: TaskError<Failure>) -> Failure {
+    match error {
+        TaskError::Failed { name, error } => {
+            Failure::new(error.kind(), format!("{name}: {error}"))
+        }
+        other => Failure::new(ErrorKind::Internal, other.to_string()),
+    }
+}
+
+struct ProcessStatus(Arc<Status>);
+
+impl serve::http::StatusSource for ProcessStatus {
+    fn status(&self) -> serde_json::Value {
+        self.0.to_json()
+    }
+}
+
+/// One clear sentence before any work where the data folder cannot be used.
+fn writable(folder: &Path) -> Result<(), Failure> {
+    let probe = folder.join(".sluice-write-test");
+    let tried = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&probe, b""))
+        .and_then(|()| std::fs::remove_file(&probe));
+    tried.map_err(|e| {
+        let hint = "choose another with --data-dir";
+        Failure::unavailable(format!("folder {} cannot be written: {e}; {hint}", folder.display()))
+    })
+}
+
+async fn open_log(config: &Config, clock: &Clock) -> Result<Arc<EmbeddedLog>, Failure> {
+    let mut settings = config.log.clone();
+    settings.durability = config.server.durability;
+    let path = config.server.data_dir.join("log");
+    let clock = clock.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        EmbeddedLog::open(&path, settings, Arc::new(move || clock.now_us()))
+    });
+    match opened.await {
+        Ok(Ok(log)) => Ok(log),
+        Ok(Err(error)) => Err(Failure::new(error.kind(), chain(&error))),
+        Err(error) => Err(Failure::new(ErrorKind::Internal, error.to_string())),
+    }
+}

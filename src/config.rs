@@ -1,0 +1,263 @@
+//! Settings of every part: plain data, in layers.
+//!
+//! `config.default.toml` is complete; a file, the environment (`SLUICE__SECTION__KEY`) and flags
+//! override it in that order. A key that the defaults do not have is an error.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::{ingest, lake::Durability, log, process, project::nearest, serve};
+
+/// The commented defaults, as shipped.
+pub const DEFAULTS: &str = include_str!("config.default.toml");
+
+const ENVIRONMENT_PREFIX: &str = "SLUICE__";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub server: Server,
+    pub telemetry: Telemetry,
+    pub ingest: ingest::Settings,
+    pub log: log::embedded::Settings,
+    pub process: process::Settings,
+    pub serve: serve::Settings,
+}
+
+/// What concerns the process as a whole.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub data_dir: PathBuf,
+    pub log: LogKind,
+    pub durability: Durability,
+    /// HOST:PORT
+    pub ingest_listen: String,
+    pub flight_listen: String,
+    pub http_listen: String,
+}
+
+/// Which log holds acked events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    Embedded,
+}
+
+/// Logs of the process itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    pub log_filter: String,
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// A configuration, and where each value came from.
+#[derive(Debug)]
+pub struct Effective {
+    pub config: Config,
+    merged: Table,
+    /// (section, key) → `file …`, `environment …` or `flag …`.
+    origins: Vec<(String, String, String)>,
+}
+
+/// One value from a flag: section, key, text, and the flag's name.
+pub type FlagValue = (&'static str, &'static str, String, &'static str);
+
+/// Puts the layers together. `environment` are the variables of the process.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: Vec<FlagValue>,
+) -> Result<Effective, ConfigError> {
+    let defaults: Table =
+        DEFAULTS.parse().map_err(|e| ConfigError(vec![format!("embedded defaults: {e}")]))?;
+    let mut layers = Layers { merged: defaults, origins: Vec::new(), errors: Vec::new() };
+    if let Some(file) = file {
+        layers.file(file);
+    }
+    let mut variables: Vec<(String, String)> = environment.into_iter().collect();
+    variables.sort();
+    for (name, text) in variables {
+        if let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX) {
+            layers.variable(&name, path, &text);
+        }
+    }
+    for (section, key, text, flag) in flags {
+        layers.text(section, key, &text, &format!("flag {flag}"));
+    }
+    let Layers { merged, origins, mut errors } = layers;
+    match Config::deserialize(Value::Table(merged.clone())) {
+        Ok(config) if errors.is_empty() => Ok(Effective { config, merged, origins }),
+        Ok(_) => Err(ConfigError(errors)),
+        Err(error) => {
+            errors.push(format!("configuration: {}", error.message()));
+            Err(ConfigError(errors))
+        }
+    }
+}
+
+struct Layers {
+    merged: Table,
+    origins: Vec<(String, String, String)>,
+    errors: Vec<String>,
+}
+
+impl Layers {
+    fn file(&mut self, path: &Path) {
+        let origin = format!("file {}", path.display());
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return self.errors.push(format!("{origin}: cannot be read: {error}")),
+        };
+        let table: Table = match text.parse() {
+            Ok(table) => table,
+            Err(error) => return self.errors.push(format!("{origin}: {error}")),
+        };
+        for (section, values) in table {
+            let Value::Table(values) = values else {
+                self.errors.push(format!("{origin}: `{section}` must be a [section]"));
+                continue;
+            };
+            for (key, value) in values {
+                self.set(&section, &key, value, &origin);
+            }
+        }
+    }
+
+    fn variable(&mut self, name: &str, path: &str, text: &str) {
+        let lower = path.to_ascii_lowercase();
+        match lower.split_once("__") {
+            Some((section, key)) => self.text(section, key, text, &format!("environment {name}")),
+            None => self
+                .errors
+                .push(format!("environment {name}: use {ENVIRONMENT_PREFIX}SECTION__KEY")),
+        }
+    }
+
+    /// Reads text as the type that the default has.
+    fn text(&mut self, section: &str, key: &str, text: &str, origin: &str) {
+        let default = self.merged.get(section).and_then(|s| s.get(key));
+        let value = match default {
+            Some(Value::Integer(_)) => text.replace('_', "").parse().map(Value::Integer).ok(),
+            Some(Value::Float(_)) => text.parse().map(Value::Float).ok(),
+            Some(Value::Boolean(_)) => text.parse().map(Value::Boolean).ok(),
+            _ => Some(Value::String(text.to_owned())),
+        };
+        match value {
+            Some(value) => self.set(section, key, value, origin),
+            None => {
+                let wanted = default.map_or("value", Value::type_str);
+                self.errors.push(format!("{origin}: {section}.{key}: {text:?} is no {wanted}"));
+            }
+        }
+    }
+
+    fn set(&mut self, section: &str, key: &str, value: Value, origin: &str) {
+        let sections: Vec<String> = self.merged.keys().cloned().collect();
+        let Some(Value::Table(known)) = self.merged.get_mut(section) else {
+            let hint = nearest(section, sections.iter().map(String::as_str)).unwrap_or_default();
+            return self.errors.push(format!("{origin}: unknown section `{section}` {hint}"));
+        };
+        let Some(default) = known.get(key) else {
+            let hint = nearest(key, known.keys().map(String::as_str))
+                .unwrap_or_else(|| known.keys().cloned().collect::<Vec<_>>().join(", "));
+            return self.errors.push(format!("{origin}: unknown key `{section}.{key}`: {hint}"));
+        };
+        if !default.same_type(&value) {
+            let (wanted, found) = (default.type_str(), value.type_str());
+            let message = format!("{origin}: {section}.{key} must be of type {wanted}, not {found}");
+            return self.errors.push(message);
+        }
+        known.insert(key.to_owned(), value);
+        self.origins.push((section.to_owned(), key.to_owned(), origin.to_owned()));
+    }
+}
+
+impl Effective {
+    /// The effective values as TOML, with where each came from; secrets are masked.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        for (section, values) in &self.merged {
+            out.push_str(&format!("[{section}]\n"));
+            for (key, value) in values.as_table().into_iter().flatten() {
+                let shown = if is_secret(key) { "\"***\"".to_owned() } else { value.to_string() };
+                let origin = self.origins.iter().rfind(|(s, k, _)| s == section && k == key);
+                let origin = origin.map_or("default", |(_, _, origin)| origin);
+                out.push_str(&format!("{key} = {shown}  # {origin}\n"));
+            }
+            out.push('\n');
+        }
+        out.trim_end().to_owned()
+    }
+}
+
+fn is_secret(key: &str) -> bool {
+    ["password", "secret", "token", "credential"].iter().any(|word| key.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn effective(
+        environment: &[(&str, &str)],
+        flags: Vec<FlagValue>,
+    ) -> Result<Effective, ConfigError> {
+        let variables = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        load(None, variables, flags)
+    }
+
+    #[test]
+    fn defaults_are_complete() {
+        let config = effective(&[], Vec::new()).expect("defaults").config;
+        let again = toml::to_string(&config).expect("toml");
+        let (all, shipped): (Table, Table) =
+            (again.parse().expect("again"), DEFAULTS.parse().expect("defaults"));
+        for (section, values) in &all {
+            for key in values.as_table().expect("section").keys() {
+                assert!(shipped[section].get(key).is_some(), "{section}.{key} has no default");
+            }
+        }
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("sluice.toml");
+        std::fs::write(&file, "[server]\ndata_dir = 'a'\nlog = 'embedded'\n").expect("file");
+        let environment = [("SLUICE__PROCESS__SEAL_INTERVAL_MS".to_owned(), "7".to_owned())];
+        let flags = vec![("server", "data_dir", "b".to_owned(), "--data-dir")];
+        let effective = load(Some(&file), environment, flags).expect("configuration");
+        assert_eq!(effective.config.server.data_dir, PathBuf::from("b"));
+        assert_eq!(effective.config.process.seal_interval_ms, 7);
+        let text = effective.render();
+        assert!(text.contains("data_dir = \"b\"  # flag --data-dir"), "{text}");
+        assert!(text.contains("# environment SLUICE__PROCESS__SEAL_INTERVAL_MS"), "{text}");
+    }
+
+    #[test]
+    fn every_wrong_key_is_named_with_the_nearest() {
+        let environment =
+            [("SLUICE__SERVER__DATA_DUR", "x"), ("SLUICE__PROCESS__SEAL_BYTES", "many")];
+        let errors = effective(&environment, Vec::new()).expect_err("two errors").0;
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(errors[0].contains("seal_bytes: \"many\" is no integer"), "{errors:?}");
+        assert!(errors[1].contains("did you mean `data_dir`?"), "{errors:?}");
+    }
+}
