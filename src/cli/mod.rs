@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod demo;
 mod failure;
 mod flags;
 pub mod generate;
@@ -31,6 +32,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the built-in example, fed with real rentals and made-up clicks, and watch it
+    Demo(demo::Args),
     /// Run a project: ingest, processing and serving in one process
     Up(up::Args),
     /// Push files into a stream of a running server
@@ -50,6 +53,7 @@ pub enum Command {
 /// Runs a command. `stop` is cancelled by the first Ctrl-C or SIGTERM.
 pub async fn run(cli: Cli, stop: CancellationToken) -> Result<(), Failure> {
     match cli.command {
+        Command::Demo(args) => demo::run(args, stop).await,
         Command::Up(args) => up::run(args, stop).await,
         Command::Push(args) => push::run(args, stop).await,
         Command::Generate(args) => generate::run(args, stop).await,
