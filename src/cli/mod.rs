@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+pub mod bench;
 mod failure;
 
 pub use failure::{Failure, chain};

@@ -31,6 +31,8 @@ const STREAM_ENTRY_LEN: usize = 8;
 /// Bounds what is replayed at a start, and with it the memory of unflushed segments.
 const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How many segments one read looks into; a reader comes back for more.
+const READ_SEGMENTS_MAX: usize = 4;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A partition's run of blocks that is dropped as a whole.
@@ -315,7 +317,8 @@ impl Store {
                 let stream = stream.name.clone();
                 return Err(Error::Gap { stream, partition, wanted: from, start });
             };
-            (log.segments[first..].to_vec(), log.end)
+            let ahead = log.segments.iter().skip(first).take(READ_SEGMENTS_MAX);
+            (ahead.cloned().collect::<Vec<_>>(), log.end)
         };
         let (mut next, mut taken) = (from, 0);
         for segment in segments {

@@ -1,0 +1,4 @@
+//! `sluice bench`: what this machine does.
+
+pub mod ingest;
+mod usage;
