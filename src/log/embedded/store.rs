@@ -1,9 +1,9 @@
 //! What lies on disk: a fjall database with one keyspace per (stream, partition, segment) and one,
 //! `meta`, that says which of them count.
 //!
-//! A segment's entry in `meta` and its first block are one atomic write, so a segment that counts is
-//! never empty, and the last block of the last segment tells where a partition ends. Keyspaces that
-//! `meta` does not name are left-overs of a crash and are dropped at the next start.
+//! A segment's entry in `meta` and its first block are one atomic write, so a segment that counts
+//! is never empty, and the last block of the last segment tells where a partition ends. Keyspaces
+//! that `meta` does not name are left-overs of a crash and are dropped at the next start.
 
 use std::{
     collections::{BTreeMap, HashSet},
