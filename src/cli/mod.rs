@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod bench;
 mod check;
 mod config;
 mod demo;
@@ -44,6 +45,8 @@ pub enum Command {
     Query(query::Args),
     /// Wait until everything acked so far can be queried
     Wait(wait::Args),
+    /// Measure what this machine does
+    Bench(bench::Args),
     /// Check a project without running it, and show how its models are kept
     Check(check::Args),
     /// Show the effective configuration and where each value comes from
@@ -59,6 +62,7 @@ pub async fn run(cli: Cli, stop: CancellationToken) -> Result<(), Failure> {
         Command::Generate(args) => generate::run(args, stop).await,
         Command::Query(args) => query::run(args).await,
         Command::Wait(args) => wait::run(args).await,
+        Command::Bench(args) => bench::run(args, stop).await,
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
     }
