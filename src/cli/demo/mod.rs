@@ -72,10 +72,11 @@ pub async fn run(mut args: Args, stop: CancellationToken) -> Result<(), Failure>
         feeders.spawn("clicks", clicks(ingest.clone(), args.rate, feeding));
     }
     let (lake, status) = (Arc::clone(&node.lake), Arc::clone(&node.status));
+    let clock = Clock::system();
     let terminal = std::io::stdout().is_terminal();
     let watched = tokio::select! {
         ended = node.wait(&stop) => ended,
-        () = view::watch(&lake, &status, &Clock::system(), terminal) => Ok(()),
+        () = view::watch(&lake, &status, &clock, terminal) => Ok(()),
         ended = wait_for_failure(&mut feeders) => ended,
     };
     println!("\nstopping: what was acked goes into the tables");
