@@ -60,8 +60,9 @@ impl Feed {
             let mut cutter = match input.open(read) {
                 Ok(rows) => Cutter { rows, cut, next_row: 0, skip, held: None },
                 Err(error) => {
-                    // Nobody listens any more: there is nothing left to do.
-                    let _nobody = batches_out.blocking_send(Err(error)).is_err();
+                    if batches_out.blocking_send(Err(error)).is_err() {
+                        tracing::debug!("the push ended before its file was opened");
+                    }
                     return;
                 }
             };

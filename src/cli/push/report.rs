@@ -52,7 +52,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = |count: Option<u64>| count.map_or("not known here".into(), |n| n.to_string());
+        let known =
+            |count: Option<u64>| count.map_or_else(|| "not known here".into(), |n| n.to_string());
         writeln!(f, "stream        {}", self.stream)?;
         for file in &self.files {
             writeln!(f, "file          {file}")?;

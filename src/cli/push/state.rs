@@ -166,7 +166,7 @@ impl Store {
 }
 
 fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(contents)?;
     file.as_file().sync_all()?;

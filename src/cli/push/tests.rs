@@ -34,7 +34,7 @@ impl Place {
         place
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    fn path(&self) -> PathBuf {
         self.dir.path().join("a.ndjson")
     }
 
