@@ -206,7 +206,8 @@ fn open_store(
         return Ok(None);
     }
     let Some(dir) = args.state_dir.clone().or_else(state::default_dir) else {
-        return Err(Failure::invalid("there is no home folder; give --state-dir"));
+        let hint = "there is no home folder; give --state-dir, or --no-resume to push without";
+        return if args.no_resume { Ok(None) } else { Err(Failure::invalid(hint)) };
     };
     match Store::open(&dir, &endpoint.uri().to_string(), &args.stream, inputs) {
         Ok(store) => Ok(Some(store)),

@@ -260,6 +260,14 @@ async fn a_loop_sends_new_events_each_round() {
 }
 
 #[tokio::test]
+async fn a_loop_over_nothing_ends() {
+    let (fake, place) = (Fake::start("client", []).await, Place::with("{\"n\":NaN}\n"));
+    let (report, outcome) = place.push(&fake, &["--loop"]).await;
+    assert_eq!(outcome.expect_err("refused").to_string(), "1 of 1 lines were refused");
+    assert_eq!((report.lines, report.acked, report.interrupted), (1, 0, false));
+}
+
+#[tokio::test]
 async fn several_files_are_pushed_in_order() {
     let (fake, place) = (Fake::start("client", []).await, Place::new(2));
     let second = place.dir.path().join("b.csv");

@@ -5,7 +5,7 @@ use std::{error::Error as _, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::{cli::chain, domain::ErrorKind};
+use crate::domain::ErrorKind;
 
 /// Why sending ended before everything was settled.
 #[derive(Debug, thiserror::Error)]
@@ -80,14 +80,14 @@ impl From<Status> for Fault {
     }
 }
 
-/// The message of a status, with the causes of a broken connection.
+/// The message of a status, with the root of a broken connection.
 pub fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
-    if let Some(cause) = status.source() {
-        let cause = chain(cause);
-        if !cause.is_empty() && !text.contains(&cause) {
-            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
-        }
+    let causes = std::iter::successors(status.source(), |cause| cause.source());
+    if let Some(root) = causes.last().map(ToString::to_string)
+        && !text.contains(&root)
+    {
+        text = if text.is_empty() { root } else { format!("{text}: {root}") };
     }
     if text.is_empty() { format!("{:?}", status.code()) } else { text }
 }
