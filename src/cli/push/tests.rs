@@ -336,6 +336,13 @@ async fn a_file_that_breaks_off_is_reported_after_what_it_held() {
 }
 
 #[test]
+fn a_push_may_run_on_any_thread() {
+    fn is_send(_: &impl Send) {}
+    let place = Place::new(0);
+    is_send(&run(place.args("http://127.0.0.1:1", &[]), CancellationToken::new()));
+}
+
+#[test]
 fn numbers_that_make_no_sense_are_refused() {
     for word in ["0", "-1", "NaN", "inf", "x"] {
         assert!(positive(word).is_err(), "{word}");

@@ -83,10 +83,11 @@ impl From<Status> for Fault {
 /// The message of a status, with the root of a broken connection.
 pub fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
-    let causes = std::iter::successors(status.source(), |cause| cause.source());
-    if let Some(root) = causes.last().map(ToString::to_string)
-        && !text.contains(&root)
-    {
+    let mut root = status.source();
+    while let Some(cause) = root.and_then(std::error::Error::source) {
+        root = Some(cause);
+    }
+    if let Some(root) = root.map(ToString::to_string).filter(|root| !text.contains(root)) {
         text = if text.is_empty() { root } else { format!("{text}: {root}") };
     }
     if text.is_empty() { format!("{:?}", status.code()) } else { text }
