@@ -277,15 +277,14 @@ impl<'a> Transfer<'a> {
     async fn tick(&mut self, flight: &mut Flight) -> Result<(), Failure> {
         let acked = self.state.files[flight.index].acked - flight.acked_before;
         flight.progress.update(acked, flight.read.load(Ordering::Relaxed));
-        if flight.is_dirty && self.store.as_ref().is_some_and(Store::is_due) {
+        if std::mem::take(&mut flight.is_dirty) {
             self.write_state().await?;
-            flight.is_dirty = false;
         }
         Ok(())
     }
 
-    async fn write_state(&mut self) -> Result<(), Failure> {
-        let Some(store) = &mut self.store else { return Ok(()) };
+    async fn write_state(&self) -> Result<(), Failure> {
+        let Some(store) = &self.store else { return Ok(()) };
         let written = store.write(&self.state).await;
         written.map_err(|error| Failure::new(error.kind(), error.to_string()))
     }

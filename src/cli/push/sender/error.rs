@@ -1,6 +1,6 @@
 //! Why sending ended, and which answers are worth another try.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -83,12 +83,17 @@ impl From<Status> for Fault {
 /// The message of a status, with the root of a broken connection.
 pub fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
-    let mut root = status.source();
-    while let Some(cause) = root.and_then(std::error::Error::source) {
-        root = Some(cause);
-    }
-    if let Some(root) = root.map(ToString::to_string).filter(|root| !text.contains(root)) {
+    if let Some(root) = status.source().map(root_of).filter(|root| !text.contains(root)) {
         text = if text.is_empty() { root } else { format!("{text}: {root}") };
     }
     if text.is_empty() { format!("{:?}", status.code()) } else { text }
+}
+
+/// What lies at the bottom of an error: of a connection that failed, the reason.
+pub(super) fn root_of(error: &(dyn Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    root.to_string()
 }
