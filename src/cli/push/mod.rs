@@ -43,7 +43,7 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 pub struct Args {
     /// Name of the stream
     pub stream: String,
-    /// Files, pushed in this order: CSV, NDJSON or Parquet, also .gz and .zst; `-` is standard input
+    /// Files, pushed in this order: CSV, NDJSON or Parquet, also .gz and .zst; `-`: standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// The ingest server
