@@ -176,9 +176,11 @@ impl Iterator for Clicks {
         let film = self.popularity.draw(self.elapsed.as_secs_f64(), &mut self.rng);
         let event_id = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid();
         let user = user + 1;
-        let json = format!(
-            r#"{{"event_id":"{event_id}","event_ts":"{time}","user_id":"u_{user}","session_id":"s_{session:08x}","film_id":{film},"event_type":"{event_type}","page":"{page}","position":{position},"device":"{device}","referrer":"{referrer}"}}"#
-        );
+        let who = format!(r#""event_id":"{event_id}","event_ts":"{time}","user_id":"u_{user}""#);
+        let session = format!(r#""session_id":"s_{session:08x}""#);
+        let what = format!(r#""film_id":{film},"event_type":"{event_type}","page":"{page}""#);
+        let place = format!(r#""position":{position},"device":"{device}""#);
+        let json = format!(r#"{{{who},{session},{what},{place},"referrer":"{referrer}"}}"#);
         Some(Click { delay, json })
     }
 }

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
 use crate::ingest::proto::{
-    self, Ack, BatchResult, EventError, Limits, ListStreamsRequest, ListStreamsResponse,
-    OffsetRange, OpenStream, PublishStreamRequest, PublishStreamResponse, StreamInfo, StreamOpened,
+    self, Ack, BatchResult, DrainNotice, EventError, Limits, ListStreamsRequest,
+    ListStreamsResponse, OffsetRange, OpenStream, PublishStreamRequest, PublishStreamResponse,
+    StreamInfo, StreamOpened,
     ingest_service_server::{IngestService, IngestServiceServer},
     publish_stream_request::Message as In,
     publish_stream_response::Message as Out,
@@ -33,6 +34,8 @@ pub(crate) enum Fault {
     Result(Code),
     /// Keeps it, never answers, and refuses every new stream.
     Die,
+    /// Keeps it, announces the end, acks it, takes no more, and ends the stream.
+    Drain,
     /// Keeps it, and cuts the connection under it.
     Cut,
 }
@@ -198,6 +201,12 @@ impl Service {
                     (Some(Fault::LoseAck), _) => return Ok(()),
                     (Some(Fault::Fail(code)), _) => return Err(Status::new(code, "told to fail")),
                     (Some(Fault::Die), _) => return Err(Status::unavailable("dying")),
+                    (Some(Fault::Drain), result) => {
+                        answer(out, Out::Drain(DrainNotice::default())).await;
+                        answer(out, Out::Result(result)).await;
+                        answer(out, Out::Ack(Ack { acked_through: batch.sequence })).await;
+                        return Ok(());
+                    }
                     (Some(Fault::Cut), _) => {
                         self.cut.send(()).expect("proxy");
                         CancellationToken::new().cancelled().await;

@@ -3,10 +3,14 @@
 //! The cut depends on nothing but the rows and the settings, so that a resumed push sends the same
 //! batches.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64},
+    thread,
+};
 
 use bytes::Bytes;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::sync::mpsc;
 
 use super::{
     pace::Pacer,
@@ -47,44 +51,54 @@ pub(super) struct Event {
 
 /// The batches of one file, from a given row on.
 pub(super) struct Feed {
-    batches: mpsc::Receiver<Result<FileBatch, ReadError>>,
+    name: String,
+    batches: mpsc::Receiver<Handed>,
     held: Option<FileBatch>,
-    _reader: JoinSet<()>,
 }
 
 impl Feed {
-    pub(super) fn start(input: Input, skip: u64, cut: Cut, read: Arc<AtomicU64>) -> Self {
+    /// Starts to read. The reader is a thread of its own and not waited for: reading standard
+    /// input may block for ever, and must not keep the program from ending.
+    pub(super) fn start(
+        input: Input,
+        skip: u64,
+        cut: Cut,
+        read: Arc<AtomicU64>,
+    ) -> io::Result<Self> {
         let (batches_out, batches) = mpsc::channel(READ_AHEAD);
-        let mut reader = JoinSet::new();
-        reader.spawn_blocking(move || {
+        let name = input.name.clone();
+        thread::Builder::new().name("push-read".into()).spawn(move || {
             let mut cutter = match input.open(read) {
                 Ok(rows) => Cutter { rows, cut, next_row: 0, skip, held: None },
-                Err(error) => {
-                    // Nobody listens any more: there is nothing left to do.
-                    let _nobody = batches_out.blocking_send(Err(error)).is_err();
-                    return;
-                }
+                Err(error) => return hand_on(&batches_out, Err(error)),
             };
-            while let Some(batch) = cutter.next_batch().transpose() {
-                let failed = batch.is_err();
-                if batches_out.blocking_send(batch).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        Self { batches, held: None, _reader: reader }
+            while hand_on(&batches_out, cutter.next_batch()) {}
+            false
+        })?;
+        Ok(Self { name, batches, held: None })
     }
 
     /// The next batch as soon as the rate allows; `None` at the end of the file. Cancel-safe.
     pub(super) async fn next(&mut self, pacer: &mut Pacer) -> Result<Option<FileBatch>, ReadError> {
         if self.held.is_none() {
-            self.held = self.batches.recv().await.transpose()?;
+            let received = self.batches.recv().await;
+            // The end of the file is told; without it the reader has failed.
+            let stopped = || Err(ReadError::Content(self.name.clone(), "reading stopped".into()));
+            self.held = received.unwrap_or_else(stopped)?;
         }
         if let Some(batch) = &self.held {
             pacer.wait(batch.events.len()).await;
         }
         Ok(self.held.take())
     }
+}
+
+type Handed = Result<Option<FileBatch>, ReadError>;
+
+/// Whether there is more to read, and somebody to read it for.
+fn hand_on(batches: &mpsc::Sender<Handed>, batch: Handed) -> bool {
+    let is_last = !matches!(batch, Ok(Some(_)));
+    batches.blocking_send(batch).is_ok() && !is_last
 }
 
 struct Cutter {
@@ -146,6 +160,7 @@ impl Cutter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::push::{Encoding, Format};
 
     struct Counted(u64);
 
@@ -164,6 +179,24 @@ mod tests {
         let mut cutter = Cutter { rows: Box::new(Counted(0)), cut, next_row: 0, skip, held: None };
         let next = std::iter::from_fn(|| cutter.next_batch().expect("rows"));
         next.collect()
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_opened_is_an_error_of_its_own() {
+        let input = Input {
+            name: "gone.csv".into(),
+            path: Some("gone.csv".into()),
+            format: Format::Csv,
+            encoding: Encoding::Utf8,
+            bytes: 0,
+            digest: String::new(),
+        };
+        let mut feed = Feed::start(input, 0, CUT, Arc::default()).expect("thread");
+        let mut pacer = Pacer::new(None);
+        let error = feed.next(&mut pacer).await.expect_err("gone");
+        assert!(error.to_string().starts_with("cannot read gone.csv: "), "{error}");
+        let error = feed.next(&mut pacer).await.expect_err("no end was told");
+        assert_eq!(error.to_string(), "gone.csv: reading stopped");
     }
 
     fn rows(batches: &[FileBatch]) -> Vec<Vec<u64>> {

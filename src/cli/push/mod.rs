@@ -43,7 +43,7 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 pub struct Args {
     /// Name of the stream
     pub stream: String,
-    /// Files, pushed in this order: CSV, NDJSON or Parquet, also .gz and .zst; `-` is standard input
+    /// Files, pushed in this order: CSV, NDJSON or Parquet, also .gz and .zst; `-`: standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// The ingest server
@@ -212,7 +212,8 @@ fn open_store(
         return Ok(None);
     }
     let Some(dir) = args.state_dir.clone().or_else(state::default_dir) else {
-        return Err(Failure::invalid("there is no home folder; give --state-dir"));
+        let hint = "there is no home folder; give --state-dir, or --no-resume to push without";
+        return if args.no_resume { Ok(None) } else { Err(Failure::invalid(hint)) };
     };
     match Store::open(&dir, &endpoint.uri().to_string(), &args.stream, inputs) {
         Ok(store) => Ok(Some(store)),

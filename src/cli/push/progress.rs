@@ -81,6 +81,13 @@ impl Progress {
     }
 }
 
+impl Drop for Progress {
+    /// An error must not leave half a bar behind.
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
 fn per_second(events: u64, started: Instant) -> f64 {
     #[allow(clippy::cast_precision_loss)] // shown rounded
     let events = events as f64;

@@ -26,6 +26,8 @@ pub(super) struct Report {
     pub(super) repeats: Option<u64>,
     /// Of these: events that break the contract.
     pub(super) quarantined: Option<u64>,
+    /// Of these: events that were in the log before we knew where, so that nobody can be asked.
+    pub(super) unknown: u64,
     /// Lines that are not in the log.
     pub(super) refused: u64,
     /// Why, the first ones.
@@ -40,6 +42,8 @@ impl Report {
         self.accepted = Some(verdicts.accepted);
         self.repeats = Some(verdicts.repeats);
         self.quarantined = Some(verdicts.quarantined);
+        let known = verdicts.accepted + verdicts.repeats + verdicts.quarantined;
+        self.unknown = self.acked.saturating_sub(known);
     }
 
     pub(super) fn set_duration(&mut self, seconds: f64) {
@@ -52,7 +56,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = |count: Option<u64>| count.map_or("not known here".into(), |n| n.to_string());
+        let known =
+            |count: Option<u64>| count.map_or_else(|| "not known here".into(), |n| n.to_string());
         writeln!(f, "stream        {}", self.stream)?;
         for file in &self.files {
             writeln!(f, "file          {file}")?;
@@ -65,6 +70,9 @@ impl fmt::Display for Report {
         writeln!(f, "  accepted    {}", known(self.accepted))?;
         writeln!(f, "  repeats     {}", known(self.repeats))?;
         writeln!(f, "  quarantined {}", known(self.quarantined))?;
+        if self.unknown > 0 {
+            writeln!(f, "  not known   {}", self.unknown)?;
+        }
         writeln!(f, "refused       {}", self.refused)?;
         for reason in &self.reasons {
             writeln!(f, "  {reason}")?;
@@ -75,5 +83,45 @@ impl fmt::Display for Report {
         }
         writeln!(f, "seconds       {:.1}", self.seconds)?;
         write!(f, "events/s      {:.0}", self.events_per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_shows_what_is_known() {
+        let mut report = Report {
+            stream: "dvd_clicks".into(),
+            files: vec!["clicks.ndjson.gz".into()],
+            lines: 1_650,
+            acked: 1_638,
+            refused: 12,
+            reasons: vec!["clicks.ndjson.gz:7: bare NaN".into()],
+            ..Report::default()
+        };
+        report.set_verdicts(&Verdicts { accepted: 1_586, repeats: 40, quarantined: 2 });
+        report.set_duration(2.0);
+        let expected = [
+            "stream        dvd_clicks",
+            "file          clicks.ndjson.gz",
+            "lines         1650",
+            "acked         1638",
+            "  accepted    1586",
+            "  repeats     40",
+            "  quarantined 2",
+            "  not known   10",
+            "refused       12",
+            "  clicks.ndjson.gz:7: bare NaN",
+            "  … and 11 more",
+            "seconds       2.0",
+            "events/s      819",
+        ];
+        assert_eq!(report.to_string(), expected.join("\n"));
+        let json = serde_json::json!(report);
+        assert_eq!(json["repeats"], 40);
+        assert_eq!(json["acked_before"], 0);
+        assert_eq!(json["events_per_second"], 819.0);
     }
 }

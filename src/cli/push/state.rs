@@ -13,7 +13,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
 
 use super::{feed::Cut, read::Input};
 use crate::domain::ErrorKind;
@@ -106,7 +105,6 @@ fn new_push_id() -> String {
 #[derive(Debug)]
 pub(super) struct Store {
     path: PathBuf,
-    written: Instant,
 }
 
 impl Store {
@@ -126,7 +124,7 @@ impl Store {
         let failed = |source| StateError { path: dir.display().to_string(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         tempfile::tempfile_in(dir).map_err(failed)?;
-        Ok(Self { path: dir.join(format!("{name}.json")), written: Instant::now() })
+        Ok(Self { path: dir.join(format!("{name}.json")) })
     }
 
     /// What an earlier run of this command left. Something unreadable counts as nothing: then all
@@ -137,21 +135,15 @@ impl Store {
         fits.then(|| state.resumed(cut))
     }
 
-    pub(super) fn is_due(&self) -> bool {
-        self.written.elapsed() >= WRITE_EVERY
-    }
-
     /// Replaces the file.
-    pub(super) async fn write(&mut self, state: &State) -> Result<(), StateError> {
+    pub(super) async fn write(&self, state: &State) -> Result<(), StateError> {
         let failed = |source| StateError { path: self.path.display().to_string(), source };
         let json = serde_json::to_vec_pretty(state).map_err(|e| failed(e.into()))?;
         let path = self.path.clone();
         tokio::task::spawn_blocking(move || replace(&path, &json))
             .await
             .map_err(|error| failed(io::Error::other(error)))?
-            .map_err(failed)?;
-        self.written = Instant::now();
-        Ok(())
+            .map_err(failed)
     }
 
     /// The push is complete: pushing the same files again sends everything again.
@@ -166,7 +158,7 @@ impl Store {
 }
 
 fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(contents)?;
     file.as_file().sync_all()?;
@@ -208,7 +200,7 @@ mod tests {
         let open = |url: &str, stream: &str, inputs: &[Input]| {
             Store::open(dir.path(), url, stream, inputs).expect("store")
         };
-        let mut store = open("u", "s", &inputs);
+        let store = open("u", "s", &inputs);
         assert_eq!(store.load(&inputs, CUT), None);
         let mut state = State::new("u", "s", &inputs, CUT);
         state.files[0].rows = 7;
@@ -227,7 +219,7 @@ mod tests {
     async fn batches_that_are_cut_otherwise_get_another_name() {
         let dir = tempfile::tempdir().expect("dir");
         let inputs = [input("d1")];
-        let mut store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
+        let store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
         let state = State::new("u", "s", &inputs, CUT);
         store.write(&state).await.expect("write");
         let same = store.load(&inputs, CUT).expect("state");

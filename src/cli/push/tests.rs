@@ -34,7 +34,7 @@ impl Place {
         place
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    fn path(&self) -> PathBuf {
         self.dir.path().join("a.ndjson")
     }
 
@@ -260,6 +260,14 @@ async fn a_loop_sends_new_events_each_round() {
 }
 
 #[tokio::test]
+async fn a_loop_over_nothing_ends() {
+    let (fake, place) = (Fake::start("client", []).await, Place::with("{\"n\":NaN}\n"));
+    let (report, outcome) = place.push(&fake, &["--loop"]).await;
+    assert_eq!(outcome.expect_err("refused").to_string(), "1 of 1 lines were refused");
+    assert_eq!((report.lines, report.acked, report.interrupted), (1, 0, false));
+}
+
+#[tokio::test]
 async fn several_files_are_pushed_in_order() {
     let (fake, place) = (Fake::start("client", []).await, Place::new(2));
     let second = place.dir.path().join("b.csv");
@@ -325,6 +333,13 @@ async fn a_file_that_breaks_off_is_reported_after_what_it_held() {
     assert!(failure.to_string().contains("a.ndjson after line "), "{failure}");
     assert_eq!(report.acked, fake.payloads().len() as u64);
     assert!(report.interrupted);
+}
+
+#[test]
+fn a_push_may_run_on_any_thread() {
+    fn is_send(_: &impl Send) {}
+    let place = Place::new(0);
+    is_send(&run(place.args("http://127.0.0.1:1", &[]), CancellationToken::new()));
 }
 
 #[test]

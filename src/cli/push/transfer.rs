@@ -123,7 +123,9 @@ impl<'a> Transfer<'a> {
             if !self.args.repeat {
                 break;
             }
-            self.next_round(inputs);
+            if !self.next_round(inputs) {
+                break;
+            }
         }
         if let Some(store) = &self.store {
             store.remove().map_err(|error| Failure::new(error.kind(), error.to_string()))?;
@@ -131,13 +133,15 @@ impl<'a> Transfer<'a> {
         Ok(Ended::Complete)
     }
 
-    fn next_round(&mut self, inputs: &[Input]) {
+    /// Begins a round of a loop; false where the last one had nothing to send.
+    fn next_round(&mut self, inputs: &[Input]) -> bool {
         let counts = self.counts();
         self.rounds.rows += counts.rows;
         self.rounds.acked += counts.acked;
         self.rounds.refused += counts.refused;
         self.reasons = self.all_reasons();
         self.state = State::new(&self.args.url, &self.args.stream, inputs, self.cut);
+        counts.acked > 0
     }
 
     async fn push_file(
@@ -146,7 +150,7 @@ impl<'a> Transfer<'a> {
         input: &Input,
         round: u64,
     ) -> Result<Ended, Failure> {
-        let mut flight = self.take_off(index, input);
+        let mut flight = self.take_off(index, input)?;
         let identity = identity(input, &self.state.push_id, round);
         let stop = self.stop.clone();
         let mut ticks = interval(WRITE_EVERY);
@@ -189,7 +193,7 @@ impl<'a> Transfer<'a> {
         Ok(Ended::Complete)
     }
 
-    fn take_off(&self, index: usize, input: &Input) -> Flight {
+    fn take_off(&self, index: usize, input: &Input) -> Result<Flight, Failure> {
         let file = &self.state.files[index];
         let progress = Progress::start(&input.name, input.bytes, self.args.quiet);
         if file.rows > 0 {
@@ -205,16 +209,18 @@ impl<'a> Transfer<'a> {
             retry_for: Duration::from_secs(self.args.retry_for),
         };
         let read = Arc::new(AtomicU64::new(0));
-        Flight {
+        let feed = Feed::start(input.clone(), file.rows, self.cut, Arc::clone(&read))
+            .map_err(|error| Failure::work(format!("cannot start to read: {error}")))?;
+        Ok(Flight {
             index,
             sender: Sender::start(config),
-            feed: Feed::start(input.clone(), file.rows, self.cut, Arc::clone(&read)),
+            feed,
             sent: VecDeque::new(),
             read,
             progress,
             acked_before: file.acked,
             is_dirty: false,
-        }
+        })
     }
 
     /// Hands over a batch; a stop is heard while it waits for room.
@@ -271,15 +277,14 @@ impl<'a> Transfer<'a> {
     async fn tick(&mut self, flight: &mut Flight) -> Result<(), Failure> {
         let acked = self.state.files[flight.index].acked - flight.acked_before;
         flight.progress.update(acked, flight.read.load(Ordering::Relaxed));
-        if flight.is_dirty && self.store.as_ref().is_some_and(Store::is_due) {
+        if std::mem::take(&mut flight.is_dirty) {
             self.write_state().await?;
-            flight.is_dirty = false;
         }
         Ok(())
     }
 
-    async fn write_state(&mut self) -> Result<(), Failure> {
-        let Some(store) = &mut self.store else { return Ok(()) };
+    async fn write_state(&self) -> Result<(), Failure> {
+        let Some(store) = &self.store else { return Ok(()) };
         let written = store.write(&self.state).await;
         written.map_err(|error| Failure::new(error.kind(), error.to_string()))
     }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Encoding, Format, Input, ReadError, decompress, lines::Lines, open_file};
 
 /// Looks at `path` (`-`: standard input). Reads the file once, for its digest.
-pub fn inspect(
+pub(in crate::cli::push) fn inspect(
     path: &Path,
     format: Option<Format>,
     encoding: Encoding,

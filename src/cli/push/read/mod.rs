@@ -25,11 +25,11 @@ use bytes::Bytes;
 use clap::ValueEnum;
 
 pub use encoding::Encoding;
-pub use inspect::inspect;
+pub(super) use inspect::inspect;
 
 /// One row of a file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Row {
+pub(super) struct Row {
     /// The line it begins on, from 1; of a Parquet file its row number.
     pub line: u64,
     /// One JSON object, or why the row is refused.
@@ -37,14 +37,14 @@ pub struct Row {
 }
 
 /// The rows of one file, in order.
-pub trait Rows: Send {
+pub(super) trait Rows: Send {
     /// The next row; `None` at the end of the file.
     fn next_row(&mut self) -> Result<Option<Row>, ReadError>;
 }
 
 /// Why a file cannot be read (any further).
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(super) enum ReadError {
     #[error("cannot read {0}: {1}")]
     Io(String, #[source] io::Error),
     #[error("cannot read {0}: {1}")]
@@ -62,7 +62,7 @@ pub enum Format {
 
 /// A file that was looked at before any work, ready to be opened.
 #[derive(Debug, Clone)]
-pub struct Input {
+pub(super) struct Input {
     /// As the user named it.
     pub name: String,
     /// `None`: standard input.
@@ -77,7 +77,7 @@ pub struct Input {
 
 impl Input {
     /// Opens the file; `read` counts the bytes taken from the disk.
-    pub fn open(&self, read: Arc<AtomicU64>) -> Result<Box<dyn Rows>, ReadError> {
+    pub(super) fn open(&self, read: Arc<AtomicU64>) -> Result<Box<dyn Rows>, ReadError> {
         let name = self.name.clone();
         if self.format == Format::Parquet {
             let Some(path) = &self.path else {

@@ -127,7 +127,8 @@ fn ndjson_goes_as_it_is() {
 fn a_line_that_is_not_one_json_object_is_refused() {
     let found = rows(
         "a.ndjson",
-        b"{\"a\":NaN}\n{\"a\": -Infinity}\n[1]\n{\"a\":1} {}\n{\"a\":\"\xff\"}\n{\"a\":\nNaN\n{\"ok\":1}\n",
+        b"{\"a\":NaN}\n{\"a\": -Infinity}\n[1]\n{\"a\":1} {}\n\
+          {\"a\":\"\xff\"}\n{\"a\":\nNaN\n{\"ok\":1}\n",
     );
     assert_eq!(
         found,

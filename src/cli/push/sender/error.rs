@@ -1,11 +1,11 @@
 //! Why sending ended, and which answers are worth another try.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::{cli::chain, domain::ErrorKind};
+use crate::domain::ErrorKind;
 
 /// Why sending ended before everything was settled.
 #[derive(Debug, thiserror::Error)]
@@ -80,14 +80,20 @@ impl From<Status> for Fault {
     }
 }
 
-/// The message of a status, with the causes of a broken connection.
+/// The message of a status, with the root of a broken connection.
 pub fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
-    if let Some(cause) = status.source() {
-        let cause = chain(cause);
-        if !cause.is_empty() && !text.contains(&cause) {
-            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
-        }
+    if let Some(root) = status.source().map(root_of).filter(|root| !text.contains(root)) {
+        text = if text.is_empty() { root } else { format!("{text}: {root}") };
     }
     if text.is_empty() { format!("{:?}", status.code()) } else { text }
+}
+
+/// What lies at the bottom of an error: of a connection that failed, the reason.
+pub(super) fn root_of(error: &(dyn Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    root.to_string()
 }

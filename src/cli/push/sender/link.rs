@@ -10,7 +10,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming, transport::Channel};
 
-use super::{Config, SendError, Settled, error::Fault};
+use super::{
+    Config, SendError, Settled,
+    error::{Fault, root_of},
+};
 use crate::ingest::proto::{
     self, Batch, BatchResult, CloseStream, OpenStream, PublishStreamRequest, PublishStreamResponse,
     ingest_service_client::IngestServiceClient, publish_stream_request::Message as Request,
@@ -162,12 +165,8 @@ impl Link {
 
     /// One connection, until everything is settled or it fails.
     async fn session(&mut self) -> Result<(), Fault> {
-        let channel = self
-            .config
-            .endpoint
-            .connect()
-            .await
-            .map_err(|error| Fault::retry(crate::cli::chain(&error)))?;
+        let channel =
+            self.config.endpoint.connect().await.map_err(|error| Fault::retry(root_of(&error)))?;
         let (requests, mut responses) = self.open_stream(channel).await?;
         if self.unsettled.is_empty() {
             self.failing_since = None;

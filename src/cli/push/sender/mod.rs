@@ -76,7 +76,8 @@ impl Sender {
     }
 
     /// Hands over one batch; waits while too much is in flight. An empty batch is legal.
-    /// Not to be called after `close`. After an error `settled` still tells what was settled before.
+    /// Not to be called after `close`. After an error `settled` still tells what was settled
+    /// before.
     pub async fn send(&mut self, batch: proto::RecordBatch) -> Result<(), SendError> {
         loop {
             let Some(batches) = &self.batches else { return Err(SendError::Closed) };

@@ -96,31 +96,4 @@ impl Verdicts {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{ArrayRef, Int64Array, StringViewArray};
-
-    use super::*;
-
-    #[test]
-    fn the_query_names_every_range() {
-        assert_eq!(
-            sql("it's", &[(0, 1, 2), (3, 4, 4)]),
-            "SELECT verdict, count(*) AS events FROM system.acceptance WHERE stream = 'it''s' \
-             AND ((\"partition\" = 0 AND \"offset\" BETWEEN 1 AND 2) OR (\"partition\" = 3 AND \
-             \"offset\" BETWEEN 4 AND 4)) GROUP BY verdict"
-        );
-    }
-
-    #[test]
-    fn answers_are_added_up() {
-        let names: ArrayRef = Arc::new(StringViewArray::from(vec!["repeat", "accepted"]));
-        let counts: ArrayRef = Arc::new(Int64Array::from(vec![40, 1586]));
-        let batch = RecordBatch::try_from_iter([("verdict", names), ("events", counts)]);
-        let batch = batch.expect("batch");
-        let mut verdicts = Verdicts { accepted: 1, ..Verdicts::default() };
-        verdicts.add(&batch).expect("verdicts");
-        assert_eq!(verdicts, Verdicts { accepted: 1587, repeats: 40, quarantined: 0 });
-    }
-}
+mod tests;
