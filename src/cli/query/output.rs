@@ -9,7 +9,7 @@ use arrow::{
     error::ArrowError,
     ipc::writer::StreamWriter,
     json::LineDelimitedWriter,
-    util::{display::FormatOptions, pretty::pretty_format_batches_with_schema},
+    util::{display::FormatOptions, pretty::pretty_format_batches_with_options},
 };
 
 use crate::cli::{Failure, query::Format};
@@ -60,13 +60,11 @@ impl Writer {
         let schema = schema.unwrap_or(&empty);
         match self.format {
             Format::Table => {
-                let options = FormatOptions::default().with_null("NULL");
-                let text =
-                    arrow::util::pretty::pretty_format_batches_with_options(&self.kept, &options);
-                let text = match self.kept.is_empty() {
-                    true => pretty_format_batches_with_schema(SchemaRef::clone(schema), &[]),
-                    false => text,
-                };
+                let options = FormatOptions::default().with_null("NULL").with_display_error(true);
+                if self.kept.is_empty() {
+                    self.kept.push(RecordBatch::new_empty(SchemaRef::clone(schema)));
+                }
+                let text = pretty_format_batches_with_options(&self.kept, &options);
                 let text = text.map_err(unwritable)?.to_string();
                 let rows: usize = self.kept.iter().map(RecordBatch::num_rows).sum();
                 let noun = if rows == 1 { "row" } else { "rows" };
