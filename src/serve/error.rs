@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 
 use crate::{
     domain::{ErrorKind, TableName},
-    serve::query::GuardError,
+    serve::GuardError,
 };
 
 /// Why a server could not start or had to stop.

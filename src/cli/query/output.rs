@@ -70,7 +70,9 @@ impl Writer {
                 let noun = if rows == 1 { "row" } else { "rows" };
                 self.put(format!("{text}\n{rows} {noun}\n").as_bytes())?;
             }
-            Format::Csv if !self.headed => self.csv(&RecordBatch::new_empty(schema.clone()))?,
+            Format::Csv if !self.headed => {
+                self.csv(&RecordBatch::new_empty(SchemaRef::clone(schema)))?
+            }
             Format::Csv | Format::Json => {}
             Format::Arrow => {
                 self.stream(schema)?.finish().map_err(unwritable)?;
