@@ -1,11 +1,12 @@
 //! What can go wrong while serving, and how a client is told.
 
+use arrow::error::ArrowError;
 use datafusion::{common::SchemaError, error::DataFusionError};
 use tonic::{Code, Status};
 
 use crate::{
     domain::{ErrorKind, TableName},
-    serve::query::GuardError,
+    serve::GuardError,
 };
 
 /// Why a server could not start or had to stop.
@@ -115,7 +116,7 @@ impl From<DataFusionError> for QueryError {
             },
             DataFusionError::ResourcesExhausted(message) => Self::Exhausted(first_line(message)),
             DataFusionError::Execution(message) => Self::Data(first_line(message)),
-            DataFusionError::ArrowError(arrow, _) => Self::Data(first_line(&arrow.to_string())),
+            DataFusionError::ArrowError(arrow, _) => arrow_error(arrow),
             DataFusionError::ParquetError(_)
             | DataFusionError::ObjectStore(_)
             | DataFusionError::IoError(_)
@@ -125,6 +126,21 @@ impl From<DataFusionError> for QueryError {
             }
             other => Self::Internal(first_line(&other.strip_backtrace())),
         }
+    }
+}
+
+fn arrow_error(error: &ArrowError) -> QueryError {
+    let text = first_line(&error.to_string());
+    match error {
+        // The limit on spilled bytes comes back through the writer of the spill file.
+        ArrowError::IoError(message, _) if message.contains("spilling") => {
+            QueryError::Exhausted(text)
+        }
+        ArrowError::IoError(..) | ArrowError::ParquetError(_) | ArrowError::ExternalError(_) => {
+            tracing::error!(%error, "reading the lake failed");
+            QueryError::Lake("the reason is in the server's log".to_owned())
+        }
+        _ => QueryError::Data(text),
     }
 }
 

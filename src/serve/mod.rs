@@ -16,4 +16,5 @@ mod tests;
 mod wire;
 
 pub use error::{Error, QueryError};
+pub use query::{Counted, GuardError};
 pub use settings::Settings;

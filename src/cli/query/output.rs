@@ -9,7 +9,7 @@ use arrow::{
     error::ArrowError,
     ipc::writer::StreamWriter,
     json::LineDelimitedWriter,
-    util::{display::FormatOptions, pretty::pretty_format_batches_with_schema},
+    util::{display::FormatOptions, pretty::pretty_format_batches_with_options},
 };
 
 use crate::cli::{Failure, query::Format};
@@ -60,21 +60,19 @@ impl Writer {
         let schema = schema.unwrap_or(&empty);
         match self.format {
             Format::Table => {
-                let options = FormatOptions::default().with_null("NULL");
-                let text = if self.kept.is_empty() {
-                    let empty = pretty_format_batches_with_schema(SchemaRef::clone(schema), &[]);
-                    empty.map_err(unwritable)?.to_string()
-                } else {
-                    let rows = arrow::util::pretty::pretty_format_batches_with_options(
-                        &self.kept, &options,
-                    );
-                    rows.map_err(unwritable)?.to_string()
-                };
+                let options = FormatOptions::default().with_null("NULL").with_display_error(true);
+                if self.kept.is_empty() {
+                    self.kept.push(RecordBatch::new_empty(SchemaRef::clone(schema)));
+                }
+                let text = pretty_format_batches_with_options(&self.kept, &options);
+                let text = text.map_err(unwritable)?.to_string();
                 let rows: usize = self.kept.iter().map(RecordBatch::num_rows).sum();
                 let noun = if rows == 1 { "row" } else { "rows" };
                 self.put(format!("{text}\n{rows} {noun}\n").as_bytes())?;
             }
-            Format::Csv if !self.headed => self.csv(&RecordBatch::new_empty(schema.clone()))?,
+            Format::Csv if !self.headed => {
+                self.csv(&RecordBatch::new_empty(SchemaRef::clone(schema)))?
+            }
             Format::Csv | Format::Json => {}
             Format::Arrow => {
                 self.stream(schema)?.finish().map_err(unwritable)?;

@@ -339,10 +339,15 @@ impl Store {
                 if block.header.base > next || block.header.end() <= next {
                     return Err(damaged("a block is missing"));
                 }
+                let block_end = block.header.end();
                 taken += block
                     .read(partition, next, max_bytes.saturating_sub(taken), out)
                     .map_err(damaged)?;
                 next = out.last().map_or(next, |record| record.offset + 1);
+                if next < block_end {
+                    // The budget ended inside the block; the next read goes on in it.
+                    return Ok(taken);
+                }
             }
         }
         Ok(taken)

@@ -9,7 +9,7 @@ mod run;
 mod statement;
 
 pub(crate) use engine::{Engine, Planned};
-pub use guard::GuardError;
+pub use guard::{Counted, GuardError};
 pub(crate) use options::{After, Freshness, Options, POSITIONS, deadline};
 pub(crate) use plans::{KEPT_FOR as PLANS_KEPT_FOR, Plans};
 pub(crate) use run::FlightStream;
