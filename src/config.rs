@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::{ingest, lake::Durability, log, process, project::nearest, serve};
+use crate::{domain::Durability, ingest, log, process, project::nearest, serve};
 
 /// The commented defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("config.default.toml");
@@ -181,7 +181,8 @@ impl Layers {
         };
         if !default.same_type(&value) {
             let (wanted, found) = (default.type_str(), value.type_str());
-            let message = format!("{origin}: {section}.{key} must be of type {wanted}, not {found}");
+            let message =
+                format!("{origin}: {section}.{key} must be of type {wanted}, not {found}");
             return self.errors.push(message);
         }
         known.insert(key.to_owned(), value);

@@ -2,15 +2,15 @@
 //!
 //! An event travels top to bottom through this list.
 
-pub mod domain; // what an event, an identity, a position, a contract and a change are
-pub mod project; // the user's streams, models and seeds, checked
-pub mod ingest; // gRPC in: validate, publish, ack
-pub mod log; // the durable log
 pub mod bronze; // every record as it came, and what its contract makes of it
-pub mod models; // Silver and Gold: SQL kept up to date
-pub mod process; // moves each stage forward, exactly once
-pub mod lake; // Delta tables; a commit carries its positions; the view that queries read
-pub mod serve; // Flight SQL and HTTP
-pub mod ops; // clock, tasks, telemetry
+pub mod cli;
 pub mod config; // settings of every part
-pub mod cli; // one file per subcommand
+pub mod domain; // what an event, an identity, a position, a contract and a change are
+pub mod ingest; // gRPC in: validate, publish, ack
+pub mod lake; // Delta tables; a commit carries its positions; the view that queries read
+pub mod log; // the durable log
+pub mod models; // Silver and Gold: SQL kept up to date
+pub mod ops; // clock, tasks, telemetry
+pub mod process; // moves each stage forward, exactly once
+pub mod project; // the user's streams, models and seeds, checked
+pub mod serve; // Flight SQL and HTTP // one file per subcommand

@@ -22,7 +22,10 @@ use crate::{
     ingest,
     lake::{Lake, LakeHandle, LakeView},
     log::{Log, StreamSpec, embedded::EmbeddedLog},
-    ops::{Clock, tasks::{TaskError, Tasks}},
+    ops::{
+        Clock,
+        tasks::{TaskError, Tasks},
+    },
     process::{self, Planned, Status},
     serve,
 };
@@ -49,13 +52,17 @@ impl Bound {
 
     /// The real addresses, as clients take them: (what, URL).
     pub fn urls(&self) -> Vec<(&'static str, String)> {
-        [("ingest", "http", &self.ingest), ("flight", "grpc", &self.flight), ("http", "http", &self.http)]
-            .into_iter()
-            .filter_map(|(name, scheme, listener)| {
-                let address = listener.local_addr().ok()?;
-                Some((name, format!("{scheme}://{address}")))
-            })
-            .collect()
+        [
+            ("ingest", "http", &self.ingest),
+            ("flight", "grpc", &self.flight),
+            ("http", "http", &self.http),
+        ]
+        .into_iter()
+        .filter_map(|(name, scheme, listener)| {
+            let address = listener.local_addr().ok()?;
+            Some((name, format!("{scheme}://{address}")))
+        })
+        .collect()
     }
 }
 
@@ -235,9 +242,7 @@ impl Node {
 
 fn task_failure(error: TaskError<Failure>) -> Failure {
     match error {
-        TaskError::Failed { name, error } => {
-            Failure::new(error.kind(), format!("{name}: {error}"))
-        }
+        TaskError::Failed { name, error } => Failure::new(error.kind(), format!("{name}: {error}")),
         other => Failure::new(ErrorKind::Internal, other.to_string()),
     }
 }
@@ -267,9 +272,7 @@ async fn open_log(config: &Config, clock: &Clock) -> Result<Arc<EmbeddedLog>, Fa
     settings.durability = config.server.durability;
     let path = config.server.data_dir.join("log");
     let clock = clock.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        EmbeddedLog::open(&path, settings, Arc::new(move || clock.now_us()))
-    });
+    let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(&path, settings, clock));
     match opened.await {
         Ok(Ok(log)) => Ok(log),
         Ok(Err(error)) => Err(Failure::new(error.kind(), chain(&error))),

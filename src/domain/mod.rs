@@ -8,6 +8,7 @@ pub mod columns;
 pub mod content;
 pub mod contract;
 pub mod decode;
+mod durability;
 mod error;
 pub mod identity;
 mod name;
@@ -15,6 +16,7 @@ mod position;
 pub mod record;
 pub mod timestamp;
 
+pub use durability::Durability;
 pub use error::ErrorKind;
 pub use name::TableName;
 pub use position::{Offset, ParsePositionsError, Partition, Positions};

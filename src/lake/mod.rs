@@ -13,7 +13,7 @@ pub mod view;
 
 pub use changes::{OFFSET, OffsetWindow, PARTITION, STREAM, conform};
 pub use commit::{CommitError, Move};
-pub use store::{Durability, FsyncStore};
+pub use store::FsyncStore;
 pub use table::{Lake, LakeError, Table, TableSpec};
 pub use view::{
     Committed, LakeHandle, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState,

@@ -19,10 +19,10 @@ use object_store::ObjectStore;
 use url::Url;
 
 use crate::{
-    domain::{ErrorKind, TableName},
+    domain::{Durability, ErrorKind, TableName},
     lake::{
         commit::{self, Commit, CommitError, Move, Recorded},
-        store::{Durability, FsyncStore},
+        store::FsyncStore,
         view::Committed,
     },
 };

@@ -125,7 +125,7 @@ pub trait Log: Send + Sync + 'static {
 
 /// Follows a set of streams.
 #[async_trait::async_trait]
-pub trait Reader: Send {
+pub trait Reader: Send + Sync {
     /// The next records, at most about `max_bytes` of payload over all streams. Waits up to
     /// `max_wait` for the first; empty when none came.
     async fn poll(

@@ -1,9 +1,6 @@
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -21,9 +18,9 @@ impl Clock {
         }))
     }
 
-    /// A clock that shows what `time` holds.
-    pub fn manual(time: Arc<AtomicI64>) -> Self {
-        Self(Arc::new(move || time.load(Ordering::SeqCst)))
+    /// A clock that shows what `now` returns, in microseconds.
+    pub fn from_fn(now: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
     }
 
     /// Microseconds since 1970-01-01 UTC.

@@ -9,10 +9,9 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
     thread::JoinHandle,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use self::{
@@ -22,8 +21,9 @@ use self::{
     writer::{Queue, Request, Writer},
 };
 use crate::{
-    domain::{Offset, Partition, Positions},
+    domain::{Durability, Offset, Partition, Positions},
     log::{Error, Extent, Log, LogRecord, OffsetRange, Reader, Record, StreamSpec, partitioner},
+    ops::Clock,
 };
 
 mod block;
@@ -37,29 +37,8 @@ mod tests;
 /// Larger appends are cut into blocks of about this size.
 const BLOCK_BYTES: usize = 1024 * 1024;
 
-/// Microseconds since 1970.
-pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
-
-/// The clock of the machine.
-pub fn system_clock() -> Clock {
-    Arc::new(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-    })
-}
-
-/// When an append counts as durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// Once it is synced to the disk: it survives a power failure.
-    #[default]
-    Fsync,
-    /// Once the operating system has it: it survives a crash of the process only.
-    Os,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// How the log stores.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// A partition begins a new segment at this size; trimming drops whole segments.
@@ -68,6 +47,8 @@ pub struct Settings {
     pub max_record_bytes: usize,
     /// How much is synced at once.
     pub group_commit_bytes_max: usize,
+    /// Set for the whole process, see the server's settings.
+    #[serde(skip)]
     pub durability: Durability,
 }
 

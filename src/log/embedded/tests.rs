@@ -17,7 +17,7 @@ impl Embedded {
 
     fn log(&self) -> Arc<EmbeddedLog> {
         let now = Arc::clone(&self.now);
-        let clock: Clock = Arc::new(move || now.fetch_sub(7, Ordering::Relaxed));
+        let clock = Clock::from_fn(move || now.fetch_sub(7, Ordering::Relaxed));
         let settings = Settings { segment_bytes: 4_096, ..Settings::default() };
         EmbeddedLog::open(self.folder.path(), settings, clock).expect("open")
     }
@@ -53,7 +53,7 @@ fn segments(log: &EmbeddedLog, stream: &str) -> Vec<(Offset, u64)> {
 async fn a_second_open_is_refused_with_what_to_do() {
     let harness = Embedded::new();
     let _held = harness.log();
-    let refused = EmbeddedLog::open(harness.folder.path(), Settings::default(), system_clock());
+    let refused = EmbeddedLog::open(harness.folder.path(), Settings::default(), Clock::system());
     let error = refused.err().expect("error");
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
     let expected = format!(
@@ -67,7 +67,7 @@ async fn a_second_open_is_refused_with_what_to_do() {
 #[test]
 fn a_folder_that_cannot_be_is_unavailable() {
     let file = tempfile::NamedTempFile::new().expect("file");
-    let refused = EmbeddedLog::open(&file.path().join("log"), Settings::default(), system_clock());
+    let refused = EmbeddedLog::open(&file.path().join("log"), Settings::default(), Clock::system());
     assert!(matches!(refused.err(), Some(Error::Unavailable { .. })));
 }
 

@@ -9,13 +9,13 @@ use std::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Clock,
     block::{Body, Header},
     store::{Segment, Store, Stream, locked},
 };
 use crate::{
     domain::{Offset, Partition},
     log::{Error, OffsetRange},
+    ops::Clock,
 };
 
 /// One append.
@@ -152,7 +152,7 @@ impl Writer {
         answers: &mut Vec<Answer>,
         refused: &mut Vec<oneshot::Sender<Result<Vec<OffsetRange>, Error>>>,
     ) -> Result<(), Error> {
-        let now = (self.clock)();
+        let now = self.clock.now_us();
         let mut batch = self.store.db.batch().durability(Some(self.store.persist));
         let mut staged: HashMap<(u32, Partition), Staged> = HashMap::new();
         let mut failed = None;

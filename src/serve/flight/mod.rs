@@ -5,7 +5,7 @@
 //! calls with typed commands. There is no authentication yet, so a listener must be on loopback.
 
 mod service;
-mod session;
+pub(crate) mod session;
 mod sql;
 mod ticket;
 

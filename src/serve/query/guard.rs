@@ -16,8 +16,8 @@ use datafusion::sql::sqlparser::{
 const DEPTH_MAX: usize = 48;
 /// Operators in one chain.
 const CHAIN_MAX: usize = 500;
-/// SELECTs, joins and set operations of one statement.
-const ARMS_MAX: usize = 200;
+/// Weight of all SELECTs and set operations (1 each) and joins (2 each) of one statement.
+const ARMS_MAX: usize = 400;
 /// Tokens of one statement.
 const TOKENS_MAX: usize = 40_000;
 
@@ -51,7 +51,7 @@ impl fmt::Display for Counted {
             Self::Tokens => "tokens",
             Self::Nesting => "levels of nesting",
             Self::Chain => "operators in one chain",
-            Self::Arms => "selects, joins and unions",
+            Self::Arms => "selects, unions and joins (which count twice)",
         })
     }
 }
@@ -84,7 +84,7 @@ pub(crate) fn check(sql: &str, bytes_max: usize) -> Result<(), GuardError> {
             }
             Token::Placeholder(text) => return Err(GuardError::Parameter(text.clone())),
             Token::Question => return Err(GuardError::Parameter("?".to_owned())),
-            Token::VerticalBarRightAngleBracket => arms += 1,
+            Token::VerticalBarRightAngleBracket => arms += 2,
             token if is_operator(token) => top(&mut levels).operator()?,
             _ => {}
         }
@@ -113,13 +113,13 @@ impl Level {
         limit(self.operators, CHAIN_MAX, Counted::Chain)
     }
 
-    /// The number of joins that a comma makes.
+    /// The weight of the join that a comma makes.
     fn comma(&mut self) -> usize {
         (self.logic, self.operators) = (0, 0);
-        usize::from(self.from)
+        if self.from { 2 } else { 0 }
     }
 
-    /// The number of arms that a keyword adds.
+    /// The weight of the arm that a keyword adds.
     fn keyword(&mut self, keyword: Keyword) -> Result<usize, GuardError> {
         match keyword {
             Keyword::AND | Keyword::OR | Keyword::XOR => {
@@ -137,7 +137,7 @@ impl Level {
             }
             Keyword::JOIN => {
                 (self.logic, self.operators) = (0, 0);
-                return Ok(1);
+                return Ok(2);
             }
             Keyword::FROM => *self = Self { from: true, ..Self::default() },
             Keyword::WHERE

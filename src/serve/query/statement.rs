@@ -39,7 +39,8 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed, QueryError> {
     refuse_writes(&statement)?;
     let (references, _) = resolve_table_references(&statement, true)?;
     let mut names = Vec::new();
-    for reference in &references {
+    // SHOW is rewritten to a query over information_schema by the planner itself.
+    for reference in references.iter().filter(|_| !is_show(&statement)) {
         names.extend(table_name(reference)?);
     }
     names.sort();
@@ -47,19 +48,26 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed, QueryError> {
     Ok(Parsed { statement, names })
 }
 
-fn refuse_writes(statement: &Statement) -> Result<(), QueryError> {
-    let refused = |statement: String| Err(QueryError::ReadOnly { statement });
-    match statement {
-        Statement::Explain(explain) => refuse_writes(&explain.statement),
-        Statement::Statement(inner) => match inner.as_ref() {
-            ast::Statement::Query(_)
-            | ast::Statement::ExplainTable { .. }
-            | ast::Statement::ShowTables { .. }
+fn is_show(statement: &Statement) -> bool {
+    let Statement::Statement(inner) = statement else { return false };
+    matches!(
+        inner.as_ref(),
+        ast::Statement::ShowTables { .. }
             | ast::Statement::ShowColumns { .. }
             | ast::Statement::ShowFunctions { .. }
             | ast::Statement::ShowSchemas { .. }
             | ast::Statement::ShowDatabases { .. }
-            | ast::Statement::ShowCatalogs { .. } => Ok(()),
+            | ast::Statement::ShowCatalogs { .. }
+    )
+}
+
+fn refuse_writes(statement: &Statement) -> Result<(), QueryError> {
+    let refused = |statement: String| Err(QueryError::ReadOnly { statement });
+    match statement {
+        show if is_show(show) => Ok(()),
+        Statement::Explain(explain) => refuse_writes(&explain.statement),
+        Statement::Statement(inner) => match inner.as_ref() {
+            ast::Statement::Query(_) | ast::Statement::ExplainTable { .. } => Ok(()),
             ast::Statement::Explain { statement, .. } => {
                 refuse_writes(&Statement::Statement(statement.clone()))
             }

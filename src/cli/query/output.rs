@@ -1,0 +1,221 @@
+//! Rows as a table, CSV, JSON lines or an Arrow stream.
+
+use std::io::{IsTerminal, Write};
+
+use arrow::{
+    array::RecordBatch,
+    csv::WriterBuilder,
+    datatypes::{Schema, SchemaRef},
+    error::ArrowError,
+    ipc::writer::StreamWriter,
+    json::LineDelimitedWriter,
+    util::{display::FormatOptions, pretty::pretty_format_batches_with_schema},
+};
+
+use crate::cli::{Failure, query::Format};
+
+const TIME: &str = "%Y-%m-%dT%H:%M:%S%.6fZ";
+
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Writes batches as they come; a table only at the end, since its widths depend on all rows.
+pub(crate) struct Writer {
+    format: Format,
+    sink: Box<dyn Write + Send>,
+    kept: Vec<RecordBatch>,
+    arrow: Option<StreamWriter<Vec<u8>>>,
+    headed: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(format: Format, sink: Box<dyn Write + Send>) -> Self {
+        Self { format, sink, kept: Vec::new(), arrow: None, headed: false }
+    }
+
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
+        match self.format {
+            Format::Table => {
+                self.kept.push(batch.clone());
+                Ok(())
+            }
+            Format::Csv => self.csv(batch),
+            Format::Json => {
+                let mut lines = LineDelimitedWriter::new(Vec::new());
+                lines.write(batch).map_err(unwritable)?;
+                lines.finish().map_err(unwritable)?;
+                self.put(&lines.into_inner())
+            }
+            Format::Arrow => {
+                self.stream(batch.schema_ref())?.write(batch).map_err(unwritable)?;
+                self.forward()
+            }
+        }
+    }
+
+    /// Ends the output; without any rows there is still a header or a schema.
+    pub(crate) fn finish(mut self, schema: Option<&SchemaRef>) -> Result<(), Failure> {
+        let empty = SchemaRef::new(Schema::empty());
+        let schema = schema.unwrap_or(&empty);
+        match self.format {
+            Format::Table => {
+                let options = FormatOptions::default().with_null("NULL");
+                let text = if self.kept.is_empty() {
+                    let empty = pretty_format_batches_with_schema(SchemaRef::clone(schema), &[]);
+                    empty.map_err(unwritable)?.to_string()
+                } else {
+                    let rows = arrow::util::pretty::pretty_format_batches_with_options(
+                        &self.kept, &options,
+                    );
+                    rows.map_err(unwritable)?.to_string()
+                };
+                let rows: usize = self.kept.iter().map(RecordBatch::num_rows).sum();
+                let noun = if rows == 1 { "row" } else { "rows" };
+                self.put(format!("{text}\n{rows} {noun}\n").as_bytes())?;
+            }
+            Format::Csv if !self.headed => self.csv(&RecordBatch::new_empty(schema.clone()))?,
+            Format::Csv | Format::Json => {}
+            Format::Arrow => {
+                self.stream(schema)?.finish().map_err(unwritable)?;
+                self.forward()?;
+            }
+        }
+        self.sink.flush().or_else(gone)
+    }
+
+    fn csv(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
+        let mut lines = WriterBuilder::new()
+            .with_header(!self.headed)
+            .with_timestamp_tz_format(TIME.to_owned())
+            .with_timestamp_format(TIME.to_owned())
+            .build(Vec::new());
+        lines.write(batch).map_err(unwritable)?;
+        self.headed = true;
+        self.put(&lines.into_inner())
+    }
+
+    fn stream(&mut self, schema: &Schema) -> Result<&mut StreamWriter<Vec<u8>>, Failure> {
+        let writer = match self.arrow.take() {
+            Some(writer) => writer,
+            None => StreamWriter::try_new(Vec::new(), schema).map_err(unwritable)?,
+        };
+        Ok(self.arrow.insert(writer))
+    }
+
+    /// Passes on what the Arrow writer has written.
+    fn forward(&mut self) -> Result<(), Failure> {
+        let Some(writer) = &mut self.arrow else { return Ok(()) };
+        let bytes = std::mem::take(writer.get_mut());
+        self.put(&bytes)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.sink.write_all(bytes).or_else(gone)
+    }
+}
+
+/// A reader that went away (`| head`) is not a failure.
+fn gone(error: std::io::Error) -> Result<(), Failure> {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(Failure::work(format!("write the rows: {error}")))
+}
+
+fn unwritable(error: ArrowError) -> Failure {
+    Failure::work(format!("these rows cannot be written in this format ({error}): try another"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use arrow::{
+        array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray},
+        ipc::reader::StreamReader,
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("lock").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn batch() -> RecordBatch {
+        let at = TimestampMicrosecondArray::from(vec![1_500_000, 0]).with_timezone("UTC");
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("id", Arc::new(Int64Array::from(vec![Some(1), None]))),
+            ("text", Arc::new(StringArray::from(vec!["a \"quote\", and", "x\ny"]))),
+            ("at", Arc::new(at)),
+        ];
+        RecordBatch::try_from_iter(columns).expect("batch")
+    }
+
+    fn written(format: Format, batches: &[RecordBatch]) -> Vec<u8> {
+        let shared = Shared::default();
+        let mut writer = Writer::new(format, Box::new(shared.clone()));
+        for batch in batches {
+            writer.write(batch).expect("written");
+        }
+        writer.finish(Some(&batch().schema())).expect("finished");
+        let bytes = shared.0.lock().expect("lock").clone();
+        bytes
+    }
+
+    fn text(format: Format, batches: &[RecordBatch]) -> String {
+        String::from_utf8(written(format, batches)).expect("text")
+    }
+
+    #[test]
+    fn csv_quotes_and_has_one_header() {
+        assert_eq!(
+            text(Format::Csv, &[batch().slice(0, 1), batch().slice(1, 1)]),
+            "id,text,at\n1,\"a \"\"quote\"\", and\",1970-01-01T00:00:01.500000Z\n\
+             ,\"x\ny\",1970-01-01T00:00:00.000000Z\n"
+        );
+        assert_eq!(text(Format::Csv, &[]), "id,text,at\n");
+    }
+
+    #[test]
+    fn json_is_one_object_per_line() {
+        assert_eq!(
+            text(Format::Json, &[batch()]),
+            "{\"id\":1,\"text\":\"a \\\"quote\\\", and\",\"at\":\"1970-01-01T00:00:01.500Z\"}\n\
+             {\"text\":\"x\\ny\",\"at\":\"1970-01-01T00:00:00Z\"}\n"
+        );
+        assert_eq!(text(Format::Json, &[]), "");
+    }
+
+    #[test]
+    fn a_table_counts_its_rows_and_shows_nulls() {
+        let table = text(Format::Table, &[batch()]);
+        assert!(table.contains("| NULL |"), "{table}");
+        assert!(table.ends_with("\n2 rows\n"), "{table}");
+        assert!(text(Format::Table, &[]).ends_with("\n0 rows\n"));
+        assert!(text(Format::Table, &[]).contains("| id | text | at |"));
+    }
+
+    #[test]
+    fn arrow_is_a_stream_that_can_be_read_back() {
+        let bytes = written(Format::Arrow, &[batch(), batch()]);
+        let read: Vec<RecordBatch> = StreamReader::try_new(&*bytes, None)
+            .expect("stream")
+            .map(|b| b.expect("batch"))
+            .collect();
+        assert_eq!(read, [batch(), batch()]);
+        let empty = written(Format::Arrow, &[]);
+        let reader = StreamReader::try_new(&*empty, None).expect("stream");
+        assert_eq!(reader.schema(), batch().schema());
+    }
+}
