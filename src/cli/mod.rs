@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand.
 
+mod bench;
 mod check;
 mod config;
+mod demo;
 mod failure;
 mod flags;
 pub mod generate;
@@ -31,6 +33,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the built-in example, fed with real rentals and made-up clicks, and watch it
+    Demo(demo::Args),
     /// Run a project: ingest, processing and serving in one process
     Up(up::Args),
     /// Push files into a stream of a running server
@@ -41,6 +45,8 @@ pub enum Command {
     Query(query::Args),
     /// Wait until everything acked so far can be queried
     Wait(wait::Args),
+    /// Measure what this machine does
+    Bench(bench::Args),
     /// Check a project without running it, and show how its models are kept
     Check(check::Args),
     /// Show the effective configuration and where each value comes from
@@ -50,11 +56,13 @@ pub enum Command {
 /// Runs a command. `stop` is cancelled by the first Ctrl-C or SIGTERM.
 pub async fn run(cli: Cli, stop: CancellationToken) -> Result<(), Failure> {
     match cli.command {
+        Command::Demo(args) => demo::run(args, stop).await,
         Command::Up(args) => up::run(args, stop).await,
         Command::Push(args) => push::run(args, stop).await,
         Command::Generate(args) => generate::run(args, stop).await,
         Command::Query(args) => query::run(args).await,
         Command::Wait(args) => wait::run(args).await,
+        Command::Bench(args) => bench::run(args, stop).await,
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
     }

@@ -32,8 +32,8 @@ use crate::{
 };
 
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Above what the streams that may stall take of it, so that one parked stream stops no other.
-const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+/// HTTP/2's largest.
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 const FRAME_BYTES_MAX: u32 = 1024 * 1024;
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,9 +72,12 @@ pub async fn run(
     set_health(&health, ServingStatus::Serving).await;
 
     let close = CancellationToken::new();
+    // Room for every stream, so that parked ones stop no other of their connection.
+    let connection_window =
+        STREAM_WINDOW.saturating_mul(settings.max_concurrent_streams).min(WINDOW_MAX);
     let mut server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(settings.max_concurrent_streams)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))

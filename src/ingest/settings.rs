@@ -39,7 +39,7 @@ impl Default for Settings {
             max_batch_events: 100_000,
             inflight_bytes_max: 256 * 1024 * 1024,
             stream_inflight_bytes_max: 32 * 1024 * 1024,
-            max_concurrent_streams: 128,
+            max_concurrent_streams: 64,
             ack_delay_ms: 5,
             ack_batches_max: 64,
             producers_max: 100_000,

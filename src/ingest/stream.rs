@@ -233,6 +233,7 @@ impl Reader {
         let judged = match self.shared.judge(&self.contract, origin, records, bytes).await {
             Ok(Ok(judged)) => judged,
             Ok(Err(bad)) => {
+                metrics::refused(&self.contract.name, events as u64);
                 let message = format!("{}: {}", bad.field, bad.message);
                 return self.refuse(sequence, Code::InvalidArgument, message).await;
             }

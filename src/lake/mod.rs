@@ -4,6 +4,8 @@
 
 mod changes;
 mod commit;
+#[cfg(test)]
+pub(crate) mod faults;
 pub mod session;
 mod store;
 mod table;

@@ -1,1 +1,155 @@
+use std::path::Path;
 
+use super::*;
+
+const STREAM: &str = "name: clicks\nfields:\n  - {name: id, type: text, required: true}\n";
+
+/// A project of the given files, which is sound before them.
+fn project(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<Project, Diagnostics>) {
+    let dir = tempfile::tempdir().expect("folder");
+    let base = [("sluice.yml", "name: test\n"), ("streams/clicks.yml", STREAM)];
+    for (name, text) in base.iter().chain(files) {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+        std::fs::write(path, text).expect("file");
+    }
+    let loaded = load(dir.path());
+    (dir, loaded)
+}
+
+/// The one error of a project with these files: file, line, whole text.
+fn error(files: &[(&str, &str)]) -> (String, Option<usize>, String) {
+    let errors = project(files).1.expect_err("an error");
+    let all: Vec<&Diagnostic> = errors.iter().collect();
+    assert_eq!(all.len(), 1, "{errors}");
+    (all[0].file.display().to_string(), all[0].line, all[0].to_string())
+}
+
+#[test]
+fn the_example_is_sound() {
+    let project = load(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/dvd-clicks").as_path());
+    let project = project.unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(project.streams.len(), 2);
+    let names: Vec<String> = project.models.iter().map(|m| m.name.to_string()).collect();
+    let at = |name: &str| names.iter().position(|n| n == name).expect("model");
+    assert!(at("silver.rentals") < at("gold.fact_rental"));
+    assert!(at("gold.fact_rental") < at("gold.rentals_by_film"));
+}
+
+#[test]
+fn templates_become_sql_with_the_same_lines() {
+    let sql = "{{ config(\n  materialized='view'\n) }}\nSELECT id\nFROM {{ source('bronze', \
+               'clicks') }}\nWHERE {{ is_incremental() }}\n";
+    let (_dir, project) = project(&[("models/silver/a.sql", sql)]);
+    let project = project.unwrap_or_else(|errors| panic!("{errors}"));
+    let model = &project.models[0];
+    assert_eq!(model.materialized, Materialized::View);
+    assert_eq!(model.sources, ["clicks"]);
+    assert_eq!(model.sql.lines().nth(4), Some("FROM \"accepted\".\"clicks\""));
+}
+
+#[test]
+fn seeds_are_typed_by_their_cells_or_as_declared() {
+    let csv = "\u{feff}id,code,price,born\r\n1,007,\"1.5\",2020-01-02\r\n2,,2,\r\n";
+    let yml = "seeds:\n  - name: things\n    config:\n      column_types: {price: \
+               \"decimal(18,2)\"}\n";
+    let (_dir, project) = project(&[("seeds/things.csv", csv), ("seeds/seeds.yml", yml)]);
+    let seed = &project.unwrap_or_else(|errors| panic!("{errors}")).seeds[0];
+    let types: Vec<String> =
+        seed.rows.schema().fields().iter().map(|f| f.data_type().to_string()).collect();
+    assert_eq!(types, ["Int64", "Utf8", "Decimal128(18, 2)", "Date32"]);
+    assert_eq!((seed.rows.num_rows(), seed.rows.column(1).null_count()), (2, 1));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest() {
+    let (file, line, text) = error(&[("streams/clicks.yml", &STREAM.replace("fields", "feilds"))]);
+    assert_eq!((file.as_str(), line), ("streams/clicks.yml", Some(2)));
+    assert!(text.contains("unknown field `feilds`") && text.contains("did you mean `fields`?"));
+}
+
+#[test]
+fn a_wrong_contract_is_placed() {
+    let cases = [
+        (STREAM.replace("type: text", "type: txt"), Some(3), "unknown type `txt`"),
+        (format!("{STREAM}key: uid\n"), Some(4), "`uid` is not a field"),
+        (format!("{STREAM}partitions: 0\n"), Some(4), "0 partitions"),
+        (format!("{STREAM}partitions: many\n"), Some(4), "invalid type"),
+        (STREAM.replace("name: clicks", "name: klicks"), Some(1), "file named `clicks`"),
+        (format!("{STREAM}  - {{name: id, type: int}}\n"), Some(3), "declared twice"),
+        (STREAM.replace("required: true", "range: {min: 1}"), Some(1), "needs a numeric type"),
+        (format!("{STREAM}format: avro\n"), Some(4), "not supported"),
+        (STREAM.replace("name: id", "name: _id"), Some(3), "cannot be a field name"),
+        ("name: clicks\n  fields: [\n".to_owned(), Some(2), ""),
+    ];
+    for (yml, at, message) in cases {
+        let (file, line, text) = error(&[("streams/clicks.yml", &yml)]);
+        assert_eq!(file, "streams/clicks.yml", "{text}");
+        assert!(line.is_some() && (line == at || message == "needs a numeric type"), "{text}");
+        assert!(text.contains(message), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_model_is_placed() {
+    let cases = [
+        ("SELECT 1\nFROM {{ ref('missing') }}", Some(2), "ref('missing'): no such model"),
+        ("SELECT 1\nFROM {{ source('bronze', 'click') }}", Some(2), "did you mean `clicks`?"),
+        ("SELECT 1\nFROM {{ source('raw', 'clicks') }}", Some(2), "no such source"),
+        ("{{ config(materialised='table') }}\nSELECT 1", Some(1), "materialised"),
+        ("{{ config(materialized='tabel') }}\nSELECT 1", Some(1), "use 'table' or 'view'"),
+        ("SELECT 1\nWHERE {{ var('unset') }}", Some(2), "var('unset') is not set"),
+        ("SELECT {{ 1 +", Some(1), ""),
+        ("SELECT {{ undefined_thing }}", Some(1), "undefined"),
+    ];
+    for (sql, at, message) in cases {
+        let (file, line, text) = error(&[("models/gold/m.sql", sql)]);
+        assert_eq!((file.as_str(), line), ("models/gold/m.sql", at), "{text}");
+        assert!(text.contains(message), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_seed_is_placed() {
+    let yml = "seeds:\n  - name: s\n    config:\n      column_types: {a: int}\n";
+    let cases = [
+        ("a,b\n1,2\n3\n", 3, "row has 1 cells"),
+        ("a,b\n1,2\nx,4\n", 3, "\"x\" is not of type int"),
+        ("a,a\n1,2\n", 1, "stands twice"),
+    ];
+    for (csv, at, message) in cases {
+        let (file, line, text) = error(&[("seeds/s.csv", csv), ("seeds/s.yml", yml)]);
+        assert_eq!((file.as_str(), line), ("seeds/s.csv", Some(at)), "{text}");
+        assert!(text.contains(message), "{text}");
+    }
+}
+
+#[test]
+fn a_cycle_is_shown() {
+    let (_, _, text) = error(&[
+        ("models/gold/a.sql", "SELECT 1 FROM {{ ref('b') }}"),
+        ("models/gold/b.sql", "SELECT 1 FROM {{ ref('a') }}"),
+    ]);
+    assert!(text.contains("gold.a → gold.b → gold.a"), "{text}");
+}
+
+#[test]
+fn everything_that_is_wrong_is_reported_at_once() {
+    let (_dir, loaded) = project(&[
+        ("streams/clicks.yml", "name: clicks\n"),
+        ("seeds/s.csv", "a,b\n1\n"),
+        ("models/gold/m.sql", "SELECT {{ ref('x') }}"),
+        ("models/bronze/m2.sql", "SELECT 1"),
+        ("models/gold/m.yml", "models:\n  - name: nobody\n"),
+    ]);
+    assert_eq!(loaded.expect_err("errors").iter().count(), 5);
+}
+
+#[test]
+fn no_project_is_one_clear_error() {
+    let dir = tempfile::tempdir().expect("folder");
+    let text = load(dir.path()).expect_err("error").to_string();
+    assert!(text.contains("a project needs a sluice.yml"), "{text}");
+    let text = load(&dir.path().join("nowhere")).expect_err("error").to_string();
+    assert!(text.contains("no such project folder"), "{text}");
+}

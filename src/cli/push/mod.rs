@@ -110,6 +110,12 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
     outcome
 }
 
+/// Pushes without a report. Whether everything was sent.
+pub(super) async fn quietly(args: &Args, stop: &CancellationToken) -> Result<bool, Failure> {
+    let (report, outcome) = push(args, stop).await?;
+    if report.interrupted { Ok(false) } else { outcome.map(|()| true) }
+}
+
 /// The report, and how the command ends. An error where there is nothing to report.
 async fn push(
     args: &Args,

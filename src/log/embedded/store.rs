@@ -1,9 +1,9 @@
 //! What lies on disk: a fjall database with one keyspace per (stream, partition, segment) and one,
 //! `meta`, that says which of them count.
 //!
-//! A segment's entry in `meta` and its first block are one atomic write, so a segment that counts is
-//! never empty, and the last block of the last segment tells where a partition ends. Keyspaces that
-//! `meta` does not name are left-overs of a crash and are dropped at the next start.
+//! A segment's entry in `meta` and its first block are one atomic write, so a segment that counts
+//! is never empty, and the last block of the last segment tells where a partition ends. Keyspaces
+//! that `meta` does not name are left-overs of a crash and are dropped at the next start.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -31,6 +31,8 @@ const STREAM_ENTRY_LEN: usize = 8;
 /// Bounds what is replayed at a start, and with it the memory of unflushed segments.
 const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How many segments one read looks into; a reader comes back for more.
+const READ_SEGMENTS_MAX: usize = 4;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A partition's run of blocks that is dropped as a whole.
@@ -315,7 +317,8 @@ impl Store {
                 let stream = stream.name.clone();
                 return Err(Error::Gap { stream, partition, wanted: from, start });
             };
-            (log.segments[first..].to_vec(), log.end)
+            let ahead = log.segments.iter().skip(first).take(READ_SEGMENTS_MAX);
+            (ahead.cloned().collect::<Vec<_>>(), log.end)
         };
         let (mut next, mut taken) = (from, 0);
         for segment in segments {

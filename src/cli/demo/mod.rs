@@ -1,0 +1,190 @@
+//! `sluice demo`: the example dvd-clicks in one process, fed and watched.
+//!
+//! The 16,044 rentals are replayed, made-up clicks go on until Ctrl-C. A second run in the same
+//! folder continues where the first stopped.
+#![allow(clippy::print_stdout)]
+
+mod view;
+
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rust_embed::RustEmbed;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::{
+        Bound, Failure, Node, ServerFlags, check,
+        generate::{self, Clicks},
+        push::{self, endpoint, sender},
+        up,
+    },
+    domain::ErrorKind,
+    ops::{Clock, tasks::Tasks, telemetry},
+};
+
+/// The example as shipped in the binary.
+#[derive(RustEmbed)]
+#[folder = "examples/dvd-clicks"]
+struct Example;
+
+const RENTALS: &str = "data/rental.csv.gz";
+/// The demo's answers are seconds old at most, also in an unoptimised build.
+const RETRY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub server: ServerFlags,
+    /// Clicks per second
+    #[arg(long, default_value_t = 50.0, value_name = "N", value_parser = push::positive)]
+    pub rate: f64,
+    /// Rentals per second while they are replayed
+    #[arg(long, default_value_t = 2_000.0, value_name = "N", value_parser = push::positive)]
+    pub rental_rate: f64,
+}
+
+pub async fn run(mut args: Args, stop: CancellationToken) -> Result<(), Failure> {
+    let default = std::env::temp_dir().join("sluice-demo");
+    let folder = args.server.data_dir.get_or_insert(default).clone();
+    let config = args.server.load()?.config;
+    up::init_logs(&config);
+    let bound = Bound::bind(&config.server).await?;
+    let urls = bound.urls();
+    let project = folder.join("project");
+    unpack(&project)?;
+    let planned = check::load(&project)?;
+    let metrics = telemetry::init_metrics()
+        .map_err(|e| Failure::new(ErrorKind::Internal, format!("metrics: {e}")))?;
+    introduce(&folder, &urls);
+    let mut node = Node::start(&config, planned, bound, Some(metrics), &stop).await?;
+    println!("ready");
+    up::flush();
+    let feeding = CancellationToken::new();
+    let mut feeders: Tasks<Failure> = Tasks::new(feeding.clone());
+    if let Some((_, ingest)) = urls.iter().find(|(name, _)| *name == "ingest") {
+        let rentals = rentals(&folder, ingest, args.rental_rate, feeding.clone());
+        feeders.spawn("rentals", rentals);
+        feeders.spawn("clicks", clicks(ingest.clone(), args.rate, feeding));
+    }
+    let (lake, status) = (Arc::clone(&node.lake), Arc::clone(&node.status));
+    let terminal = std::io::stdout().is_terminal();
+    let watched = tokio::select! {
+        ended = node.wait(&stop) => ended,
+        () = view::watch(&lake, &status, &Clock::system(), terminal) => Ok(()),
+        ended = wait_for_failure(&mut feeders) => ended,
+    };
+    println!("\nstopping: what was acked goes into the tables");
+    up::flush();
+    let fed = feeders.stop(Duration::from_secs(3)).await;
+    let stopped = node.stop().await;
+    fed.map_err(|e| Failure::work(e.to_string()))?;
+    watched.and(stopped)
+}
+
+/// Ends only when a feeder fails: the rentals come to an end, which is no reason to stop.
+async fn wait_for_failure(feeders: &mut Tasks<Failure>) -> Result<(), Failure> {
+    feeders.wait().await.map_err(|e| Failure::work(e.to_string()))
+}
+
+fn introduce(folder: &Path, urls: &[(&'static str, String)]) {
+    println!("Sluice demo: a film platform's rentals and clicks, data in {}", folder.display());
+    for (name, url) in urls {
+        println!("{name:<7} {url}");
+    }
+    if let Some((_, flight)) = urls.iter().find(|(name, _)| *name == "flight") {
+        println!("\nin another terminal:");
+        println!(
+            "  sluice query --url {flight} \"SELECT title, clicks, growth FROM trending_films\""
+        );
+        println!(
+            "  sluice query --url {flight} \"SELECT * FROM rentals_by_category ORDER BY rentals \
+             DESC\""
+        );
+        println!("(from a checkout: cargo run -- query …)\n");
+    }
+    up::flush();
+}
+
+/// Writes the embedded example into `folder`.
+fn unpack(folder: &Path) -> Result<(), Failure> {
+    for name in Example::iter() {
+        let Some(file) = Example::get(&name) else { continue };
+        let path = folder.join(name.as_ref());
+        let written = path
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| std::fs::write(&path, &file.data));
+        written.map_err(|e| {
+            let hint = "choose another folder with --data-dir";
+            Failure::unavailable(format!("{} cannot be written: {e}; {hint}", path.display()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Replays the rentals; those that an earlier run sent are not sent again.
+fn rentals(
+    folder: &Path,
+    ingest: &str,
+    rate: f64,
+    stop: CancellationToken,
+) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
+    let done = folder.join("rentals.done");
+    let args = push::Args {
+        stream: "dvd_rentals".to_owned(),
+        files: vec![folder.join("project").join(RENTALS)],
+        url: ingest.to_owned(),
+        query_url: "none".to_owned(),
+        input_format: None,
+        encoding: push::Encoding::Auto,
+        rate: Some(rate),
+        repeat: false,
+        batch_size: 500,
+        retry_for: RETRY.as_secs(),
+        no_resume: false,
+        state_dir: Some(folder.join("push")),
+        quiet: true,
+        report: push::ReportForm::Text,
+    };
+    async move {
+        if done.exists() {
+            return Ok(());
+        }
+        let complete = push::quietly(&args, &stop).await?;
+        if complete { mark_done(&done) } else { Ok(()) }
+    }
+}
+
+fn mark_done(path: &PathBuf) -> Result<(), Failure> {
+    std::fs::write(path, b"")
+        .map_err(|e| Failure::unavailable(format!("{} cannot be written: {e}", path.display())))
+}
+
+/// Sends clicks as they happen, until stopped.
+async fn clicks(ingest: String, rate: f64, stop: CancellationToken) -> Result<(), Failure> {
+    let config = generate::Config {
+        seed: uuid::Uuid::new_v4().as_u64_pair().0,
+        users: 40,
+        rate,
+        start_micros: Clock::system().now_us(),
+        films: (1..=1000).collect(),
+    };
+    let clicks = Clicks::new(config).map_err(|e| Failure::new(e.kind(), e.to_string()))?;
+    let endpoint = endpoint::endpoint("--url", &ingest, "http")
+        .map_err(|e| Failure::invalid(e.to_string()))?;
+    let mut sender = push::Sender::start(sender::Config {
+        endpoint,
+        stream: "dvd_clicks".to_owned(),
+        producer_id: format!("demo:{}", uuid::Uuid::new_v4().simple()),
+        first_sequence: 0,
+        want_positions: false,
+        retry_for: RETRY,
+    });
+    let sent = generate::stream(clicks, &mut sender, &stop, |_| {}).await;
+    sent.map(|_| ()).map_err(|error| push::failure(&error))
+}

@@ -1,0 +1,171 @@
+//! The demo's live view: rates, lag, freshness, what is trending.
+#![allow(clippy::print_stdout)]
+
+use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
+
+use arrow::{
+    array::{Array as _, AsArray as _, RecordBatch},
+    datatypes::{Int64Type, TimestampMicrosecondType},
+};
+use datafusion::{
+    error::DataFusionError, execution::runtime_env::RuntimeEnv, prelude::SessionConfig,
+};
+use tokio::time::Instant;
+
+use crate::{
+    cli::up,
+    lake::{
+        LakeHandle, LakeView,
+        session::{Columns, session},
+    },
+    ops::Clock,
+    process::Status,
+};
+
+const REFRESH: Duration = Duration::from_millis(500);
+/// Without a terminal: a line every so many refreshes.
+const LINE_EVERY: u32 = 4;
+/// The rate is that of the last so many refreshes.
+const RATE_OVER: usize = 6;
+
+/// What one refresh shows.
+#[derive(Default)]
+struct Picture {
+    rentals: i64,
+    clicks: i64,
+    per_second: f64,
+    quarantined: u64,
+    /// Age of the newest click that can be queried, in milliseconds.
+    freshness_ms: Option<i64>,
+    trending: Vec<(String, i64, i64)>,
+}
+
+/// Shows the running node until dropped.
+pub(super) async fn watch(lake: &LakeHandle, status: &Status, clock: &Clock, terminal: bool) {
+    let mut ticks = tokio::time::interval(REFRESH);
+    let mut history: VecDeque<(Instant, u64)> = VecDeque::new();
+    let mut drawn = 0;
+    let mut tick = 0_u32;
+    loop {
+        ticks.tick().await;
+        let mut picture = match picture(&lake.load(), clock).await {
+            Ok(picture) => picture,
+            Err(error) => {
+                tracing::debug!(%error, "the view is not drawn");
+                continue;
+            }
+        };
+        let (records, quarantined) = totals(&status.to_json());
+        picture.quarantined = quarantined;
+        picture.per_second = rate(&mut history, records);
+        if terminal {
+            drawn = redraw(&picture, drawn);
+        } else if tick.is_multiple_of(LINE_EVERY) {
+            println!("{}", line(&picture));
+        }
+        tick = tick.wrapping_add(1);
+        up::flush();
+    }
+}
+
+fn rate(history: &mut VecDeque<(Instant, u64)>, records: u64) -> f64 {
+    history.push_back((Instant::now(), records));
+    if history.len() > RATE_OVER {
+        history.pop_front();
+    }
+    let (Some((from, first)), Some((to, last))) = (history.front(), history.back()) else {
+        return 0.0;
+    };
+    let seconds = (*to - *from).as_secs_f64();
+    #[allow(clippy::cast_precision_loss, reason = "shown with few digits")]
+    let events = (last - first) as f64;
+    if seconds > 0.0 { events / seconds } else { 0.0 }
+}
+
+fn totals(status: &serde_json::Value) -> (u64, u64) {
+    let streams = status["streams"].as_object().into_iter().flat_map(|s| s.values());
+    streams.fold((0, 0), |(records, quarantined), stream| {
+        let number = |key: &str| stream[key].as_u64().unwrap_or_default();
+        (records + number("records"), quarantined + number("quarantined"))
+    })
+}
+
+async fn picture(view: &Arc<LakeView>, clock: &Clock) -> Result<Picture, DataFusionError> {
+    let mut picture = Picture::default();
+    if view.tables.is_empty() {
+        return Ok(picture);
+    }
+    let sql = "SELECT (SELECT count(*) FROM fact_rental), (SELECT count(*) FROM silver.clicks), \
+               (SELECT max(event_ts) FROM silver.clicks)";
+    if let Some(rows) = query(view, sql).await?.first() {
+        picture.rentals = rows.column(0).as_primitive::<Int64Type>().value(0);
+        picture.clicks = rows.column(1).as_primitive::<Int64Type>().value(0);
+        let newest = rows.column(2).as_primitive::<TimestampMicrosecondType>();
+        if newest.is_valid(0) {
+            picture.freshness_ms = Some((clock.now_us() - newest.value(0)).max(0) / 1_000);
+        }
+    }
+    let sql = "SELECT arrow_cast(title, 'Utf8'), clicks, growth FROM trending_films LIMIT 8";
+    for rows in query(view, sql).await? {
+        let titles = rows.column(0).as_string::<i32>();
+        let clicks = rows.column(1).as_primitive::<Int64Type>();
+        let growth = rows.column(2).as_primitive::<Int64Type>();
+        for row in 0..rows.num_rows() {
+            let title = titles.value(row).to_owned();
+            picture.trending.push((title, clicks.value(row), growth.value(row)));
+        }
+    }
+    Ok(picture)
+}
+
+async fn query(view: &Arc<LakeView>, sql: &str) -> Result<Vec<RecordBatch>, DataFusionError> {
+    let runtime = Arc::new(RuntimeEnv::default());
+    session(view, Columns::Visible, SessionConfig::new(), runtime).sql(sql).await?.collect().await
+}
+
+fn line(picture: &Picture) -> String {
+    let trending = picture.trending.first().map_or("-", |(title, _, _)| title.as_str());
+    format!(
+        "rentals {:>6} · clicks {:>7} · {:>7.0} events/s · quarantined {} · newest click {} · \
+         trending: {trending}",
+        picture.rentals,
+        picture.clicks,
+        picture.per_second,
+        picture.quarantined,
+        freshness(picture),
+    )
+}
+
+fn freshness(picture: &Picture) -> String {
+    picture.freshness_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms old"))
+}
+
+/// Draws over what was drawn before; returns the number of lines.
+fn redraw(picture: &Picture, drawn: usize) -> usize {
+    let mut text = String::new();
+    let widest = picture.trending.iter().map(|(_, clicks, _)| *clicks).max().unwrap_or(1).max(1);
+    // Writing into a string cannot fail.
+    let _ = writeln!(
+        text,
+        "  rentals in Gold {:>8}   clicks in Silver {:>9}   events/s {:>7.0}",
+        picture.rentals, picture.clicks, picture.per_second
+    );
+    let _ = writeln!(
+        text,
+        "  quarantined     {:>8}   newest click {:>13}\n",
+        picture.quarantined,
+        freshness(picture)
+    );
+    let _ = writeln!(text, "  trending: clicks of the last 15 minutes, growth over those before");
+    for (title, clicks, growth) in &picture.trending {
+        let width = usize::try_from(clicks * 30 / widest).unwrap_or_default().max(1);
+        let _ = writeln!(text, "  {title:<28} {:<30} {clicks:>5} {growth:>+5}", "█".repeat(width));
+    }
+    let _ = writeln!(text, "\n  Ctrl-C stops, a second run goes on here");
+    let lines = text.lines().count();
+    if drawn > 0 {
+        print!("\x1b[{drawn}A");
+    }
+    print!("\x1b[J{text}");
+    lines
+}

@@ -1,0 +1,5 @@
+mod judging;
+mod stopping;
+mod streaming;
+mod support;
+mod unary;
