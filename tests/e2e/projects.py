@@ -57,7 +57,7 @@ def write(folder, texts):
 def order(number, **changes):
     """A valid order; a change to `...` leaves the field out."""
     event = {
-        "order_id": f"o{number}",
+        "order_id": str(number),
         "customer": "ann",
         "amount": "12.50",
         "status": "open",

@@ -116,5 +116,5 @@ def counts(server, layer):
 
 def rule_sets(server, stream):
     """How often each set of rules stands in the quarantine of `stream`."""
-    rows = server.table(f"SELECT _rules FROM quarantine.{stream}").column("_rules").to_pylist()
+    rows = server.table(f"SELECT rules FROM quarantine.{stream}").column("rules").to_pylist()
     return Counter(frozenset(rules) for rules in rows)

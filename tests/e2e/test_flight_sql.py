@@ -69,6 +69,19 @@ def test_metadata_lists_the_layers(clean):
         assert film.names[:3] == ["film_key", "film_id", "title"]
 
 
+def test_metadata_tells_tables_from_views(clean):
+    with adbc_driver_flightsql.dbapi.connect(clean.flight_url, autocommit=True) as connection:
+        tree = connection.adbc_get_objects(depth="tables").read_all().to_pylist()
+    types = {
+        f"{schema['db_schema_name']}.{table['table_name']}": table["table_type"]
+        for catalog in tree
+        for schema in catalog["catalog_db_schemas"]
+        for table in schema["db_schema_tables"]
+    }
+    wanted = {"gold.dim_film": "TABLE", "silver.clicks": "TABLE", "gold.trending_films": "VIEW"}
+    assert {name: types[name] for name in wanted} == wanted
+
+
 def schemas(connection):
     tree = connection.adbc_get_objects(depth="db_schemas").read_all().to_pylist()
     return {s["db_schema_name"] for catalog in tree for s in catalog["catalog_db_schemas"]}
