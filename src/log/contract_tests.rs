@@ -26,6 +26,7 @@ macro_rules! log_contract {
             a_reader_waits_for_what_comes
             a_dropped_poll_loses_nothing
             a_budget_is_kept_and_shared_among_partitions
+            a_budget_that_ends_inside_an_append_loses_nothing
             a_position_beyond_the_end_is_truncation
             a_position_that_was_trimmed_is_a_gap
             trimming_never_takes_what_is_above
@@ -254,6 +255,24 @@ pub(crate) async fn a_budget_is_kept_and_shared_among_partitions(harness: &dyn H
         found.extend(records);
     }
     assert_eq!(sorted_ids(&found), expected_ids(0..300));
+}
+
+pub(crate) async fn a_budget_that_ends_inside_an_append_loses_nothing(harness: &dyn Harness) {
+    let log = harness.open().await;
+    ensure(&log, "uneven", 1).await;
+    for first in [0, 3, 6] {
+        let sizes = [500, 2_000, 100];
+        let records = sizes.iter().zip(first..).map(|(size, id)| record(None, id, vec![b'x'; *size]));
+        log.append("uneven", records.collect()).await.expect("append");
+    }
+    let mut reader =
+        Arc::clone(&log).reader(&["uneven".into()], &Positions::default()).await.expect("reader");
+    let mut offsets = Vec::new();
+    while offsets.len() < 9 {
+        let chunks = reader.poll(1_000, Duration::from_secs(60)).await.expect("poll");
+        offsets.extend(chunks.into_iter().flat_map(|chunk| chunk.records).map(|r| r.offset));
+    }
+    assert_eq!(offsets, (0..9).collect::<Vec<_>>());
 }
 
 pub(crate) async fn a_position_beyond_the_end_is_truncation(harness: &dyn Harness) {

@@ -92,7 +92,9 @@ pub trait Log: Send + Sync + 'static {
     /// Appends records in order and returns once they are durable. All of them or none; after
     /// [`ErrorKind::Unavailable`] the outcome is unknown.
     ///
-    /// Returns where they are, merged into ranges, in the order of the records.
+    /// Returns where they are, merged into ranges, in the order of the records. An append takes its
+    /// place when its future is first polled, so a caller that polls them one after the other may
+    /// have many under way and keeps its order.
     async fn append(&self, stream: &str, records: Vec<Record>) -> Result<Vec<OffsetRange>, Error>;
 
     /// What each partition of the stream holds, by partition number.
