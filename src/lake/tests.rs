@@ -169,8 +169,7 @@ async fn a_replacement_does_not_retry_over_a_newer_version() {
     let mut owner = rig.table().await;
     owner.replace(&[rows(0..3)], step(None, 1)).await.expect("first");
     let other = Move { app_id: "elsewhere".to_owned(), from: None, to: 1 };
-    let mut appender =
-        rig.lake().open(&spec("f1"), ["elsewhere".to_owned()]).await.expect("table");
+    let mut appender = rig.lake().open(&spec("f1"), ["elsewhere".to_owned()]).await.expect("table");
     appender.append(&[rows(3..4)], vec![other]).await.expect("append");
     let error = owner.replace(&[rows(8..9)], step(Some(1), 2)).await.expect_err("refused");
     assert!(matches!(error, CommitError::Outdated { .. }), "{error:?}");
@@ -201,9 +200,8 @@ async fn the_change_by_offset_is_what_lies_in_the_window() {
     table.append(&[rows(0..4)], step(None, 3)).await.expect("commit");
     table.append(&[rows(4..9)], step(Some(3), 8)).await.expect("commit");
     let window = |after, through| BTreeMap::from([(0, OffsetWindow { after, through })]);
-    let read = async |windows| {
-        values(&table.rows_in(PARTITION, OFFSET, &windows).await.expect("rows"))
-    };
+    let read =
+        async |windows| values(&table.rows_in(PARTITION, OFFSET, &windows).await.expect("rows"));
     assert_eq!(read(window(Some(2), 5)).await, [3, 4, 5]);
     assert_eq!(read(window(None, 1)).await, [0, 1]);
     assert_eq!(read(BTreeMap::new()).await, [0; 0]);

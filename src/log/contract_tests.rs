@@ -262,7 +262,8 @@ pub(crate) async fn a_budget_that_ends_inside_an_append_loses_nothing(harness: &
     ensure(&log, "uneven", 1).await;
     for first in [0, 3, 6] {
         let sizes = [500, 2_000, 100];
-        let records = sizes.iter().zip(first..).map(|(size, id)| record(None, id, vec![b'x'; *size]));
+        let records =
+            sizes.iter().zip(first..).map(|(size, id)| record(None, id, vec![b'x'; *size]));
         log.append("uneven", records.collect()).await.expect("append");
     }
     let mut reader =

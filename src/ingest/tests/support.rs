@@ -84,8 +84,8 @@ impl TestServer {
         let folder = tempfile::tempdir().expect("folder");
         let log_settings =
             embedded::Settings { durability: Durability::Os, ..embedded::Settings::default() };
-        let inner =
-            EmbeddedLog::open(folder.path(), log_settings, crate::ops::Clock::system()).expect("log");
+        let inner = EmbeddedLog::open(folder.path(), log_settings, crate::ops::Clock::system())
+            .expect("log");
         let gate = Arc::new(Gate {
             inner,
             state: watch::Sender::new(State::Open),
