@@ -53,6 +53,8 @@ pub(crate) struct Seen {
     /// (producer, sequence, number of events) of every batch that arrived.
     pub(crate) batches: Vec<(String, i64, usize)>,
     pub(crate) faults: VecDeque<(usize, Fault)>,
+    /// Counts the logs that the server has had.
+    log: usize,
     known: HashSet<(String, i64)>,
     is_dead: bool,
 }
@@ -107,6 +109,13 @@ impl Fake {
     /// Lets a server that died answer again.
     pub(crate) fn revive(&self) {
         self.seen().is_dead = false;
+    }
+
+    /// Starts anew with an empty log.
+    pub(crate) fn wipe(&self) {
+        let mut seen = self.seen();
+        let log = seen.log + 1;
+        *seen = Seen { log, ..Seen::default() };
     }
 
     pub(crate) fn payloads(&self) -> Vec<String> {
@@ -305,6 +314,7 @@ impl Service {
             partitions: 1,
             limits: Some(limits),
             event_id: self.event_id.into(),
+            log_id: format!("log-{}", self.seen.lock().expect("lock").log),
             ..StreamInfo::default()
         }
     }

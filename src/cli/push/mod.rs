@@ -32,7 +32,7 @@ use crate::{cli::Failure, ingest::proto::StreamInfo};
 use feed::Cut;
 use read::Input;
 use report::Report;
-use state::{State, Store};
+use state::{Earlier, State, Store};
 use transfer::{Ended, Transfer};
 
 /// A batch is closed at this size whatever it holds.
@@ -131,11 +131,10 @@ async fn push(
     let cut = cut_for(args, &info);
     let store = open_store(args, &endpoint, &inputs)?;
     let started = Instant::now();
-    let state = match store.as_ref().filter(|_| !args.no_resume).and_then(|s| s.load(&inputs, cut))
-    {
-        Some(state) => state,
-        None => State::new(&args.url, &args.stream, &inputs, cut),
-    };
+    let (state, note) = begin(args, &info, store.as_ref(), &inputs, cut);
+    if let Some(note) = note.filter(|_| !args.quiet) {
+        progress::line(&note);
+    }
     let mut transfer = Transfer::new(args, endpoint, &info, cut, store, state, stop.clone());
     let ended = transfer.run(&inputs).await;
     let mut report = transfer.report(&inputs);
@@ -152,6 +151,28 @@ async fn push(
     }
     let outcome = conclude(args, &report, ended);
     Ok((report, outcome))
+}
+
+/// Where the push begins, and what the user should know about it.
+fn begin(
+    args: &Args,
+    info: &StreamInfo,
+    store: Option<&Store>,
+    inputs: &[Input],
+    cut: Cut,
+) -> (State, Option<String>) {
+    let store = store.filter(|_| !args.no_resume);
+    let earlier = store.map_or(Earlier::Nothing, |store| store.load(&info.log_id, inputs, cut));
+    let note = match earlier {
+        Earlier::Same(state) => return (*state, None),
+        Earlier::OtherLog { acked } => Some(format!(
+            "{} has another log than the one that acked {acked} events of the interrupted push: \
+             starting anew",
+            args.url
+        )),
+        Earlier::Nothing => None,
+    };
+    (State::new(&args.url, &args.stream, &info.log_id, inputs, cut), note)
 }
 
 fn conclude(args: &Args, report: &Report, ended: Result<Ended, Failure>) -> Result<(), Failure> {

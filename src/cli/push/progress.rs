@@ -88,6 +88,11 @@ impl Drop for Progress {
     }
 }
 
+/// A line of its own, before there is any progress.
+pub(crate) fn line(text: &str) {
+    eprintln!("{text}");
+}
+
 fn per_second(events: u64, started: Instant) -> f64 {
     #[allow(clippy::cast_precision_loss)] // shown rounded
     let events = events as f64;

@@ -2,7 +2,8 @@
 //!
 //! One small file per command, named by a hash of the server, the stream and the digests of the
 //! files. It is replaced as a whole (written aside, fsynced, renamed), so a kill leaves the old or
-//! the new one. It never claims more than was acknowledged.
+//! the new one. It never claims more than was acknowledged, and it counts only where the server
+//! still has the log that acknowledged it.
 
 use std::{
     fs::{self, File},
@@ -28,6 +29,9 @@ pub(super) struct State {
     /// For people who look at the file.
     url: String,
     stream: String,
+    /// The log that holds what was acknowledged. Files from before this was recorded: none.
+    #[serde(default)]
+    log_id: String,
     /// Distinguishes this push from an earlier one of the same files.
     pub(super) push_id: String,
     /// Settings that decide where batches are cut.
@@ -68,16 +72,22 @@ impl StateError {
 }
 
 impl State {
-    pub(super) fn new(url: &str, stream: &str, inputs: &[Input], cut: Cut) -> Self {
+    pub(super) fn new(url: &str, stream: &str, log_id: &str, inputs: &[Input], cut: Cut) -> Self {
         let file = |input: &Input| FileState { name: input.name.clone(), ..FileState::default() };
         Self {
             version: VERSION,
             url: url.to_owned(),
             stream: stream.to_owned(),
+            log_id: log_id.to_owned(),
             push_id: new_push_id(),
             cut: as_tuple(cut),
             files: inputs.iter().map(file).collect(),
         }
+    }
+
+    /// The same push from its beginning, as another.
+    pub(super) fn anew(&self, inputs: &[Input], cut: Cut) -> Self {
+        Self::new(&self.url, &self.stream, &self.log_id, inputs, cut)
     }
 
     /// Takes up an earlier push. Batches that would be cut otherwise than before must not reuse its
@@ -99,6 +109,18 @@ fn new_push_id() -> String {
     let mut id = uuid::Uuid::new_v4().simple().to_string();
     id.truncate(8);
     id
+}
+
+/// What an earlier, interrupted run of a command got done.
+#[derive(Debug, PartialEq)]
+pub(super) enum Earlier {
+    Nothing,
+    /// The push to go on with.
+    Same(Box<State>),
+    /// What it got acknowledged went into a log that the server does not have.
+    OtherLog {
+        acked: u64,
+    },
 }
 
 /// Where the state of one command is kept.
@@ -127,12 +149,22 @@ impl Store {
         Ok(Self { path: dir.join(format!("{name}.json")) })
     }
 
-    /// What an earlier run of this command left. Something unreadable counts as nothing: then all
-    /// is sent again, which is always right.
-    pub(super) fn load(&self, inputs: &[Input], cut: Cut) -> Option<State> {
-        let state: State = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
-        let fits = state.version == VERSION && state.files.len() == inputs.len();
-        fits.then(|| state.resumed(cut))
+    /// What an earlier run of this command left, for a server with this log. Something unreadable
+    /// counts as nothing: then all is sent again, which is always right.
+    pub(super) fn load(&self, log_id: &str, inputs: &[Input], cut: Cut) -> Earlier {
+        let read = fs::read(&self.path).ok();
+        let state = read.and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok());
+        match state {
+            Some(state) if state.version != VERSION || state.files.len() != inputs.len() => {
+                Earlier::Nothing
+            }
+            // A server that does not name its log may have any.
+            Some(state) if log_id.is_empty() || state.log_id != log_id => {
+                Earlier::OtherLog { acked: state.files.iter().map(|file| file.acked).sum() }
+            }
+            Some(state) => Earlier::Same(Box::new(state.resumed(cut))),
+            None => Earlier::Nothing,
+        }
     }
 
     /// Replaces the file.
@@ -201,18 +233,19 @@ mod tests {
             Store::open(dir.path(), url, stream, inputs).expect("store")
         };
         let store = open("u", "s", &inputs);
-        assert_eq!(store.load(&inputs, CUT), None);
-        let mut state = State::new("u", "s", &inputs, CUT);
+        assert_eq!(store.load("l", &inputs, CUT), Earlier::Nothing);
+        let mut state = State::new("u", "s", "l", &inputs, CUT);
         state.files[0].rows = 7;
         store.write(&state).await.expect("write");
-        assert_eq!(open("u", "s", &inputs).load(&inputs, CUT), Some(state));
-        assert_eq!(open("u2", "s", &inputs).load(&inputs, CUT), None);
-        assert_eq!(open("u", "s2", &inputs).load(&inputs, CUT), None);
+        let same = Earlier::Same(Box::new(state));
+        assert_eq!(open("u", "s", &inputs).load("l", &inputs, CUT), same);
+        assert_eq!(open("u2", "s", &inputs).load("l", &inputs, CUT), Earlier::Nothing);
+        assert_eq!(open("u", "s2", &inputs).load("l", &inputs, CUT), Earlier::Nothing);
         let others = [input("d2")];
-        assert_eq!(open("u", "s", &others).load(&others, CUT), None);
+        assert_eq!(open("u", "s", &others).load("l", &others, CUT), Earlier::Nothing);
         store.remove().expect("remove");
         store.remove().expect("remove what is gone");
-        assert_eq!(store.load(&inputs, CUT), None);
+        assert_eq!(store.load("l", &inputs, CUT), Earlier::Nothing);
     }
 
     #[tokio::test]
@@ -220,12 +253,30 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let inputs = [input("d1")];
         let store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
-        let state = State::new("u", "s", &inputs, CUT);
+        let state = State::new("u", "s", "l", &inputs, CUT);
         store.write(&state).await.expect("write");
-        let same = store.load(&inputs, CUT).expect("state");
-        assert_eq!(same.push_id, state.push_id);
-        let other = store.load(&inputs, Cut { rows: 7, ..CUT }).expect("state");
-        assert_ne!(other.push_id, state.push_id);
+        let push_id = |cut| match store.load("l", &inputs, cut) {
+            Earlier::Same(earlier) => earlier.push_id,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(push_id(CUT), state.push_id);
+        assert_ne!(push_id(Cut { rows: 7, ..CUT }), state.push_id);
+    }
+
+    #[tokio::test]
+    async fn a_state_counts_only_for_the_log_that_acknowledged_it() {
+        let dir = tempfile::tempdir().expect("dir");
+        let inputs = [input("d1")];
+        let store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
+        let mut state = State::new("u", "s", "l", &inputs, CUT);
+        state.files[0].acked = 7;
+        store.write(&state).await.expect("write");
+        assert_eq!(store.load("fresh", &inputs, CUT), Earlier::OtherLog { acked: 7 });
+        assert_eq!(store.load("", &inputs, CUT), Earlier::OtherLog { acked: 7 });
+        let mut older = serde_json::to_value(&state).expect("json");
+        older.as_object_mut().expect("object").remove("log_id");
+        fs::write(&store.path, older.to_string()).expect("write");
+        assert_eq!(store.load("l", &inputs, CUT), Earlier::OtherLog { acked: 7 });
     }
 
     #[tokio::test]
@@ -234,7 +285,7 @@ mod tests {
         let inputs = [input("d1")];
         let store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
         fs::write(&store.path, "{\"version\":1,").expect("damage");
-        assert_eq!(store.load(&inputs, CUT), None);
+        assert_eq!(store.load("l", &inputs, CUT), Earlier::Nothing);
     }
 
     #[test]

@@ -159,6 +159,28 @@ async fn a_lost_server_is_resumed_after() {
 }
 
 #[tokio::test]
+async fn a_server_with_another_log_gets_everything() {
+    let (fake, place) = (Fake::start("client", [(5, Fault::Die)]).await, Place::new(20));
+    let more = ["--batch-size", "2", "--retry-for", "0"];
+    place.push(&fake, &more).await.1.expect_err("lost");
+    fake.wipe();
+    let args = place.args(&fake.url, &more);
+    let (endpoint, inputs) =
+        (endpoint::endpoint("--url", &fake.url, "http").expect("url"), inspect(&args).await);
+    let (info, inputs) = (look_up(&endpoint, "s").await.expect("info"), inputs.expect("inputs"));
+    let store = open_store(&args, &endpoint, &inputs).expect("store");
+    let (_, note) = begin(&args, &info, store.as_ref(), &inputs, cut_for(&args, &info));
+    let note = note.expect("it is said");
+    let told = "has another log than the one that acked 8 events of the interrupted push: \
+                starting anew";
+    assert_eq!(note, format!("{} {told}", fake.url));
+    let (report, outcome) = place.push(&fake, &more).await;
+    outcome.expect("done");
+    assert_eq!((report.lines, report.acked_before, report.acked), (20, 0, 20));
+    assert_eq!(fake.payloads(), numbers(20));
+}
+
+#[tokio::test]
 async fn without_resume_everything_is_sent_again() {
     let (fake, place) = (Fake::start("client", [(3, Fault::Die)]).await, Place::new(6));
     let more = ["--batch-size", "1", "--retry-for", "0", "--no-resume"];

@@ -140,7 +140,7 @@ impl<'a> Transfer<'a> {
         self.rounds.acked += counts.acked;
         self.rounds.refused += counts.refused;
         self.reasons = self.all_reasons();
-        self.state = State::new(&self.args.url, &self.args.stream, inputs, self.cut);
+        self.state = self.state.anew(inputs, self.cut);
         counts.acked > 0
     }
 
