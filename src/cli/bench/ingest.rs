@@ -1,32 +1,30 @@
 //! `sluice bench ingest`: acked events per second through one stream, server and client in this
-//! process, over a real connection.
+//! process, over a real connection; then the same amount into the bare store, in groups of the same
+//! size with the same fsync, as the baseline.
 #![allow(clippy::print_stdout)]
 
 use std::{
-    path::PathBuf,
+    collections::HashSet,
+    path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
-use super::usage;
+use super::{
+    bare::{self, Shape},
+    publisher::{self, Load, Published},
+    usage::{self, Figures},
+};
 use crate::{
     cli::{Failure, chain},
-    domain::Durability,
-    domain::contract::{Contract, EventId, Field, FieldType, OnError, Validation},
-    ingest::{
-        self, Contracts, Service, Settings,
-        proto::{
-            Batch, CloseStream, OpenStream, PublishStreamRequest, PublishStreamResponse,
-            RecordBatch, ingest_service_client::IngestServiceClient,
-            publish_stream_request::Message as In, publish_stream_response::Message as Out,
-        },
+    domain::{
+        Durability, ErrorKind, Positions,
+        contract::{Contract, EventId, Field, FieldType, OnError, Validation},
     },
+    ingest::{self, Contracts, Service, Settings},
     log::{
         Log, StreamSpec,
         embedded::{self, EmbeddedLog},
@@ -34,6 +32,8 @@ use crate::{
 };
 
 const STREAM: &str = "bench";
+/// Read at once when the groups are counted.
+const READ_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -63,44 +63,45 @@ pub struct Args {
 /// What a run took.
 #[derive(Debug)]
 struct Measured {
-    events: u64,
-    took: Duration,
-    cpu: Option<Duration>,
-    /// From the send of a batch to its ack, sorted.
-    latencies: Vec<Duration>,
+    published: Published,
+    /// Groups that the log wrote and synced at once.
+    groups: u64,
+    /// The same groups written to the bare store, one value per event and one per block.
+    bare: [Duration; 2],
 }
 
 /// Runs the benchmark and prints what it found.
 pub async fn run(args: Args) -> Result<(), Failure> {
     println!(
-        "bench ingest: {} events of {} bytes, batches of {}, {} under way, {} partitions, {}",
+        "bench ingest: {} events of {} bytes, batches of {}, {} under way, {} partitions, {}, {}",
         args.events,
         args.size,
         args.batch,
         args.in_flight,
         args.partitions,
         if args.no_fsync { "no fsync" } else { "fsync before the ack" },
+        usage::build(),
     );
     let measured = measure(&args).await?;
-    let per_second = rate(measured.events as f64, measured.took);
-    println!("events/s         {per_second:.0}");
-    if let Some(cpu) = measured.cpu {
-        let per_event = cpu.as_secs_f64() * 1e6 / (measured.events.max(1) as f64);
-        println!("cpu per event    {per_event:.2} µs (client and server)");
-    }
-    for percent in [50, 99] {
-        let latency = usage::percentile(&measured.latencies, percent).as_secs_f64() * 1e3;
-        println!("ack p{percent}          {latency:.1} ms");
-    }
-    if let Some(peak) = usage::peak_mib() {
-        println!("peak memory      {peak} MiB");
-    }
+    println!("{}", figures(&args, &measured));
     Ok(())
 }
 
-#[allow(clippy::cast_precision_loss)]
-fn rate(events: f64, took: Duration) -> f64 {
-    events / took.as_secs_f64().max(1e-9)
+fn figures(args: &Args, measured: &Measured) -> Figures {
+    let published = &measured.published;
+    let mut figures = Figures::default();
+    figures.rate("events/s acked", args.events, published.took);
+    figures.cpu_per_event("cpu per event, client included", args.events, published.cpu);
+    let percentile = |percent| usage::percentile(&published.latencies, percent);
+    figures.percentiles("ack", percentile(50), percentile(99));
+    figures.line("events per group commit", args.events / measured.groups.max(1));
+    for (name, took) in ["value per event", "value per block"].iter().zip(measured.bare) {
+        figures.rate(&format!("bare fjall events/s, {name}"), args.events, took);
+        let share = took.as_secs_f64() / published.took.as_secs_f64().max(1e-9);
+        figures.line("  of that through the server", format_args!("{:.0} %", share * 100.0));
+    }
+    figures.peak("peak memory, client included", usage::peak_mib());
+    figures
 }
 
 async fn measure(args: &Args) -> Result<Measured, Failure> {
@@ -111,9 +112,11 @@ async fn measure(args: &Args) -> Result<Measured, Failure> {
     let log = EmbeddedLog::open(&folder, log_settings, crate::ops::Clock::system())
         .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
     let spec = StreamSpec { name: STREAM.into(), partitions: args.partitions };
-    log.ensure(&[spec]).await.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+    let unread = |e: crate::log::Error| Failure::new(e.kind(), chain(&e));
+    log.ensure(&[spec]).await.map_err(unread)?;
     let contracts = Contracts::from([(STREAM.to_owned(), Arc::new(contract(args.partitions)))]);
     let log: Arc<dyn Log> = log;
+    let before = ends(&log).await.map_err(unread)?;
     let service = Service::new(Settings::default(), Arc::clone(&log), Arc::new(contracts));
     let unavailable = |error: &dyn std::error::Error| Failure::unavailable(chain(error));
     let listener =
@@ -123,15 +126,25 @@ async fn measure(args: &Args) -> Result<Measured, Failure> {
     let mut server = tokio::task::JoinSet::new();
     server.spawn(ingest::run(service, listener, stop.clone()));
 
-    let measured = publish(args, url).await?;
+    let load = Load {
+        url,
+        stream: STREAM,
+        events: args.events,
+        batch: args.batch,
+        in_flight: args.in_flight,
+        rate: None,
+    };
+    let published = publisher::publish(&load, |number| event(number, args.size)).await?;
     stop.cancel();
     while let Some(ended) = server.join_next().await {
         if let Ok(Err(error)) = ended {
             return Err(Failure::new(error.kind(), chain(&error)));
         }
     }
+    let groups = groups(&log, &before).await.map_err(unread)?;
     log.close().await;
-    Ok(measured)
+    let bare = baselines(args, groups).await?;
+    Ok(Measured { published, groups, bare })
 }
 
 fn contract(partitions: u32) -> Contract {
@@ -172,87 +185,51 @@ fn event(number: u64, size: usize) -> Bytes {
     Bytes::from(format!("{head}{}\"}}", "n".repeat(padding)))
 }
 
-async fn publish(args: &Args, url: String) -> Result<Measured, Failure> {
-    let failed = |status: tonic::Status| Failure::work(format!("publish: {status}"));
-    let mut client = IngestServiceClient::connect(url)
-        .await
-        .map_err(|error| Failure::unavailable(chain(&error)))?;
-    let (requests, receiver) = mpsc::channel(args.in_flight.max(1));
-    let call = client.publish_stream(ReceiverStream::new(receiver)).await.map_err(failed)?;
-    let cpu_before = usage::cpu();
-    let started = Instant::now();
-    let window = Arc::new(Semaphore::new(args.in_flight.max(1)));
-    let (sent, sent_at) = mpsc::unbounded_channel();
-    let sending = send(args, requests, Arc::clone(&window), sent);
-    let acking = receive(call.into_inner(), window, sent_at);
-    let ((), acked) = tokio::join!(sending, acking);
-    let mut latencies = acked.map_err(failed)?;
-    let took = started.elapsed();
-    let cpu = usage::cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
-    latencies.sort_unstable();
-    Ok(Measured { events: args.events, took, cpu, latencies })
-}
-
-/// Sends all batches; a stream that ends early shows in what is received.
-async fn send(
-    args: &Args,
-    requests: mpsc::Sender<PublishStreamRequest>,
-    window: Arc<Semaphore>,
-    sent: mpsc::UnboundedSender<Instant>,
-) {
-    let open = OpenStream {
-        stream: STREAM.into(),
-        producer_id: "bench".into(),
-        producer_epoch: 0,
-        want_positions: false,
-    };
-    let request = |message| PublishStreamRequest { message: Some(message) };
-    requests.send(request(In::Open(open))).await.ok();
-    let batch = args.batch.max(1);
-    for (sequence, first) in (0..args.events).step_by(usize_of(batch)).enumerate() {
-        let numbers = first..(first + batch).min(args.events);
-        let records = numbers.map(|number| event(number, args.size)).collect();
-        let records = Some(RecordBatch { records, ..RecordBatch::default() });
-        let Ok(permit) = window.acquire().await else { return };
-        permit.forget();
-        sent.send(Instant::now()).ok();
-        let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
-        let message = request(In::Batch(Batch { sequence, records }));
-        if requests.send(message).await.is_err() {
-            return;
-        }
-    }
-    requests.send(request(In::Close(CloseStream {}))).await.ok();
-}
-
-async fn receive(
-    mut responses: Streaming<PublishStreamResponse>,
-    window: Arc<Semaphore>,
-    mut sent_at: mpsc::UnboundedReceiver<Instant>,
-) -> Result<Vec<Duration>, tonic::Status> {
-    let mut latencies: Vec<Duration> = Vec::new();
+/// How many groups the log wrote beyond `before`: the records of a group carry one time.
+async fn groups(log: &Arc<dyn Log>, before: &Positions) -> Result<u64, crate::log::Error> {
+    let mut reader = Arc::clone(log).reader(&[STREAM.into()], before).await?;
+    let mut times = HashSet::new();
     loop {
-        let message = match responses.message().await {
-            Ok(Some(message)) => message.message,
-            Ok(None) => return Ok(latencies),
-            Err(status) => {
-                window.close();
-                return Err(status);
-            }
-        };
-        if let Some(Out::Ack(ack)) = message {
-            while i64::try_from(latencies.len()).is_ok_and(|next| next <= ack.acked_through)
-                && let Ok(at) = sent_at.try_recv()
-            {
-                latencies.push(at.elapsed());
-                window.add_permits(1);
-            }
+        let chunks = reader.poll(READ_BYTES, Duration::ZERO).await?;
+        if chunks.is_empty() {
+            return Ok(times.len() as u64);
         }
+        let records = chunks.iter().flat_map(|chunk| &chunk.records);
+        times.extend(records.map(|record| record.timestamp_us));
     }
 }
 
-fn usize_of(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
+async fn ends(log: &Arc<dyn Log>) -> Result<Positions, crate::log::Error> {
+    let mut ends = Positions::default();
+    for (partition, extent) in (0..).zip(log.extents(STREAM).await?) {
+        if extent.end > 0 {
+            ends.advance(STREAM, partition, extent.end - 1);
+        }
+    }
+    Ok(ends)
+}
+
+/// Bare appends of the same events in groups of the same size: one value per event, and one per
+/// block as the log cuts them (a batch's events of one partition).
+async fn baselines(args: &Args, groups: u64) -> Result<[Duration; 2], Failure> {
+    let per_block = (args.batch / u64::from(args.partitions.max(1))).max(1);
+    let mut took = [Duration::ZERO; 2];
+    for (took, per_value) in took.iter_mut().zip([1, per_block]) {
+        let shape = Shape {
+            events: args.events,
+            size: args.size,
+            group: args.events.div_ceil(groups.max(1)),
+            per_value,
+            fsync: !args.no_fsync,
+        };
+        let beside = args.data_dir.as_deref().and_then(Path::parent);
+        let folder = beside.map_or_else(tempfile::tempdir, tempfile::tempdir_in);
+        let folder = folder.map_err(|e| Failure::unavailable(e.to_string()))?;
+        let work = move || bare::append(&folder.path().join("bare"), shape);
+        let appended = tokio::task::spawn_blocking(work).await;
+        *took = appended.map_err(|e| Failure::new(ErrorKind::Internal, e.to_string()))??;
+    }
+    Ok(took)
 }
 
 #[cfg(test)]
@@ -271,9 +248,13 @@ mod tests {
             data_dir: None,
         };
         let measured = measure(&args).await.expect("run");
-        assert_eq!((measured.events, measured.latencies.len()), (1_050, 11));
-        assert!(measured.latencies.is_sorted());
+        assert_eq!(measured.published.latencies.len(), 11);
+        assert!(measured.published.latencies.is_sorted());
+        assert!((1..=11).contains(&measured.groups), "{}", measured.groups);
         assert_eq!(event(7, 256).len(), 256);
-        run(args).await.expect("run");
+        let text = figures(&args, &measured).to_string();
+        for name in ["events/s acked", "ack p99", "bare fjall events/s, value per block"] {
+            assert!(text.contains(name), "{text}");
+        }
     }
 }

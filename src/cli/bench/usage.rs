@@ -1,18 +1,26 @@
-//! What a measured run cost this process, as Linux counts it.
+//! What a measured run cost this process, as Linux counts it, and how that is shown.
 
-use std::{fs, time::Duration};
+use std::{fmt::Write as _, fs, time::Duration};
 
 /// Clock ticks of `/proc` are hundredths of a second on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
 /// CPU time of this process so far, all threads; `None` where there is no `/proc`.
 pub(super) fn cpu() -> Option<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    cpu_of(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+fn cpu_of(stat: &str) -> Option<Duration> {
     // The name in parentheses may hold blanks; user and system time are the 12th and 13th after it.
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_whitespace().skip(11);
     let (user, system): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     Some(TICK * user.saturating_add(system))
+}
+
+/// CPU time of this process since `before`.
+pub(super) fn since(before: Option<Duration>) -> Option<Duration> {
+    cpu().zip(before).map(|(after, before)| after.saturating_sub(before))
 }
 
 /// The largest resident size so far, in MiB.
@@ -27,4 +35,92 @@ pub(super) fn peak_mib() -> Option<u64> {
 pub(super) fn percentile(values: &[Duration], percent: usize) -> Duration {
     let at = values.len().saturating_sub(1) * percent / 100;
     values.get(at).copied().unwrap_or_default()
+}
+
+/// `count` per second.
+#[allow(clippy::cast_precision_loss)] // shown rounded
+pub(super) fn rate(count: u64, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64().max(1e-9)
+}
+
+/// How this binary was built, as far as it knows.
+pub(super) fn build() -> &'static str {
+    if cfg!(debug_assertions) { "dev profile (not a release build)" } else { "release" }
+}
+
+/// What is printed: one `name  value` per line.
+#[derive(Debug, Default)]
+pub(super) struct Figures(String);
+
+impl Figures {
+    pub(super) fn line(&mut self, name: &str, value: impl std::fmt::Display) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{name:<34} {value}").is_ok();
+    }
+
+    pub(super) fn rate(&mut self, name: &str, count: u64, took: Duration) {
+        self.line(name, format_args!("{:.0}", rate(count, took)));
+    }
+
+    #[allow(clippy::cast_precision_loss)] // shown rounded
+    pub(super) fn cpu_per_event(&mut self, name: &str, events: u64, cpu: Option<Duration>) {
+        if let Some(cpu) = cpu {
+            let micros = cpu.as_secs_f64() * 1e6 / events.max(1) as f64;
+            self.line(name, format_args!("{micros:.2} µs"));
+        }
+    }
+
+    pub(super) fn percentiles(&mut self, name: &str, p50: Duration, p99: Duration) {
+        for (percent, value) in [(50, p50), (99, p99)] {
+            let millis = value.as_secs_f64() * 1e3;
+            self.line(&format!("{name} p{percent}"), format_args!("{millis:.1} ms"));
+        }
+    }
+
+    pub(super) fn peak(&mut self, name: &str, mib: Option<u64>) {
+        if let Some(mib) = mib {
+            self.line(name, format_args!("{mib} MiB"));
+        }
+    }
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.trim_end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_is_read_behind_a_name_with_blanks_and_parentheses() {
+        let stat = "7 (a (b) c) S 1 7 7 0 -1 4194560 9 0 0 0 250 50 0 0 20 0 3 0 100 0 0";
+        assert_eq!(cpu_of(stat), Some(Duration::from_secs(3)));
+        assert_eq!(cpu_of("7 a"), None);
+    }
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let values: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&values, 50), Duration::from_millis(50));
+        assert_eq!(percentile(&values, 99), Duration::from_millis(99));
+        assert_eq!(percentile(&values[..1], 99), Duration::from_millis(1));
+        assert_eq!(percentile(&[], 50), Duration::ZERO);
+    }
+
+    #[test]
+    fn figures_are_one_to_a_line() {
+        let mut figures = Figures::default();
+        figures.rate("events/s", 3_000, Duration::from_secs(2));
+        figures.cpu_per_event("cpu per event", 4, Some(Duration::from_micros(50)));
+        figures.percentiles("ack", Duration::from_millis(1), Duration::from_micros(2_500));
+        figures.cpu_per_event("unknown", 4, None);
+        let lines: Vec<String> = figures.to_string().lines().map(String::from).collect();
+        let names = ["events/s", "cpu per event", "ack p50", "ack p99"];
+        let values = ["1500", "12.50 µs", "1.0 ms", "2.5 ms"];
+        let expected = names.iter().zip(values).map(|(name, value)| format!("{name:<34} {value}"));
+        assert_eq!(lines, expected.collect::<Vec<_>>());
+    }
 }

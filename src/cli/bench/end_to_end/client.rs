@@ -1,0 +1,120 @@
+//! The load: sent from a process of its own, so that the server's CPU can be told apart.
+#![allow(clippy::print_stdout)]
+
+use std::{process::Stdio, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Args, project};
+use crate::cli::{
+    Failure,
+    bench::{
+        publisher::{self, Load},
+        usage,
+    },
+};
+
+/// What the client tells about its run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Sent {
+    pub(super) events: u64,
+    /// When the first batch was sent, in microseconds since 1970.
+    pub(super) started_us: i64,
+    /// Until the last ack.
+    pub(super) took: Duration,
+    pub(super) cpu: Option<Duration>,
+    pub(super) ack_p50: Duration,
+    pub(super) ack_p99: Duration,
+    pub(super) peak_mib: Option<u64>,
+}
+
+/// Sends the load in this process.
+pub(super) async fn send(url: &str, args: &Args) -> Result<Sent, Failure> {
+    let load = Load {
+        url: url.to_owned(),
+        stream: project::STREAM,
+        events: args.events,
+        batch: args.batch,
+        in_flight: args.in_flight,
+        rate: args.rate,
+    };
+    let run = super::new_run();
+    let event = |number| project::event(&run, number, args.size);
+    let published = publisher::publish(&load, event).await?;
+    let percentile = |percent| usage::percentile(&published.latencies, percent);
+    Ok(Sent {
+        events: args.events,
+        started_us: published.started_us,
+        took: published.took,
+        cpu: published.cpu,
+        ack_p50: percentile(50),
+        ack_p99: percentile(99),
+        peak_mib: usage::peak_mib(),
+    })
+}
+
+/// What the process of [`spawn`] does.
+pub(super) async fn run(url: &str, args: &Args) -> Result<(), Failure> {
+    let sent = send(url, args).await?;
+    println!("{}", serde_json::json!(sent));
+    Ok(())
+}
+
+/// Sends the load from another process of this binary.
+pub(super) async fn spawn(url: &str, args: &Args) -> Result<Sent, Failure> {
+    let failed = |what: &dyn std::fmt::Display| {
+        let hint = "--client-process false sends from this process";
+        Failure::work(format!("the client process: {what}; {hint}"))
+    };
+    let program = std::env::current_exe().map_err(|e| failed(&e))?;
+    let child = tokio::process::Command::new(program)
+        .args(arguments(url, args))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .output();
+    let output = child.await.map_err(|e| failed(&e))?;
+    if !output.status.success() {
+        return Err(failed(&output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| failed(&e))
+}
+
+fn arguments(url: &str, args: &Args) -> Vec<String> {
+    let mut words = vec!["bench".to_owned(), "end-to-end".into(), "--client-of".into(), url.into()];
+    let values = [
+        ("--events", args.events.to_string()),
+        ("--batch", args.batch.to_string()),
+        ("--size", args.size.to_string()),
+        ("--in-flight", args.in_flight.to_string()),
+    ];
+    let rate = args.rate.map(|rate| ("--rate", rate.to_string()));
+    for (name, value) in values.into_iter().chain(rate) {
+        words.extend([name.to_owned(), value]);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{
+        Cli, Command,
+        bench::{What, end_to_end::tests::args},
+    };
+
+    #[test]
+    fn the_client_process_gets_the_same_load() {
+        let given = args(&["--events", "7", "--batch", "3", "--size", "99", "--rate", "2.5"]);
+        let words = arguments("http://127.0.0.1:1", &given);
+        let cli = Cli::try_parse_from([String::from("sluice")].into_iter().chain(words));
+        let Command::Bench(bench) = cli.expect("arguments").command else { panic!("not bench") };
+        let What::EndToEnd(read) = bench.what else { panic!("not end-to-end") };
+        assert_eq!(read.client_of.as_deref(), Some("http://127.0.0.1:1"));
+        let of = |a: &Args| (a.events, a.batch, a.size, a.in_flight, a.rate);
+        assert_eq!(of(&read), of(&given));
+        assert_eq!(of(&read), (7, 3, 99, 64, Some(2.5)));
+    }
+}
