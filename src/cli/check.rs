@@ -15,7 +15,7 @@ pub struct Args {
     pub project: PathBuf,
 }
 
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let planned = load(&args.project)?;
     let streams = planned.project.streams.iter();
     for stream in streams {

@@ -15,7 +15,7 @@ pub struct Args {
     pub defaults: bool,
 }
 
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if args.defaults {
         println!("{}", DEFAULTS.trim_end());
     } else {

@@ -20,7 +20,7 @@ pub struct Args {
     pub server: ServerFlags,
 }
 
-pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
     let config = args.server.load()?.config;
     init_logs(&config);
     let planned = check::load(&args.project)?;

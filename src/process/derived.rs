@@ -66,7 +66,7 @@ pub(super) struct Derived {
 type Digest = (u64, u64, usize);
 
 impl Derived {
-    pub async fn open(
+    pub(super) async fn open(
         lake: &Lake,
         spec: &TableSpec,
         info: RelationInfo,
@@ -113,7 +113,11 @@ impl Derived {
     }
 
     /// Replaces a seed's rows when its file is not the one they came from.
-    pub async fn load_seed(&mut self, rows: &RecordBatch, digest: &str) -> Result<(), SealError> {
+    pub(super) async fn load_seed(
+        &mut self,
+        rows: &RecordBatch,
+        digest: &str,
+    ) -> Result<(), SealError> {
         let to = i64::from_str_radix(digest.get(..15).unwrap_or("0"), 16).unwrap_or_default();
         let from = self.table.position(SEED_DIGEST);
         if from == Some(to) {
@@ -127,7 +131,7 @@ impl Derived {
     }
 
     /// Takes over what the table records, where that is what its inputs are now.
-    pub fn trust_if_current(
+    pub(super) fn trust_if_current(
         &mut self,
         basis: Basis,
         positions: &Positions,
@@ -141,12 +145,12 @@ impl Derived {
         }
     }
 
-    pub fn is_outdated(&self, basis: &Basis) -> bool {
+    pub(super) fn is_outdated(&self, basis: &Basis) -> bool {
         self.basis.as_ref() != Some(basis)
     }
 
     /// Takes over the result of a round.
-    pub fn install(&mut self, result: Computed) {
+    pub(super) fn install(&mut self, result: Computed) {
         self.basis = Some(result.basis);
         match result.outcome {
             Outcome::Unchanged => self.positions = result.positions,
@@ -166,19 +170,22 @@ impl Derived {
         }
     }
 
-    pub fn pending_bytes(&self) -> usize {
+    pub(super) fn pending_bytes(&self) -> usize {
         let rows = self.pending.iter().flatten();
         rows.map(RecordBatch::get_array_memory_size).sum()
     }
 
     /// Whether a publication would write something: new rows, or (`force`) only positions.
-    pub fn is_due(&self, force: bool, versions: &BTreeMap<TableName, i64>) -> bool {
+    pub(super) fn is_due(&self, force: bool, versions: &BTreeMap<TableName, i64>) -> bool {
         self.pending.is_some() || (force && !self.moves(versions).is_empty())
     }
 
     /// Commits pending rows, or only positions where nothing else is pending. `versions` are those
     /// of the tables it reads by version, which are published before it.
-    pub async fn publish(&mut self, versions: &BTreeMap<TableName, i64>) -> Result<(), SealError> {
+    pub(super) async fn publish(
+        &mut self,
+        versions: &BTreeMap<TableName, i64>,
+    ) -> Result<(), SealError> {
         let moves = self.moves(versions);
         match self.pending.take() {
             Some(rows) => self.table.replace(&rows, moves).await?,
@@ -204,12 +211,12 @@ impl Derived {
     }
 
     /// The Delta version that holds the present content, once published.
-    pub fn version(&self) -> i64 {
+    pub(super) fn version(&self) -> i64 {
         i64::try_from(self.table.version()).unwrap_or(i64::MAX)
     }
 
     /// The table as queries see it.
-    pub fn state(&self) -> TableState {
+    pub(super) fn state(&self) -> TableState {
         let overlay = self.pending.clone().map_or(Overlay::None, Overlay::Replace);
         TableState {
             info: Arc::clone(&self.info),
@@ -251,12 +258,14 @@ pub(super) struct Job {
     pub schema: SchemaRef,
     /// Whether its inputs moved; else it only runs when one of its parents changed in this round.
     pub outdated: bool,
+    /// Whether its last run failed.
+    pub failing: bool,
     pub generation: u64,
     pub digest: Option<Digest>,
 }
 
 impl Job {
-    pub fn of(
+    pub(super) fn of(
         derived: &Derived,
         view: &LakeView,
         generations: &BTreeMap<TableName, u64>,
@@ -266,6 +275,7 @@ impl Job {
         Some(Self {
             schema: Arc::clone(derived.table.schema()),
             outdated,
+            failing: derived.failure.is_some(),
             generation: derived.generation,
             digest: derived.digest,
             plan,
@@ -292,6 +302,21 @@ pub(super) fn basis(plan: &Plan, view: &LakeView, generations: &BTreeMap<TableNa
     basis
 }
 
+/// Whether a round over `jobs` would compute anything: what failed, and what reads it, waits until
+/// its inputs move.
+pub(super) fn is_due(jobs: &[Job]) -> bool {
+    let mut waiting: BTreeSet<&TableName> = BTreeSet::new();
+    for job in jobs {
+        let reads_waiting = job.plan.tables.iter().any(|table| waiting.contains(table));
+        if reads_waiting || (job.failing && !job.outdated) {
+            waiting.insert(&job.plan.model.name);
+        } else if job.outdated {
+            return true;
+        }
+    }
+    false
+}
+
 /// Computes what is outdated, parents first (the order of `jobs`), over one view.
 pub(super) async fn run_round(
     view: Arc<LakeView>,
@@ -307,14 +332,15 @@ pub(super) async fn run_round(
         let name = job.plan.model.name.clone();
         let reads =
             |tables: &BTreeSet<TableName>| job.plan.tables.iter().any(|t| tables.contains(t));
-        if reads(&failed) {
-            // It stays at the positions that its parents are at.
+        let moved = job.outdated || reads(&changed);
+        if reads(&failed) || (job.failing && !moved) {
+            // It stays as it is, and so do its children, until what failed runs again.
             failed.insert(name);
             continue;
         }
         let basis = basis(&job.plan, &view, &generations);
         let positions = reachable(&job.plan, &view, &generations);
-        let outcome = if job.outdated || reads(&changed) {
+        let outcome = if moved {
             match compute(&view, &job, &runtime).await {
                 Ok((rows, digest)) => Outcome::Rows(rows, digest),
                 Err(error) => Outcome::Failed(error.strip_backtrace()),
@@ -381,7 +407,8 @@ async fn compute(
     job: &Job,
     runtime: &Arc<RuntimeEnv>,
 ) -> Result<(Vec<RecordBatch>, Digest), DataFusionError> {
-    let config = SessionConfig::new();
+    // One core: rounds are to take a bounded share of the machine.
+    let config = SessionConfig::new().with_target_partitions(1);
     let context = session(view, Columns::Visible, config, Arc::clone(runtime));
     let rows = context.sql(&job.plan.model.sql).await?.collect().await?;
     let rows: Result<Vec<_>, _> =

@@ -47,7 +47,7 @@ pub struct Settings {
     pub seal_interval_ms: u64,
     /// They are committed early when their uncommitted rows take this much memory.
     pub seal_bytes: usize,
-    /// Percentage of the time that recomputing tables may take.
+    /// Percentage of the machine's CPU that recomputing tables may take.
     pub recompute_percent: u32,
     /// Longest wait for data, in milliseconds.
     pub poll_wait_ms: u64,

@@ -28,12 +28,12 @@ pub(super) struct Followed {
 
 impl Followed {
     /// The position of a partition in Bronze. Persisted: must stay stable.
-    pub fn bronze_app_id(&self, partition: Partition) -> String {
+    pub(super) fn bronze_app_id(&self, partition: Partition) -> String {
         format!("{}/{}/{partition}", self.log_id, self.stream)
     }
 
     /// The position of a partition in every other table. Persisted: must stay stable.
-    pub fn input_app_id(&self, partition: Partition) -> String {
+    pub(super) fn input_app_id(&self, partition: Partition) -> String {
         input_app_id(&self.log_id, &self.stream, partition)
     }
 }
@@ -59,7 +59,7 @@ pub(super) struct OffsetTable {
 }
 
 impl OffsetTable {
-    pub async fn open(
+    pub(super) async fn open(
         lake: &Lake,
         spec: &TableSpec,
         info: RelationInfo,
@@ -84,27 +84,27 @@ impl OffsetTable {
         })
     }
 
-    pub fn schema(&self) -> &SchemaRef {
+    pub(super) fn schema(&self) -> &SchemaRef {
         self.table.schema()
     }
 
     /// The last offset of `partition` included, tail included.
-    pub fn at(&self, partition: Partition) -> Option<Offset> {
+    pub(super) fn at(&self, partition: Partition) -> Option<Offset> {
         self.at.get(partition as usize).copied().flatten()
     }
 
     /// The last offset of `partition` that is committed.
-    pub fn committed_at(&self, partition: Partition) -> Option<Offset> {
+    pub(super) fn committed_at(&self, partition: Partition) -> Option<Offset> {
         self.app_ids.get(partition as usize).and_then(|app_id| self.table.position(app_id))
     }
 
     /// Whether the record at `offset` is not in the table yet.
-    pub fn wants(&self, partition: Partition, offset: Offset) -> bool {
+    pub(super) fn wants(&self, partition: Partition, offset: Offset) -> bool {
         self.at(partition).is_none_or(|at| offset > at)
     }
 
     /// Adds rows; their positions follow with [`OffsetTable::advance`].
-    pub fn push(&mut self, rows: RecordBatch) -> Result<(), LakeError> {
+    pub(super) fn push(&mut self, rows: RecordBatch) -> Result<(), LakeError> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
@@ -115,7 +115,7 @@ impl OffsetTable {
     }
 
     /// Includes everything of the partitions up to these offsets.
-    pub fn advance(&mut self, to: &BTreeMap<Partition, Offset>) {
+    pub(super) fn advance(&mut self, to: &BTreeMap<Partition, Offset>) {
         for (partition, offset) in to {
             if let Some(at) = self.at.get_mut(*partition as usize)
                 && at.is_none_or(|at| at < *offset)
@@ -126,12 +126,12 @@ impl OffsetTable {
         }
     }
 
-    pub fn tail_bytes(&self) -> usize {
+    pub(super) fn tail_bytes(&self) -> usize {
         self.tail_bytes
     }
 
     /// Commits the tail with its positions. Positions alone are committed only when `force`d.
-    pub async fn seal(&mut self, force: bool) -> Result<bool, SealError> {
+    pub(super) async fn seal(&mut self, force: bool) -> Result<bool, SealError> {
         let moves = self.moves();
         if moves.is_empty() || (self.tail.is_empty() && !force) {
             return Ok(false);
@@ -154,7 +154,7 @@ impl OffsetTable {
     }
 
     /// Committed rows in `windows`.
-    pub async fn rows_in(
+    pub(super) async fn rows_in(
         &self,
         windows: &BTreeMap<Partition, OffsetWindow>,
     ) -> Result<Vec<RecordBatch>, LakeError> {
@@ -162,7 +162,7 @@ impl OffsetTable {
     }
 
     /// How far the table reaches, tail included.
-    pub fn positions(&self) -> Positions {
+    pub(super) fn positions(&self) -> Positions {
         let mut positions = Positions::default();
         for (partition, at) in (0..).zip(&self.at) {
             if let Some(at) = at {
@@ -173,7 +173,7 @@ impl OffsetTable {
     }
 
     /// The table as queries see it.
-    pub fn state(&mut self) -> Arc<TableState> {
+    pub(super) fn state(&mut self) -> Arc<TableState> {
         if let Some(state) = &self.state {
             return Arc::clone(state);
         }

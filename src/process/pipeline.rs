@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
-use tokio::time::Instant;
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 use crate::{
     bronze::bronze_rows,
@@ -13,7 +16,7 @@ use crate::{
     models::Class,
     process::{
         Deps, Error, Settings,
-        derived::{Derived, Job, basis, run_round},
+        derived::{Computed, Derived, Job, basis, is_due, run_round},
         metrics,
         open::{self, Opened},
         status::{ModelStatus, StreamStatus},
@@ -22,7 +25,10 @@ use crate::{
 };
 
 /// On stop, data that is still in the log is taken in for this long.
-const DRAIN: Duration = Duration::from_millis(1_500);
+const DRAIN: Duration = Duration::from_millis(1_000);
+/// On stop, tables are recomputed once more only where that takes no longer; else the next start
+/// does it.
+const ROUND_ON_STOP: Duration = Duration::from_millis(1_000);
 /// Tables whose inputs moved without changing them commit their positions this often.
 const POSITIONS_EVERY: Duration = Duration::from_secs(600);
 
@@ -35,6 +41,10 @@ pub(super) struct Pipeline {
     reader: Option<Box<dyn Reader>>,
     last_seal: Instant,
     last_positions: Instant,
+    /// The round that is under way, if one is; ends with the pipeline.
+    rounds: JoinSet<Vec<Computed>>,
+    round_started: Instant,
+    last_round: Duration,
     /// Not before then may tables be recomputed again.
     next_round: Instant,
     /// Not before then may recomputed tables be committed again.
@@ -43,7 +53,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub async fn open(settings: &Settings, deps: &Deps) -> Result<Self, Error> {
+    pub(super) async fn open(settings: &Settings, deps: &Deps) -> Result<Self, Error> {
         let Opened { streams, derived, base, stopped } = open::open(deps).await?;
         let now = Instant::now();
         let mut pipeline = Self {
@@ -55,6 +65,9 @@ impl Pipeline {
             reader: None,
             last_seal: now,
             last_positions: now,
+            rounds: JoinSet::new(),
+            round_started: now,
+            last_round: Duration::ZERO,
             next_round: now,
             next_publish: now,
             settled: 0,
@@ -65,7 +78,7 @@ impl Pipeline {
     }
 
     /// Brings every table up to Bronze, from the tables.
-    pub async fn catch_up(&mut self) -> Result<(), Error> {
+    pub(super) async fn catch_up(&mut self) -> Result<(), Error> {
         for i in 0..self.streams.len() {
             while self.streams[i].catch_up().await? {
                 if self.tail_bytes() > self.settings.seal_bytes {
@@ -85,23 +98,28 @@ impl Pipeline {
     }
 
     /// Takes in everything that is in the log now.
-    pub async fn follow_to_end(&mut self) -> Result<(), Error> {
+    pub(super) async fn follow_to_end(&mut self) -> Result<(), Error> {
         let ends = self.log_ends().await?;
         while !self.reaches(&ends) {
             self.poll().await?;
             self.seal_if_due().await?;
         }
-        self.round().await;
+        self.whole_round().await?;
         self.swap();
         Ok(())
     }
 
     /// One micro-batch and what is due after it.
-    pub async fn step(&mut self) -> Result<(), Error> {
+    pub(super) async fn step(&mut self) -> Result<(), Error> {
         let moved = self.poll().await?;
-        if Instant::now() >= self.next_round && self.round().await {
-            self.swap();
-        } else if moved {
+        let recomputed = match self.rounds.try_join_next() {
+            Some(results) => self.end_round(results).map(|()| true)?,
+            None => false,
+        };
+        if self.rounds.is_empty() && Instant::now() >= self.next_round {
+            self.begin_round();
+        }
+        if moved || recomputed {
             self.swap();
         }
         self.seal_if_due().await?;
@@ -109,13 +127,15 @@ impl Pipeline {
     }
 
     /// Takes in what is left in the log, for a while, and commits everything.
-    pub async fn finish(mut self) -> Result<(), Error> {
+    pub(super) async fn finish(mut self) -> Result<(), Error> {
         let ends = self.log_ends().await?;
         let deadline = Instant::now() + DRAIN;
         while !self.reaches(&ends) && Instant::now() < deadline {
             self.poll().await?;
         }
-        self.round().await;
+        if self.last_round <= ROUND_ON_STOP {
+            self.whole_round().await?;
+        }
         self.swap();
         self.seal(true).await
     }
@@ -159,32 +179,54 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Computes outdated tables. Whether any table's content or positions changed.
-    async fn round(&mut self) -> bool {
+    /// Begins to compute outdated tables beside the micro-batches, over the view of now. Whether
+    /// there are any.
+    fn begin_round(&mut self) -> bool {
         let view = Arc::new(self.build_view());
         let generations = self.generations();
         let jobs: Vec<Job> =
             self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
-        if !jobs.iter().any(|job| job.outdated) {
+        if !is_due(&jobs) {
             return false;
         }
-        let started = Instant::now();
-        let results = run_round(view, jobs, generations).await;
-        let took = started.elapsed();
+        self.round_started = Instant::now();
+        self.rounds.spawn(run_round(view, jobs, generations));
+        true
+    }
+
+    /// Takes over the results of a round.
+    fn end_round(&mut self, results: Result<Vec<Computed>, JoinError>) -> Result<(), Error> {
+        let results = results.map_err(|e| Error::Internal(format!("recomputing tables: {e}")))?;
         for result in results {
             if let Some(derived) = self.derived.iter_mut().find(|d| d.info.name == result.name) {
                 derived.install(result);
             }
         }
-        self.next_round = started + took + self.pause_after(took);
-        self.report_round(took);
-        true
+        self.last_round = self.round_started.elapsed();
+        self.next_round = Instant::now() + self.pause_after(self.last_round);
+        self.report_round(self.last_round);
+        Ok(())
     }
 
-    /// The pause after work of this length that keeps it at its share of the time.
+    /// Computes everything that is outdated now, and waits for it.
+    async fn whole_round(&mut self) -> Result<(), Error> {
+        loop {
+            while let Some(results) = self.rounds.join_next().await {
+                self.end_round(results)?;
+            }
+            if !self.begin_round() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The pause after work of this length on one core that keeps it at its share of the machine.
     fn pause_after(&self, took: Duration) -> Duration {
-        let percent = self.settings.recompute_percent.clamp(1, 100);
-        took * (100 - percent) / percent
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = f64::from(self.settings.recompute_percent.clamp(1, 100)) / 100.0;
+        #[allow(clippy::cast_precision_loss, reason = "a handful of cores")]
+        let busy = (share * cores as f64).min(1.0);
+        took.mul_f64((1.0 - busy) / busy)
     }
 
     async fn seal_if_due(&mut self) -> Result<(), Error> {
@@ -276,7 +318,7 @@ impl Pipeline {
         while !self.reaches(&ends) {
             self.poll().await?;
         }
-        self.round().await;
+        self.whole_round().await?;
         self.swap();
         self.seal(true).await?;
         self.settled = wanted;

@@ -96,12 +96,12 @@ impl<'a> Places<'a> {
 }
 
 impl StreamTables {
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.judge.contract().name
     }
 
     /// New rows from the log: into Bronze and everything after it.
-    pub fn ingest(&mut self, rows: RecordBatch) -> Result<(), Error> {
+    pub(super) fn ingest(&mut self, rows: RecordBatch) -> Result<(), Error> {
         let ends = Places::of(&rows)?.ends();
         self.apply(&rows, &Recorded::new())?;
         self.bronze.push(rows)?;
@@ -111,7 +111,7 @@ impl StreamTables {
 
     /// Brings every table up to Bronze, from Bronze. Returns after each stretch with whether more
     /// is left, so that the caller can seal in between.
-    pub async fn catch_up(&mut self) -> Result<bool, Error> {
+    pub(super) async fn catch_up(&mut self) -> Result<bool, Error> {
         let mut windows = BTreeMap::new();
         let mut more = false;
         for partition in 0..self.judge.contract().partitions {
@@ -143,7 +143,7 @@ impl StreamTables {
     }
 
     /// Every table of the stream in the order of commits, Bronze first.
-    pub fn tables_mut(&mut self) -> impl Iterator<Item = &mut OffsetTable> {
+    pub(super) fn tables_mut(&mut self) -> impl Iterator<Item = &mut OffsetTable> {
         let models = self.models.iter_mut().map(|model| &mut model.table);
         [&mut self.bronze, &mut self.acceptance, &mut self.quarantine].into_iter().chain(models)
     }

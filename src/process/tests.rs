@@ -542,6 +542,7 @@ async fn a_model_that_fails_leaves_the_others_running() {
     let rig = Rig::new().await;
     let division = "SELECT k, 1 / (sum(v) - 10) AS q FROM {{ ref('rows') }} GROUP BY k";
     rig.write("models/gold/fragile.sql", division);
+    rig.write("models/gold/below.sql", "SELECT count(*) AS n FROM {{ ref('fragile') }}");
     let running = rig.start();
     rig.append([(1, "a", 10)]).await;
     running.settled().await;
@@ -552,6 +553,7 @@ async fn a_model_that_fails_leaves_the_others_running() {
     rig.append([(2, "a", 1)]).await;
     running.settled().await;
     assert_eq!(running.text("SELECT k, q FROM gold.fragile").await, "a 1");
+    assert_eq!(running.numbers("SELECT n FROM gold.below").await, [1]);
     assert!(running.status.to_json()["models"]["gold.fragile"]["failure"].is_null());
     running.stop().await;
 }
@@ -601,6 +603,6 @@ fn wrong_sql_is_placed_in_the_users_file_with_the_nearest_column() {
     }
 }
 
-fn plan_at(root: &Path) -> Result<(), crate::project::Diagnostics> {
+fn plan_at(root: &Path) -> Result<(), project::Diagnostics> {
     project::load(root).and_then(plan).map(|_| ())
 }

@@ -71,7 +71,7 @@ struct Measured {
 }
 
 /// Runs the benchmark and prints what it found.
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
     println!(
         "bench ingest: {} events of {} bytes, batches of {}, {} under way, {} partitions, {}, {}",
         args.events,

@@ -32,7 +32,7 @@ pub enum What {
 }
 
 /// Runs a benchmark; `stop` ends it early.
-pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
     match args.what {
         What::Ingest(args) => until(&stop, Box::pin(ingest::run(args))).await,
         What::EndToEnd(args) => Box::pin(end_to_end::run(args, &stop)).await,

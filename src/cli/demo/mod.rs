@@ -48,7 +48,7 @@ pub struct Args {
     pub rental_rate: f64,
 }
 
-pub async fn run(mut args: Args, stop: CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(mut args: Args, stop: CancellationToken) -> Result<(), Failure> {
     let default = std::env::temp_dir().join("sluice-demo");
     let folder = args.server.data_dir.get_or_insert(default).clone();
     let config = args.server.load()?.config;

@@ -74,7 +74,7 @@ struct Measured {
 }
 
 /// Runs the benchmark and prints what it found.
-pub async fn run(args: Args, stop: &CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, stop: &CancellationToken) -> Result<(), Failure> {
     if let Some(url) = &args.client_of {
         return client::run(url, &args).await;
     }

@@ -64,7 +64,7 @@ struct Runs {
 }
 
 /// Runs the benchmark and prints what it found.
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
     println!(
         "bench query: {} rows in memory, {} runs of each query (SELECT 1: {}), client and server \
          in one process, {}",
