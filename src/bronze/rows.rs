@@ -62,9 +62,7 @@ pub fn bronze_rows(
         BinaryBuilder::with_capacity(n, records.iter().map(|r| r.payload.len()).sum());
     let mut header = BinaryBuilder::with_capacity(n, n * 48);
     for record in records {
-        let identity = record.identity.as_deref().and_then(|bytes| Identity::decode(bytes).ok());
-        let identity =
-            identity.unwrap_or_else(|| Identity::Content(decoder.content(&record.payload)));
+        let identity = identity_of(&decoder, record);
         log.append_value(log_id);
         topic.append_value(&contract.name);
         partition.append_value(i32::try_from(record.partition).unwrap_or(i32::MAX));
@@ -110,6 +108,12 @@ pub fn bronze_rows(
         Arc::new(header.finish()),
     ];
     RecordBatch::try_new(bronze_schema(), columns)
+}
+
+/// What came with the record, else its content.
+fn identity_of(decoder: &Decoder<'_>, record: &LogRecord) -> Identity {
+    let header = record.identity.as_deref().and_then(|bytes| Identity::decode(bytes).ok());
+    header.unwrap_or_else(|| Identity::Content(decoder.content(&record.payload)))
 }
 
 /// One batch of Bronze rows in arrival order: (`_ts`, `_partition`, `_offset`, `_index`).

@@ -250,7 +250,10 @@ impl Pipeline {
         let bronze = self.streams.iter_mut().map(|stream| stream.bronze.seal(positions_too));
         let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
         self.trim_log().await?;
-        let others = self.streams.iter_mut().flat_map(|stream| stream.tables_mut().skip(1));
+        // What follows from decisions comes after the decisions.
+        let decisions = self.streams.iter_mut().map(|s| s.acceptance.seal(positions_too));
+        committed += try_join_all(decisions).await?.into_iter().filter(|done| *done).count();
+        let others = self.streams.iter_mut().flat_map(|stream| stream.tables_mut().skip(2));
         let others = others.map(|table| table.seal(positions_too));
         committed += try_join_all(others).await?.into_iter().filter(|done| *done).count();
         if all || Instant::now() >= self.next_publish {
