@@ -9,9 +9,9 @@ mod flags;
 pub mod generate;
 mod node;
 pub mod push;
-mod query;
+pub mod query;
 mod up;
-mod wait;
+pub mod wait;
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;

@@ -219,6 +219,11 @@ impl Node {
         Ok(())
     }
 
+    /// The log that holds what was acked.
+    pub fn log(&self) -> Arc<dyn Log> {
+        Arc::<EmbeddedLog>::clone(&self.log)
+    }
+
     /// Runs until `stop`, or until a role fails.
     pub async fn wait(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
         tokio::select! {

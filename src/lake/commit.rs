@@ -22,6 +22,7 @@ use deltalake::{
     },
     protocol::{DeltaOperation, SaveMode},
 };
+use futures::TryStreamExt as _;
 use rand::Rng as _;
 
 use crate::domain::{ErrorKind, TableName};
@@ -111,7 +112,7 @@ pub(super) async fn commit(
         attempts += 1;
         tracing::warn!(table = %name, %error, "commit outcome unknown, reading the table again");
         reload(name, delta, recorded).await?;
-        if commit.moves.iter().all(|step| recorded.get(&step.app_id) == Some(&Some(step.to))) {
+        if landed(name, delta, recorded, &commit).await? {
             return Ok(());
         }
         let head = delta.version().unwrap_or_default();
@@ -125,6 +126,34 @@ pub(super) async fn commit(
         }
         back_off(attempts).await;
     }
+}
+
+/// Whether the snapshot just read holds this very commit: its positions, and for a replacement its
+/// files, since another writer may have moved the same positions with rows of its own.
+async fn landed(
+    name: &TableName,
+    delta: &DeltaTable,
+    recorded: &Recorded,
+    commit: &Commit,
+) -> Result<bool, CommitError> {
+    if commit.moves.iter().any(|step| recorded.get(&step.app_id) != Some(&Some(step.to))) {
+        return Ok(false);
+    }
+    let added = commit.actions.iter().find_map(|action| match action {
+        Action::Add(add) if commit.removes => Some(add.path.as_str()),
+        _ => None,
+    });
+    let Some(added) = added else { return Ok(true) };
+    let unknown = |source| CommitError::Unknown { table: name.clone(), source: Box::new(source) };
+    let snapshot = delta.snapshot().map_err(unknown)?.snapshot();
+    let log_store = delta.log_store();
+    let mut files = snapshot.file_views(log_store.as_ref(), None);
+    while let Some(file) = files.try_next().await.map_err(unknown)? {
+        if file.path() == added {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn expect_positions(

@@ -1,15 +1,18 @@
 //! A DataFusion session over one [`LakeView`].
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{
-    catalog::{CatalogProvider, MemTable, SchemaProvider, TableProvider},
-    datasource::{ViewTable, provider_as_source},
+    catalog::{CatalogProvider, MemTable, SchemaProvider, Session, TableProvider},
+    datasource::{TableType, ViewTable, provider_as_source},
     error::{DataFusionError, Result},
     execution::{SessionState, SessionStateBuilder, runtime_env::RuntimeEnv},
-    logical_expr::{LogicalPlan, LogicalPlanBuilder, ScalarUDF, cast, col},
+    logical_expr::{
+        Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableProviderFilterPushDown, cast, col,
+    },
+    physical_plan::ExecutionPlan,
     prelude::{SessionConfig, SessionContext},
 };
 
@@ -160,7 +163,43 @@ pub fn table_provider(table: &TableState, columns: Columns) -> Result<Arc<dyn Ta
         });
     }
     let plan = plan.ok_or_else(|| DataFusionError::Internal("a table without a plan".into()))?;
-    Ok(Arc::new(ViewTable::new(plan, None)))
+    Ok(Arc::new(Stored(ViewTable::new(plan, None))))
+}
+
+/// A stored table: written as a plan over snapshot and overlay, but listed as a table.
+#[derive(Debug)]
+struct Stored(ViewTable);
+
+#[async_trait]
+impl TableProvider for Stored {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        self.0.get_logical_plan()
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        self.0.supports_filters_pushdown(filters)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.0.scan(state, projection, filters, limit).await
+    }
 }
 
 /// The columns `shown` of a provider, cast to the types that `schema` declares.

@@ -219,7 +219,9 @@ impl Planner {
         let options = self.state.config_options();
         let analysed =
             self.state.analyzer().execute_and_check(plan, options.as_ref(), |_, _| {})?;
-        let inputs = inputs(&analysed)?;
+        let mut inputs = inputs(&analysed)?;
+        // What is not known here is a table function such as generate_series().
+        inputs.retain(|input| known.contains_key(&relation_name(input)));
         let schema = storable(analysed.schema().as_arrow());
         let (class, reason) = classify(model, &analysed, known);
         let parents = inputs.iter().filter_map(|input| known.get(&relation_name(input)));
@@ -341,8 +343,11 @@ fn not_row_wise(plan: &LogicalPlan, known: &BTreeMap<TableName, Known>) -> Optio
             LogicalPlan::TableScan(scan) => {
                 let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
                 let name = TableName::new(schema, scan.table_name.table());
-                let by_offset = known.get(&name).is_some_and(|input| input.by_offset);
-                return (!by_offset).then(|| format!("rows of {name} may change"));
+                return match known.get(&name) {
+                    Some(input) if input.by_offset => None,
+                    Some(_) => Some(format!("rows of {name} may change")),
+                    None => Some(format!("reads {}", scan.table_name.table())),
+                };
             }
             LogicalPlan::Aggregate(_) => return Some("aggregates rows (GROUP BY)".into()),
             LogicalPlan::Join(_) => return Some("joins relations".into()),

@@ -44,6 +44,8 @@ pub(super) struct Derived {
     pub table: Table,
     /// `None` for a seed.
     pub plan: Option<Arc<Plan>>,
+    /// Above the levels of every replaced table that it reads.
+    pub level: usize,
     log_id: String,
     /// Table ids of the tables it reads by version.
     parent_ids: BTreeMap<TableName, String>,
@@ -71,8 +73,13 @@ impl Derived {
         plan: Option<Arc<Plan>>,
         log_id: &str,
         streams: &[(String, u32)],
-        parent_ids: BTreeMap<TableName, String>,
+        parents: &[&Self],
     ) -> Result<Self, LakeError> {
+        let mut parent_ids = BTreeMap::new();
+        for parent in parents {
+            parent_ids.insert(parent.info.name.clone(), parent.table.id()?);
+        }
+        let level = parents.iter().map(|parent| parent.level + 1).max().unwrap_or_default();
         let mut app_ids: Vec<String> = parent_ids.values().map(|id| parent_app_id(id)).collect();
         for (stream, partitions) in streams {
             app_ids.extend((0..*partitions).map(|p| input_app_id(log_id, stream, p)));
@@ -92,6 +99,7 @@ impl Derived {
             info: Arc::new(info),
             table,
             plan,
+            level,
             log_id: log_id.to_owned(),
             parent_ids,
             committed,

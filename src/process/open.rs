@@ -201,8 +201,7 @@ async fn open_seed(deps: &Deps, seed: &Seed) -> Result<Derived, Error> {
         columns: seed.columns.clone(),
     };
     let log_id = deps.log.id();
-    let mut derived =
-        Derived::open(&deps.lake, &spec, info, None, log_id, &[], BTreeMap::new()).await?;
+    let mut derived = Derived::open(&deps.lake, &spec, info, None, log_id, &[], &[]).await?;
     derived.table.check_fingerprint()?;
     derived.load_seed(&seed.rows, &seed.digest).await?;
     Ok(derived)
@@ -309,10 +308,8 @@ async fn open_recompute(
         description: plan.model.description.clone(),
     };
     let reads: BTreeSet<&TableName> = plan.tables.iter().collect();
-    let mut parents = BTreeMap::new();
-    for parent in opened.derived.iter().filter(|d| reads.contains(&d.info.name)) {
-        parents.insert(parent.info.name.clone(), parent.table.id()?);
-    }
+    let parents = opened.derived.iter().filter(|d| reads.contains(&d.info.name));
+    let parents: Vec<&Derived> = parents.collect();
     let contracts = deps.planned.project.streams.iter();
     let streams: Vec<(String, u32)> = contracts
         .filter(|contract| plan.streams.contains(&contract.name))
@@ -321,7 +318,7 @@ async fn open_recompute(
     let shared = Arc::new(plan.clone());
     let log_id = deps.log.id();
     let derived =
-        Derived::open(&deps.lake, &spec, info, Some(shared), log_id, &streams, parents).await?;
+        Derived::open(&deps.lake, &spec, info, Some(shared), log_id, &streams, &parents).await?;
     if derived.table.check_fingerprint().is_err() || parent_stopped {
         opened.base.tables.insert(name.clone(), Arc::new(derived.state()));
         return Ok((!parent_stopped).then(|| fingerprint_hint(&name)));

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::future::try_join_all;
 use tokio::time::Instant;
 
 use crate::{
@@ -204,16 +205,12 @@ impl Pipeline {
         if positions_too {
             self.last_positions = started;
         }
-        let mut committed = 0;
-        for stream in &mut self.streams {
-            committed += usize::from(stream.bronze.seal(positions_too).await?);
-        }
+        let bronze = self.streams.iter_mut().map(|stream| stream.bronze.seal(positions_too));
+        let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
         self.trim_log().await?;
-        for stream in &mut self.streams {
-            for table in stream.tables_mut().skip(1) {
-                committed += usize::from(table.seal(positions_too).await?);
-            }
-        }
+        let others = self.streams.iter_mut().flat_map(|stream| stream.tables_mut().skip(1));
+        let others = others.map(|table| table.seal(positions_too));
+        committed += try_join_all(others).await?.into_iter().filter(|done| *done).count();
         if all || Instant::now() >= self.next_publish {
             let publishing = Instant::now();
             committed += self.publish(positions_too).await?;
@@ -228,16 +225,20 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Commits recomputed tables, parents first.
+    /// Commits recomputed tables, parents first, one level side by side.
     async fn publish(&mut self, positions_too: bool) -> Result<usize, Error> {
         let mut versions: BTreeMap<TableName, i64> = BTreeMap::new();
         let mut committed = 0;
-        for derived in &mut self.derived {
-            if derived.plan.is_some() && derived.is_due(positions_too, &versions) {
-                derived.publish(&versions).await?;
-                committed += 1;
-            }
-            versions.insert(derived.info.name.clone(), derived.version());
+        let levels = self.derived.iter().map(|derived| derived.level).max().unwrap_or_default();
+        for level in 0..=levels {
+            let at_level = self.derived.iter_mut().filter(|derived| derived.level == level);
+            let due = at_level
+                .filter(|derived| derived.plan.is_some())
+                .filter(|derived| derived.is_due(positions_too, &versions));
+            let published = due.map(|derived| derived.publish(&versions));
+            committed += try_join_all(published).await?.len();
+            let done = self.derived.iter().filter(|derived| derived.level == level);
+            versions.extend(done.map(|derived| (derived.info.name.clone(), derived.version())));
         }
         Ok(committed)
     }

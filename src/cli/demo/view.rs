@@ -18,6 +18,7 @@ use crate::{
         LakeHandle, LakeView,
         session::{Columns, session},
     },
+    log::Log,
     ops::Clock,
     process::Status,
 };
@@ -35,27 +36,40 @@ struct Picture {
     clicks: i64,
     per_second: f64,
     quarantined: u64,
+    /// Events that are acked and cannot be queried yet.
+    lag: i64,
     /// Age of the newest click that can be queried, in milliseconds.
     freshness_ms: Option<i64>,
     trending: Vec<(String, i64, i64)>,
 }
 
 /// Shows the running node until dropped.
-pub(super) async fn watch(lake: &LakeHandle, status: &Status, clock: &Clock, terminal: bool) {
+/// What the view looks at.
+pub(super) struct Watched {
+    pub lake: Arc<LakeHandle>,
+    pub status: Arc<Status>,
+    pub log: Arc<dyn Log>,
+    pub clock: Clock,
+}
+
+/// Shows the running node until dropped.
+pub(super) async fn watch(watched: &Watched, terminal: bool) {
     let mut ticks = tokio::time::interval(REFRESH);
     let mut history: VecDeque<(Instant, u64)> = VecDeque::new();
     let mut drawn = 0;
     let mut tick = 0_u32;
     loop {
         ticks.tick().await;
-        let mut picture = match picture(&lake.load(), clock).await {
+        let view = watched.lake.load();
+        let mut picture = match picture(&view, &watched.clock).await {
             Ok(picture) => picture,
             Err(error) => {
-                tracing::debug!(%error, "the view is not drawn");
+                tracing::warn!(%error, "the view is not drawn");
                 continue;
             }
         };
-        let (records, quarantined) = totals(&status.to_json());
+        let (records, quarantined) = totals(&watched.status.to_json());
+        picture.lag = lag(watched.log.as_ref(), &view).await;
         picture.quarantined = quarantined;
         picture.per_second = rate(&mut history, records);
         if terminal {
@@ -66,6 +80,18 @@ pub(super) async fn watch(lake: &LakeHandle, status: &Status, clock: &Clock, ter
         tick = tick.wrapping_add(1);
         up::flush();
     }
+}
+
+/// Events in the log that `view` does not reach. A log that does not answer shows in its own errors.
+async fn lag(log: &dyn Log, view: &LakeView) -> i64 {
+    let mut lag = 0;
+    for stream in ["dvd_clicks", "dvd_rentals"] {
+        let extents = log.extents(stream).await.unwrap_or_default();
+        for (partition, extent) in (0..).zip(extents) {
+            lag += extent.end - view.positions.get(stream, partition).map_or(0, |at| at + 1);
+        }
+    }
+    lag
 }
 
 fn rate(history: &mut VecDeque<(Instant, u64)>, records: u64) -> f64 {
@@ -95,8 +121,9 @@ async fn picture(view: &Arc<LakeView>, clock: &Clock) -> Result<Picture, DataFus
     if view.tables.is_empty() {
         return Ok(picture);
     }
-    let sql = "SELECT (SELECT count(*) FROM fact_rental), (SELECT count(*) FROM silver.clicks), \
-               (SELECT max(event_ts) FROM silver.clicks)";
+    let sql = "SELECT (SELECT count(*) FROM fact_rental) AS rentals, \
+               (SELECT count(*) FROM silver.clicks) AS clicks, \
+               (SELECT max(event_ts) FROM silver.clicks) AS newest";
     if let Some(rows) = query(view, sql).await?.first() {
         picture.rentals = rows.column(0).as_primitive::<Int64Type>().value(0);
         picture.clicks = rows.column(1).as_primitive::<Int64Type>().value(0);
@@ -126,11 +153,12 @@ async fn query(view: &Arc<LakeView>, sql: &str) -> Result<Vec<RecordBatch>, Data
 fn line(picture: &Picture) -> String {
     let trending = picture.trending.first().map_or("-", |(title, _, _)| title.as_str());
     format!(
-        "rentals {:>6} · clicks {:>7} · {:>7.0} events/s · quarantined {} · newest click {} · \
-         trending: {trending}",
+        "rentals {:>6} · clicks {:>7} · {:>7.0} events/s · lag {} · quarantined {} · newest click \
+         {} · trending: {trending}",
         picture.rentals,
         picture.clicks,
         picture.per_second,
+        picture.lag,
         picture.quarantined,
         freshness(picture),
     )
@@ -152,9 +180,10 @@ fn redraw(picture: &Picture, drawn: usize) -> usize {
     );
     let _ = writeln!(
         text,
-        "  quarantined     {:>8}   newest click {:>13}\n",
-        picture.quarantined,
-        freshness(picture)
+        "  lag in events   {:>8}   newest click {:>13}   quarantined {:>4}\n",
+        picture.lag,
+        freshness(picture),
+        picture.quarantined
     );
     let _ = writeln!(text, "  trending: clicks of the last 15 minutes, growth over those before");
     for (title, clicks, growth) in &picture.trending {

@@ -13,7 +13,7 @@ use tonic::{Status, Streaming, transport::Channel};
 
 use crate::{
     domain::{
-        Offset, Partition, Positions,
+        Durability, Offset, Partition, Positions,
         contract::{Contract, EventId, Field, FieldType, OnError, Validation},
         identity::Identity,
     },
@@ -27,7 +27,7 @@ use crate::{
     },
     log::{
         Error, Extent, Log, LogRecord, OffsetRange, Reader, Record, StreamSpec,
-        embedded::{self, Durability, EmbeddedLog},
+        embedded::{self, EmbeddedLog},
     },
 };
 

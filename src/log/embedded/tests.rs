@@ -192,6 +192,6 @@ async fn after_a_failed_write_nothing_is_acked() {
 fn settings_name_unknown_keys() {
     let error = serde_json::from_str::<Settings>(r#"{"segment_size":1}"#).expect_err("unknown");
     assert!(error.to_string().contains("unknown field `segment_size`"), "{error}");
-    let settings: Settings = serde_json::from_str(r#"{"durability":"os"}"#).expect("settings");
-    assert_eq!(settings, Settings { durability: Durability::Os, ..Settings::default() });
+    let settings: Settings = serde_json::from_str(r#"{"segment_bytes":7}"#).expect("settings");
+    assert_eq!(settings, Settings { segment_bytes: 7, ..Settings::default() });
 }

@@ -52,12 +52,16 @@ pub(super) fn add(
     positions: &str,
 ) {
     let name = TableName::new(schema, name);
+    let positions = parsed(positions);
+    let mut streams: Vec<String> = positions.iter().map(|(s, _, _)| s.to_owned()).collect();
+    streams.dedup();
     let state = TableState {
         info: info(&name, kind),
         schema: batches.first().map(RecordBatch::schema).expect("a batch"),
         committed: None,
         overlay: Overlay::Append(batches),
-        positions: parsed(positions),
+        streams,
+        positions,
     };
     view.tables.insert(name, Arc::new(state));
 }
