@@ -98,7 +98,7 @@ fn figures(args: &Args, measured: &Measured) -> Figures {
     for (name, took) in ["value per event", "value per block"].iter().zip(measured.bare) {
         figures.rate(&format!("bare fjall events/s, {name}"), args.events, took);
         let share = took.as_secs_f64() / published.took.as_secs_f64().max(1e-9);
-        figures.line("  of that through the server", format_args!("{:.0} %", share * 100.0));
+        figures.line("  ratio, acked to bare", format_args!("{share:.2}"));
     }
     figures.peak("peak memory, client included", usage::peak_mib());
     figures

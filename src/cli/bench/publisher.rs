@@ -103,7 +103,7 @@ async fn send(
         let records = (first..after).map(&event).collect();
         let records = Some(RecordBatch { records, ..RecordBatch::default() });
         if let Some(rate) = load.rate {
-            tokio::time::sleep_until(started + due(first, rate)).await;
+            tokio::time::sleep_until(started + due(after, rate)).await;
         }
         let Ok(permit) = window.acquire().await else { return };
         permit.forget();
@@ -118,7 +118,7 @@ async fn send(
     requests.send(request(In::Close(CloseStream {}))).await.ok();
 }
 
-/// When event `number` is to be sent at `rate` events per second.
+/// When there are `number` events at `rate` events per second.
 #[allow(clippy::cast_precision_loss)]
 fn due(number: u64, rate: f64) -> Duration {
     Duration::try_from_secs_f64(number as f64 / rate).unwrap_or_default()

@@ -31,9 +31,10 @@ pub(super) fn peak_mib() -> Option<u64> {
     Some(kib / 1024)
 }
 
-/// The value below which `percent` of the sorted `values` lie.
+/// The smallest of the sorted `values` that `percent` of them do not exceed: of few values p99 is
+/// the largest.
 pub(super) fn percentile(values: &[Duration], percent: usize) -> Duration {
-    let at = values.len().saturating_sub(1) * percent / 100;
+    let at = (values.len() * percent).div_ceil(100).saturating_sub(1);
     values.get(at).copied().unwrap_or_default()
 }
 
@@ -106,7 +107,8 @@ mod tests {
         let values: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
         assert_eq!(percentile(&values, 50), Duration::from_millis(50));
         assert_eq!(percentile(&values, 99), Duration::from_millis(99));
-        assert_eq!(percentile(&values[..1], 99), Duration::from_millis(1));
+        assert_eq!(percentile(&values[..50], 99), Duration::from_millis(50));
+        assert_eq!(percentile(&values[..1], 50), Duration::from_millis(1));
         assert_eq!(percentile(&[], 50), Duration::ZERO);
     }
 
