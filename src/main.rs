@@ -66,7 +66,7 @@ async fn watch_signals(stop: CancellationToken) {
             _ = terminate.recv() => {}
         }
         if stop.is_cancelled() {
-            #[allow(clippy::exit, reason = "only main exits")]
+            #[allow(clippy::disallowed_methods, reason = "only main exits")]
             std::process::exit(SECOND_SIGNAL);
         }
         stop.cancel();

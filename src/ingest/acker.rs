@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -25,6 +25,7 @@ use crate::{
         stream::Responses,
     },
     log,
+    ops::Clock,
 };
 
 /// What the reader hands on, in the order of the stream.
@@ -120,7 +121,7 @@ impl Acker {
                 }
                 Entry::Flush => self.ack().await,
                 Entry::Drain { closes_in } => {
-                    let closes_at = Some((SystemTime::now() + closes_in).into());
+                    let closes_at = Some(timestamp_in(closes_in));
                     self.send(Out::Drain(DrainNotice { closes_at })).await;
                 }
                 Entry::End(status) => {
@@ -192,4 +193,12 @@ impl Acker {
         let response = PublishStreamResponse { message: Some(message) };
         self.responses.send(Ok(response)).await.ok();
     }
+}
+
+/// The time after so long from now.
+fn timestamp_in(wait: Duration) -> prost_types::Timestamp {
+    let wait_us = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
+    let at_us = Clock::system().now_us().saturating_add(wait_us);
+    let nanos = i32::try_from(at_us.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
+    prost_types::Timestamp { seconds: at_us.div_euclid(1_000_000), nanos }
 }

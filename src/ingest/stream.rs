@@ -277,7 +277,7 @@ impl Reader {
     }
 
     fn order(&mut self, sequence: i64) -> Order {
-        let expected = *self.expected.get_or_insert(sequence.max(0));
+        let expected = *self.expected.get_or_insert_with(|| sequence.max(0));
         if sequence > expected || sequence < 0 {
             return Order::Gap { expected };
         }

@@ -226,7 +226,7 @@ impl LakeHandle {
         let mut settled = self.settled.subscribe();
         self.settle_asked.notify_one();
         // The sender lives in self, so waiting cannot fail.
-        let _ = settled.wait_for(|reached| *reached >= wanted).await.is_ok();
+        settled.wait_for(|reached| *reached >= wanted).await.ok();
     }
 
     /// For `process`: the highest settle request so far.

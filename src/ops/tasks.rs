@@ -16,9 +16,12 @@ pub enum TaskError<E> {
     Stragglers(Duration, String),
 }
 
+/// A task's name and how it ended.
+type Named<E> = (&'static str, Result<(), E>);
+
 /// A group of tasks: the first error cancels all.
 pub struct Tasks<E> {
-    set: JoinSet<(&'static str, Result<(), E>)>,
+    set: JoinSet<Named<E>>,
     names: std::collections::HashMap<Id, &'static str>,
     stop: CancellationToken,
 }
@@ -76,7 +79,7 @@ impl<E: Send + 'static> Tasks<E> {
 
     fn ended(
         &mut self,
-        ended: Result<(Id, (&'static str, Result<(), E>)), tokio::task::JoinError>,
+        ended: Result<(Id, Named<E>), tokio::task::JoinError>,
     ) -> Result<(), TaskError<E>> {
         match ended {
             Ok((id, (name, result))) => {

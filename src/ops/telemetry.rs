@@ -9,7 +9,8 @@ pub fn init_logs(filter: &str, json: bool) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Only fails when a subscriber is set already.
-    let _ = if json { logs.json().try_init() } else { logs.try_init() }.is_ok();
+    let set = if json { logs.json().try_init() } else { logs.try_init() };
+    set.ok();
 }
 
 /// Installs the recorder behind `/metrics`.

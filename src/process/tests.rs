@@ -200,7 +200,7 @@ impl Running {
     /// Ends as a killed process does: nothing more is written.
     async fn kill(self) {
         self.task.abort();
-        let _ = self.task.await.is_ok();
+        self.task.await.ok();
     }
 }
 
@@ -390,7 +390,7 @@ async fn every_committed_table_is_what_its_positions_say_after_kills() {
                 }
             }
             let settled = tokio::time::timeout(Duration::from_millis(300), running.view.settle());
-            let _ = settled.await.is_ok();
+            settled.await.ok();
             running.kill().await;
             check_tables(&rig).await;
             rig.log.take();

@@ -134,7 +134,7 @@ fn files(root: &Path, folder: &str, suffixes: &[&str], found: &mut Diagnostics) 
             if path.is_dir() {
                 pending.push(path);
             } else if suffixes.iter().any(|suffix| name.ends_with(suffix)) {
-                files.push(path.strip_prefix(root).map_or(path.clone(), Path::to_path_buf));
+                files.push(path.strip_prefix(root).unwrap_or(&path).to_path_buf());
             }
         }
     }

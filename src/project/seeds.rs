@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Read,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -75,14 +75,17 @@ fn content(path: &Path) -> Result<String, String> {
     };
     let text = String::from_utf8(bytes)
         .map_err(|e| format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to()))?;
-    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
 }
 
 type Cells = Vec<(usize, csv::StringRecord)>;
 
 fn parse(
     name: &str,
-    file: &PathBuf,
+    file: &Path,
     text: &str,
     properties: &Properties,
 ) -> Result<Seed, Box<Diagnostic>> {
@@ -123,7 +126,7 @@ fn parse(
     let digest = fingerprint(format!("{declared:?}\n{text}").as_bytes());
     Ok(Seed {
         name: TableName::new(SEEDS, name),
-        file: file.clone(),
+        file: file.to_path_buf(),
         rows,
         digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         description: properties.description.clone(),

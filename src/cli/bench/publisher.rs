@@ -63,7 +63,7 @@ pub(super) async fn publish(
     let (cpu_before, started_us) = (usage::cpu(), Clock::system().now_us());
     let started = Instant::now();
     let window = Arc::new(Semaphore::new(load.in_flight.max(1)));
-    let (sent, sent_at) = mpsc::unbounded_channel();
+    let (sent, sent_at) = mpsc::channel(load.in_flight.max(1));
     let sending = send(load, event, requests, Arc::clone(&window), sent);
     let acking = receive(call.into_inner(), window, sent_at);
     let ((), acked) = tokio::join!(sending, acking);
@@ -84,7 +84,7 @@ async fn send(
     event: impl Fn(u64) -> Bytes,
     requests: mpsc::Sender<PublishStreamRequest>,
     window: Arc<Semaphore>,
-    sent: mpsc::UnboundedSender<Instant>,
+    sent: mpsc::Sender<Instant>,
 ) {
     let open = OpenStream {
         stream: load.stream.into(),
@@ -107,7 +107,8 @@ async fn send(
         }
         let Ok(permit) = window.acquire().await else { return };
         permit.forget();
-        sent.send(Instant::now()).ok();
+        // One place for each batch under way, so there is room.
+        sent.try_send(Instant::now()).ok();
         let message = request(In::Batch(Batch { sequence, records }));
         if requests.send(message).await.is_err() {
             return;
@@ -127,7 +128,7 @@ fn due(number: u64, rate: f64) -> Duration {
 async fn receive(
     mut responses: Streaming<PublishStreamResponse>,
     window: Arc<Semaphore>,
-    mut sent_at: mpsc::UnboundedReceiver<Instant>,
+    mut sent_at: mpsc::Receiver<Instant>,
 ) -> Result<Vec<Duration>, tonic::Status> {
     let mut latencies: Vec<Duration> = Vec::new();
     let ended = loop {

@@ -56,7 +56,7 @@ pub(super) struct Figures(String);
 impl Figures {
     pub(super) fn line(&mut self, name: &str, value: impl std::fmt::Display) {
         // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "{name:<34} {value}").is_ok();
+        writeln!(self.0, "{name:<34} {value}").ok();
     }
 
     pub(super) fn rate(&mut self, name: &str, count: u64, took: Duration) {

@@ -173,24 +173,26 @@ fn redraw(picture: &Picture, drawn: usize) -> usize {
     let mut text = String::new();
     let widest = picture.trending.iter().map(|(_, clicks, _)| *clicks).max().unwrap_or(1).max(1);
     // Writing into a string cannot fail.
-    let _ = writeln!(
+    writeln!(
         text,
         "  rentals in Gold {:>8}   clicks in Silver {:>9}   events/s {:>7.0}",
         picture.rentals, picture.clicks, picture.per_second
-    );
-    let _ = writeln!(
+    )
+    .ok();
+    writeln!(
         text,
         "  lag in events   {:>8}   newest click {:>13}   quarantined {:>4}\n",
         picture.lag,
         freshness(picture),
         picture.quarantined
-    );
-    let _ = writeln!(text, "  trending: clicks of the last 15 minutes, growth over those before");
+    )
+    .ok();
+    writeln!(text, "  trending: clicks of the last 15 minutes, growth over those before").ok();
     for (title, clicks, growth) in &picture.trending {
         let width = usize::try_from(clicks * 30 / widest).unwrap_or_default().max(1);
-        let _ = writeln!(text, "  {title:<28} {:<30} {clicks:>5} {growth:>+5}", "█".repeat(width));
+        writeln!(text, "  {title:<28} {:<30} {clicks:>5} {growth:>+5}", "█".repeat(width)).ok();
     }
-    let _ = writeln!(text, "\n  Ctrl-C stops, a second run goes on here");
+    writeln!(text, "\n  Ctrl-C stops, a second run goes on here").ok();
     let lines = text.lines().count();
     if drawn > 0 {
         print!("\x1b[{drawn}A");

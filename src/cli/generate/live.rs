@@ -103,7 +103,7 @@ impl Tally {
         self.refused += settled.refused();
         let refusal = Some(settled.refusal).filter(|refusal| !refusal.is_empty());
         let first = settled.errors.into_iter().find(|error| !error.quarantined);
-        let reason = refusal.or(first.map(|error| error.message));
+        let reason = refusal.or_else(|| first.map(|error| error.message));
         self.reason = self.reason.take().or(reason);
     }
 }

@@ -23,6 +23,7 @@ use crate::{
         push::{self, endpoint, positive, progress::Progress, sender},
     },
     domain::{ErrorKind, timestamp::parse_timestamp},
+    ops::Clock,
 };
 
 /// How long to try again when the server is lost.
@@ -95,7 +96,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
         seed: args.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0),
         users: args.users,
         rate: args.rate,
-        start_micros: args.start.unwrap_or_else(|| chrono::Utc::now().timestamp_micros()),
+        start_micros: args.start.unwrap_or_else(|| Clock::system().now_us()),
         films,
     };
     let clicks = Clicks::new(config).map_err(|e| Failure::new(e.kind(), e.to_string()))?;

@@ -51,7 +51,7 @@ impl Popularity {
         let total = self.cumulative.last().copied().unwrap_or_default();
         let point = rng.random::<f64>() * total;
         let index = self.cumulative.partition_point(|sum| *sum <= point);
-        self.films.get(index).or(self.films.last()).map_or(0, |film| film.id)
+        self.films.get(index).or_else(|| self.films.last()).map_or(0, |film| film.id)
     }
 
     fn refresh(&mut self, at_s: f64) {

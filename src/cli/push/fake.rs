@@ -85,6 +85,7 @@ impl Fake {
         let seen = Arc::new(Mutex::new(Seen { faults, ..Seen::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let server = listener.local_addr().expect("address");
+        #[allow(clippy::disallowed_methods, reason = "a test cuts only a few times")]
         let (cut, cuts) = mpsc::unbounded_channel();
         let service = Service { seen: Arc::clone(&seen), event_id, cut };
         let mut tasks = JoinSet::new();

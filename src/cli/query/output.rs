@@ -167,8 +167,7 @@ mod tests {
             writer.write(batch).expect("written");
         }
         writer.finish(Some(&batch().schema())).expect("finished");
-        let bytes = shared.0.lock().expect("lock").clone();
-        bytes
+        shared.0.lock().expect("lock").clone()
     }
 
     fn text(format: Format, batches: &[RecordBatch]) -> String {

@@ -330,7 +330,7 @@ fn check(field: &Field, value: &Value) -> Option<Breach> {
     let (range, number) = (field.range.as_ref()?, as_number(value, field.data_type)?);
     let below = range.min.is_some_and(|min| number < min);
     let above = range.max.is_some_and(|max| number > max);
-    let bound = |bound: Option<f64>| bound.map_or("…".into(), |b| b.to_string());
+    let bound = |bound: Option<f64>| bound.map_or_else(|| "…".into(), |b| b.to_string());
     (below || above).then(|| {
         let message = format!("{number} is outside {}…{}", bound(range.min), bound(range.max));
         breach(range.name.clone(), BreachKind::OutOfRange, message)

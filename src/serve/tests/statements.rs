@@ -66,7 +66,7 @@ async fn a_prepared_statement_knows_its_schema_and_sees_later_rows() {
     assert_eq!(fetch(&mut client, info).await.expect("rows").lines(), ["4"]);
     prepared.close().await.expect("close");
     let failed = client.prepare("SELECT nope FROM gold.clicks".to_owned(), None).await;
-    assert!(failed.err().expect("refused").to_string().contains("no column nope"));
+    assert!(failed.expect_err("refused").to_string().contains("no column nope"));
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn what_writes_is_refused_everywhere() {
         assert_eq!(status.code(), Code::PermissionDenied, "{sql}: {}", status.message());
         assert!(status.message().contains("read-only"), "{}", status.message());
         let prepared = client.prepare(sql.to_owned(), None).await;
-        assert!(prepared.err().expect("refused").to_string().contains("read-only"), "{sql}");
+        assert!(prepared.expect_err("refused").to_string().contains("read-only"), "{sql}");
     }
     let update = client.execute_update("INSERT INTO gold.films VALUES (3, 'x')".to_owned(), None);
     assert_eq!(status(update.await.expect_err("refused")).code(), Code::PermissionDenied);

@@ -43,6 +43,9 @@ enum State {
     QuoteSeen,
 }
 
+/// The line that a record begins on, and what is wrong with it.
+type Record = (u64, Result<(), String>);
+
 impl CsvRows {
     pub(super) fn new(lines: Lines, encoding: Encoding) -> Self {
         Self { lines, ahead: VecDeque::new(), encoding, columns: None, fields: Fields::default() }
@@ -56,7 +59,7 @@ impl CsvRows {
     }
 
     /// Reads one record into `self.fields`; the line it begins on, and what is wrong with it.
-    fn next_record(&mut self) -> Result<Option<(u64, Result<(), String>)>, ReadError> {
+    fn next_record(&mut self) -> Result<Option<Record>, ReadError> {
         let first = loop {
             match self.next_line()? {
                 None => return Ok(None),
