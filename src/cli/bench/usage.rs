@@ -56,7 +56,7 @@ pub(super) struct Figures(String);
 impl Figures {
     pub(super) fn line(&mut self, name: &str, value: impl std::fmt::Display) {
         // Writing to a string cannot fail.
-        writeln!(self.0, "{name:<34} {value}").ok();
+        writeln!(self.0, "{name:<40} {value}").ok();
     }
 
     pub(super) fn rate(&mut self, name: &str, count: u64, took: Duration) {
@@ -122,7 +122,7 @@ mod tests {
         let lines: Vec<String> = figures.to_string().lines().map(String::from).collect();
         let names = ["events/s", "cpu per event", "ack p50", "ack p99"];
         let values = ["1500", "12.50 µs", "1.0 ms", "2.5 ms"];
-        let expected = names.iter().zip(values).map(|(name, value)| format!("{name:<34} {value}"));
+        let expected = names.iter().zip(values).map(|(name, value)| format!("{name:<40} {value}"));
         assert_eq!(lines, expected.collect::<Vec<_>>());
     }
 }

@@ -67,6 +67,8 @@ struct Measured {
     silver: Duration,
     /// Of the server meanwhile; of the client too where it is in the same process.
     cpu: Option<Duration>,
+    /// The same until Silver was committed too, which goes on behind what is visible.
+    cpu_committed: Option<Duration>,
     samples: Samples,
     /// Rows of Silver at the end, and events that the aggregate counts.
     rows_at_end: u64,
@@ -96,25 +98,22 @@ pub(super) async fn run(args: Args, stop: &CancellationToken) -> Result<(), Fail
 }
 
 fn figures(args: &Args, measured: &Measured) -> Figures {
-    let Measured { sent, silver, cpu, samples, .. } = measured;
+    let Measured { sent, silver, cpu, cpu_committed, samples, .. } = measured;
     let mut figures = Figures::default();
     figures.rate("events/s acked", sent.events, sent.took);
     figures.rate("events/s visible in Silver", sent.events, *silver);
     figures.percentiles("ack of a batch", sent.ack_p50, sent.ack_p99);
-    let (server, both) = if args.client_process {
-        (*cpu, cpu.zip(sent.cpu).map(|(server, client)| server + client))
+    let events = sent.events;
+    if args.client_process {
+        figures.cpu_per_event("cpu per event, server, to visible", events, *cpu);
+        figures.cpu_per_event("cpu per event, server, to committed", events, *cpu_committed);
+        figures.cpu_per_event("cpu per event, client", events, sent.cpu);
+        if let Some(server) = cpu_committed {
+            figures.line("mark", mark(events, *server));
+        }
     } else {
-        (None, *cpu)
-    };
-    figures.cpu_per_event("cpu per event, server", sent.events, server);
-    figures.cpu_per_event(
-        "cpu per event, client",
-        sent.events,
-        sent.cpu.filter(|_| server.is_some()),
-    );
-    figures.cpu_per_event("cpu per event, client included", sent.events, both);
-    if let Some(server) = server {
-        figures.line("mark", mark(sent.events, server));
+        figures.cpu_per_event("cpu per event, to visible, with client", events, *cpu);
+        figures.cpu_per_event("cpu per event, to committed, with client", events, *cpu_committed);
     }
     for (name, values) in [
         ("ack of one event", &samples.ack),
@@ -198,6 +197,12 @@ async fn phases(
     let silver_us = Clock::system().now_us() - sent.started_us;
     let silver = Duration::from_micros(u64::try_from(silver_us).unwrap_or_default());
     let cpu = usage::since(cpu_before);
+    // Bronze is always committed before what is made of it.
+    let committed = lake.wait_until(|view| committed_silver(view) >= wanted);
+    if tokio::time::timeout(PATIENCE, committed).await.is_err() {
+        return Err(Failure::work("the load is visible but was never committed"));
+    }
+    let cpu_committed = usage::since(cpu_before);
     let mut client = Client::connect(flight, PATIENCE).await?;
     let rows = visible::count_of(&mut client, COUNT_SILVER).await?;
     let samples = visible::measure(ingest, flight, args.samples, args.size).await?;
@@ -211,17 +216,23 @@ async fn phases(
             args.samples
         )));
     }
-    Ok(Measured { sent, silver, cpu, samples, rows_at_end, aggregated })
+    Ok(Measured { sent, silver, cpu, cpu_committed, samples, rows_at_end, aggregated })
 }
 
 const COUNT_SILVER: &str = "SELECT count(*) AS n FROM silver.events";
 const SUM_GOLD: &str =
     "SELECT CAST(coalesce(sum(events), 0) AS BIGINT) AS n FROM gold.amount_by_kind";
 
+/// The rows of Silver that are in a Delta commit.
+fn committed_silver(view: &LakeView) -> u64 {
+    let table = view.tables.get(&TableName::new("silver", "events"));
+    table.and_then(|table| table.committed.as_ref()).map_or(0, |committed| committed.rows)
+}
+
 /// The rows of Silver that a query would see.
 fn silver_rows(view: &LakeView) -> u64 {
     let Some(table) = view.tables.get(&TableName::new("silver", "events")) else { return 0 };
-    let committed = table.committed.as_ref().map_or(0, |committed| committed.rows);
+    let committed = committed_silver(view);
     let rows = |batches: &[arrow::array::RecordBatch]| {
         batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
     };
