@@ -1,5 +1,5 @@
-//! `sluice bench end-to-end`: events in over gRPC, out of Silver and Gold over Flight SQL, through a
-//! whole Sluice in this process, over real connections.
+//! `sluice bench end-to-end`: events in over gRPC, out of Silver and Gold over Flight SQL, through
+//! a whole Sluice in this process, over real connections.
 //!
 //! First a load as fast as it is acked (or at a rate), until all of it can be queried in Silver;
 //! then single events, each asked for until it shows.
