@@ -19,9 +19,10 @@ use datafusion::{
 use crate::domain::{
     ErrorKind,
     columns::ColumnBuilder,
-    contract::{Contract, EventId},
+    contract::{Contract, EventId, Rule},
     decode::{Breach, BreachKind, Decoder},
     identity::{Fingerprint, Identity},
+    sql_guard,
 };
 
 /// A rule of a contract that is not valid SQL over its fields.
@@ -38,6 +39,9 @@ impl RuleError {
         ErrorKind::Invalid
     }
 }
+
+/// Longest condition of a rule.
+const SQL_BYTES_MAX: usize = 64 * 1024;
 
 /// Judges payloads by one contract.
 #[derive(Debug)]
@@ -71,6 +75,8 @@ impl Judge {
                 reason: error.strip_backtrace(),
             };
             let schema = schema.as_ref().map_err(failed)?;
+            sql_guard::check(&rule.sql, SQL_BYTES_MAX)
+                .map_err(|e| failed(&DataFusionError::Plan(e.to_string())))?;
             let expr = state.create_logical_expr(&rule.sql, schema).map_err(|e| failed(&e))?;
             let expr = state.create_physical_expr(expr, schema).map_err(|e| failed(&e))?;
             match expr.data_type(schema.as_arrow()) {
@@ -126,17 +132,25 @@ impl Judge {
         breaches: &mut [Vec<Breach>],
     ) -> Result<(), DataFusionError> {
         for (rule, expr) in self.contract.rules.iter().zip(&self.rules) {
-            let result = expr.evaluate(fields)?.into_array(fields.num_rows())?;
-            let Some(held) = result.as_boolean_opt() else { continue };
-            for (row, broken) in breaches.iter_mut().enumerate() {
-                let malformed = broken.first().is_some_and(|b| b.kind == BreachKind::Malformed);
-                if held.is_valid(row) && !held.value(row) && !malformed {
-                    broken.push(Breach {
-                        rule: rule.name.clone(),
-                        kind: BreachKind::Rule,
-                        field: String::new(),
-                        message: format!("does not hold: {}", rule.sql),
-                    });
+            let mut found: Vec<(usize, String)> = Vec::new();
+            match broken_rows(expr.as_ref(), fields) {
+                Ok(rows) => found.extend(rows.into_iter().map(|row| (row, not_held(rule)))),
+                // Some row cannot be evaluated: that row breaks the rule, the others are judged.
+                Err(_) => {
+                    for row in 0..fields.num_rows() {
+                        match broken_rows(expr.as_ref(), &fields.slice(row, 1)) {
+                            Ok(rows) if rows.is_empty() => {}
+                            Ok(_) => found.push((row, not_held(rule))),
+                            Err(error) => found.push((row, error.strip_backtrace())),
+                        }
+                    }
+                }
+            }
+            for (row, message) in found {
+                let broken = &mut breaches[row];
+                if broken.first().is_none_or(|b| b.kind != BreachKind::Malformed) {
+                    let (rule, kind) = (rule.name.clone(), BreachKind::Rule);
+                    broken.push(Breach { rule, kind, field: String::new(), message });
                 }
             }
         }
@@ -161,6 +175,20 @@ impl Judge {
         }
         arrow::util::display::array_value_to_string(column, row).ok()
     }
+}
+
+fn not_held(rule: &Rule) -> String {
+    format!("does not hold: {}", rule.sql)
+}
+
+/// The rows for which a condition is false.
+fn broken_rows(
+    condition: &dyn PhysicalExpr,
+    fields: &RecordBatch,
+) -> Result<Vec<usize>, DataFusionError> {
+    let result = condition.evaluate(fields)?.into_array(fields.num_rows())?;
+    let Some(held) = result.as_boolean_opt() else { return Ok(Vec::new()) };
+    Ok((0..held.len()).filter(|row| held.is_valid(*row) && !held.value(*row)).collect())
 }
 
 /// The columns of every quarantine table. Persisted: must stay stable.

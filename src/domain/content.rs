@@ -1,24 +1,26 @@
 //! The content hash: the identity of events that carry no id.
 //!
 //! It covers the stream, the field names and the cleaned values, not the bytes. The order of
-//! members, blanks around text, CSV or JSON, and `105`, `"105"` or `105.0` in a numeric field make
-//! no difference; null and empty members count as absent. Persisted in identities: must stay stable.
+//! members, blanks around text, CSV or JSON, `105`, `"105"` or `105.0` in a numeric field, and the
+//! spelling of one instant make no difference; null and empty members count as absent. Persisted in identities: must stay stable.
 
 use crate::domain::{
-    decode::{clean_text, scalar_text},
+    contract::FieldType,
+    decode::{clean_text, parse_bool, scalar_text},
     identity::{Fingerprint, fingerprint},
+    timestamp::parse_timestamp,
 };
 
 /// Longest run of zeros that a number may be written out with.
 const EXPONENT_LIMIT: i64 = 400;
 
-/// The hash of an object's members: (name, raw JSON value, whether the field is numeric).
+/// The hash of an object's members: (name, raw JSON value, declared type).
 pub fn of_members<'a>(
     stream: &str,
-    members: impl Iterator<Item = (&'a str, &'a str, bool)>,
+    members: impl Iterator<Item = (&'a str, &'a str, Option<FieldType>)>,
 ) -> Fingerprint {
     let mut parts: Vec<(String, String)> = members
-        .filter_map(|(name, raw, is_number)| Some((name.to_owned(), canonical(raw, is_number)?)))
+        .filter_map(|(name, raw, declared)| Some((name.to_owned(), canonical(raw, declared)?)))
         .collect();
     parts.sort();
     let mut bytes = Vec::with_capacity(256);
@@ -43,7 +45,7 @@ fn push(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(text.as_bytes());
 }
 
-fn canonical(raw: &str, is_number: bool) -> Option<String> {
+fn canonical(raw: &str, declared: Option<FieldType>) -> Option<String> {
     if raw == "null" {
         return None;
     }
@@ -53,6 +55,15 @@ fn canonical(raw: &str, is_number: bool) -> Option<String> {
     }
     let text = scalar_text(raw);
     let text = clean_text(&text)?;
+    let instant = match declared {
+        Some(FieldType::Timestamp) => parse_timestamp(&text).map(|us| format!("{us}us")),
+        Some(FieldType::Bool) => parse_bool(&text).map(|value| value.to_string()),
+        _ => None,
+    };
+    if instant.is_some() {
+        return instant;
+    }
+    let is_number = declared.is_some_and(FieldType::is_number);
     if (is_number || !raw.starts_with('"'))
         && let Some(number) = canonical_number(&text)
     {

@@ -14,6 +14,7 @@ pub mod identity;
 mod name;
 mod position;
 pub mod record;
+pub mod sql_guard;
 pub mod timestamp;
 
 pub use durability::Durability;

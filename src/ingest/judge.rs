@@ -67,6 +67,9 @@ pub(super) fn judge(
     Ok(judged)
 }
 
+/// Longest event id and idempotency key; each event carries its own in the log.
+const ID_BYTES_MAX: usize = 256;
+
 fn check_arrays(batch: &RecordBatch) -> Result<(), BadBatch> {
     let count = batch.records.len();
     let bad = |field, found: usize, allowed: &str| {
@@ -80,6 +83,12 @@ fn check_arrays(batch: &RecordBatch) -> Result<(), BadBatch> {
     if !(ids == 0 || ids == count) {
         return bad("event_ids", ids, "give none or one each");
     }
+    if let Some(index) = batch.event_ids.iter().position(|id| id.len() > ID_BYTES_MAX) {
+        let size = batch.event_ids[index].len();
+        let message =
+            format!("entry {index} is {size} bytes long; at most {ID_BYTES_MAX} are taken");
+        return Err(BadBatch { field: "event_ids", message });
+    }
     Ok(())
 }
 
@@ -88,6 +97,13 @@ fn check_identity(
     origin: &Origin,
     batch: &RecordBatch,
 ) -> Result<(), BadBatch> {
+    if let Origin::Request { idempotency_key } = origin
+        && idempotency_key.len() > ID_BYTES_MAX
+    {
+        let size = idempotency_key.len();
+        let message = format!("{size} bytes long; at most {ID_BYTES_MAX} are taken");
+        return Err(BadBatch { field: "idempotency_key", message });
+    }
     let has_key =
         !matches!(origin, Origin::Request { idempotency_key } if idempotency_key.is_empty());
     let by_client = contract.event_id == EventId::Client;

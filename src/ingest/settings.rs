@@ -43,8 +43,8 @@ impl Default for Settings {
             ack_delay_ms: 5,
             ack_batches_max: 64,
             producers_max: 100_000,
-            drain_grace_ms: 1_000,
-            drain_timeout_ms: 4_000,
+            drain_grace_ms: 500,
+            drain_timeout_ms: 1_500,
         }
     }
 }

@@ -70,8 +70,7 @@ impl LakeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Folder { .. } => ErrorKind::Unavailable,
-            Self::Fingerprint { .. } => ErrorKind::Conflict,
-            Self::Table { .. } | Self::Read { .. } => ErrorKind::Data,
+            Self::Fingerprint { .. } | Self::Table { .. } | Self::Read { .. } => ErrorKind::Data,
         }
     }
 }
@@ -130,6 +129,16 @@ impl Lake {
             table.spec.schema = table.stored_schema()?;
         }
         Ok(table)
+    }
+}
+
+impl Lake {
+    /// Removes a table whose rows can be had again from elsewhere.
+    pub async fn remove(&self, name: &TableName) -> Result<(), LakeError> {
+        let error = |reason: String| LakeError::Folder { path: name.to_string(), reason };
+        let root = self.root.to_file_path().map_err(|()| error("not a local lake".to_owned()))?;
+        let folder = root.join(&name.schema).join(&name.name);
+        tokio::fs::remove_dir_all(&folder).await.map_err(|e| error(e.to_string()))
     }
 }
 

@@ -29,6 +29,8 @@ pub struct LakeView {
     pub functions: Vec<Arc<ScalarUDF>>,
     /// How far the tables that follow the log record by record reach.
     pub positions: Positions,
+    /// Tables that do not follow their inputs any more, and why.
+    pub lagging: BTreeMap<TableName, String>,
 }
 
 /// A stored table: what is committed, and what came since.
@@ -151,6 +153,16 @@ impl LakeView {
             seen.merge(&reached.reduce(|a, b| a.meet(&b)).unwrap_or_default());
         }
         seen
+    }
+
+    /// Which of the tables behind `names` do not follow their inputs, and why; of all tables where
+    /// none are named.
+    pub fn lagging_behind(&self, names: &[TableName]) -> Vec<(&TableName, &str)> {
+        let stored: Vec<&TableName> =
+            self.stored(names).iter().map(|table| &table.info.name).collect();
+        let wanted = |name: &TableName| names.is_empty() || stored.contains(&name);
+        let lagging = self.lagging.iter().filter(|(name, _)| wanted(name));
+        lagging.map(|(name, reason)| (name, reason.as_str())).collect()
     }
 
     /// The streams that feed the relations `names`.

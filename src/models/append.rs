@@ -31,12 +31,17 @@ enum Step {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("evaluate a row-wise model")]
+#[error("evaluate a row-wise model: {}", self.reason())]
 pub struct RowProgramError(#[from] DataFusionError);
 
 impl RowProgramError {
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Data
+    }
+
+    /// What the engine says.
+    pub fn reason(&self) -> String {
+        self.0.strip_backtrace()
     }
 }
 

@@ -20,13 +20,15 @@ use datafusion::{
 };
 
 use crate::{
-    domain::{TableName, identity::fingerprint},
+    domain::{TableName, identity::fingerprint, sql_guard},
     models::{append::RowProgram, types::storable},
     project::{ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Project, nearest},
 };
 
 /// Part of every fingerprint: raised when a change of ours changes what models compute.
 const ENGINE: &str = "sluice-1 datafusion-55";
+/// Longest SQL of a model, rendered.
+const SQL_BYTES_MAX: usize = 1024 * 1024;
 const CATALOG: &str = "sluice";
 const DEFAULT_SCHEMA: &str = "gold";
 
@@ -211,6 +213,8 @@ impl Planner {
         model: &Model,
         known: &BTreeMap<TableName, Known>,
     ) -> Result<Plan, DataFusionError> {
+        sql_guard::check(&model.sql, SQL_BYTES_MAX)
+            .map_err(|error| DataFusionError::Plan(error.to_string()))?;
         // The relations are in memory, so planning never waits.
         let plan = futures::executor::block_on(self.state.create_logical_plan(&model.sql))?;
         if !matches!(plan, LogicalPlan::Statement(_) | LogicalPlan::Ddl(_) | LogicalPlan::Dml(_)) {
@@ -272,8 +276,12 @@ fn check_columns(plan: &LogicalPlan) -> Result<(), DataFusionError> {
             let text = format!("column `{}`: names beginning with __ are Sluice's", field.name());
             return Err(DataFusionError::Plan(text));
         }
-        if !seen.insert(field.name().clone()) {
+        if !seen.insert(field.name().to_lowercase()) {
             let text = format!("column `{}` stands twice in the result", field.name());
+            return Err(DataFusionError::Plan(text));
+        }
+        if field.name().contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
+            let text = format!("column `{}` needs a plain name: add `AS name`", field.name());
             return Err(DataFusionError::Plan(text));
         }
     }

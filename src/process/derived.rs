@@ -339,7 +339,7 @@ pub(super) async fn run_round(
             continue;
         }
         let basis = basis(&job.plan, &view, &generations);
-        let positions = reachable(&job.plan, &view, &generations);
+        let positions = reachable(&job.plan, &view);
         let outcome = if moved {
             match compute(&view, &job, &runtime).await {
                 Ok((rows, digest)) => Outcome::Rows(rows, digest),
@@ -367,9 +367,9 @@ pub(super) async fn run_round(
 }
 
 /// How far into its streams a model reaches when computed from `view`.
-fn reachable(plan: &Plan, view: &LakeView, generations: &BTreeMap<TableName, u64>) -> Positions {
+fn reachable(plan: &Plan, view: &LakeView) -> Positions {
     let mut reached = view.positions.only(&plan.streams);
-    for table in plan.tables.iter().filter(|table| generations.contains_key(table)) {
+    for table in &plan.tables {
         let Some(parent) = view.tables.get(table).filter(|parent| !parent.streams.is_empty())
         else {
             continue;

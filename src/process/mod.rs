@@ -26,10 +26,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{ErrorKind, Offset, Partition, TableName},
+    domain::{ErrorKind, Offset, Partition},
     lake::{CommitError, Lake, LakeError, LakeHandle},
     log::{self, Log},
-    models::RowProgramError,
     ops::Clock,
     process::{offset_table::SealError, pipeline::Pipeline},
 };
@@ -84,8 +83,6 @@ pub enum Error {
     Lake(#[from] LakeError),
     #[error(transparent)]
     Commit(#[from] CommitError),
-    #[error("run {model}")]
-    Model { model: TableName, source: RowProgramError },
     #[error("decode records")]
     Decode(#[from] DataFusionError),
     #[error(
@@ -109,7 +106,6 @@ impl Error {
             Self::Log(error) => error.kind(),
             Self::Lake(error) => error.kind(),
             Self::Commit(error) => error.kind(),
-            Self::Model { source, .. } => source.kind(),
             Self::LogReplaced { .. } | Self::DataGap { .. } | Self::Undecided { .. } => {
                 ErrorKind::Data
             }

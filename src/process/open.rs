@@ -202,7 +202,12 @@ async fn open_seed(deps: &Deps, seed: &Seed) -> Result<Derived, Error> {
     };
     let log_id = deps.log.id();
     let mut derived = Derived::open(&deps.lake, &spec, info, None, log_id, &[], &[]).await?;
-    derived.table.check_fingerprint()?;
+    if derived.table.check_fingerprint().is_err() {
+        // Other columns. All of a seed is in its file, so the table is made anew.
+        deps.lake.remove(&seed.name).await?;
+        let info = RelationInfo::clone(&derived.info);
+        derived = Derived::open(&deps.lake, &spec, info, None, log_id, &[], &[]).await?;
+    }
     derived.load_seed(&seed.rows, &seed.digest).await?;
     Ok(derived)
 }
@@ -289,7 +294,8 @@ async fn open_append(
     let Some(program) = plan.program.clone() else {
         return Err(Error::Internal(format!("{name} is row-wise without a program")));
     };
-    opened.streams[position].models.push(RowModel { name, input, program, table });
+    let model = RowModel { name, input, program, table, failure: None };
+    opened.streams[position].models.push(model);
     Ok(None)
 }
 

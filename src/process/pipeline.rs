@@ -13,7 +13,6 @@ use crate::{
     domain::{Offset, Partition, Positions, TableName},
     lake::LakeView,
     log::{Chunk, Reader},
-    models::Class,
     process::{
         Deps, Error, Settings,
         derived::{Computed, Derived, Job, basis, is_due, run_round},
@@ -38,6 +37,8 @@ pub(super) struct Pipeline {
     streams: Vec<StreamTables>,
     derived: Vec<Derived>,
     base: LakeView,
+    /// Models that were not started, with the reason.
+    stopped: BTreeMap<TableName, String>,
     reader: Option<Box<dyn Reader>>,
     last_seal: Instant,
     last_positions: Instant,
@@ -62,6 +63,7 @@ impl Pipeline {
             streams,
             derived,
             base,
+            stopped,
             reader: None,
             last_seal: now,
             last_positions: now,
@@ -72,7 +74,7 @@ impl Pipeline {
             next_publish: now,
             settled: 0,
         };
-        pipeline.report_models(&stopped);
+        pipeline.report_models();
         pipeline.swap();
         Ok(pipeline)
     }
@@ -164,6 +166,7 @@ impl Pipeline {
         let rows = bronze_rows(&log_id, stream.judge.contract(), &chunk.records, now)?;
         stream.ingest(rows)?;
         let (count, counts) = (chunk.records.len() as u64, stream.counts);
+        let has_failed = stream.models.iter().any(|model| model.failure.is_some());
         metrics::records(&chunk.stream, count, counts);
         let identities = stream.identities.len();
         self.deps.status.update(|status| {
@@ -176,6 +179,9 @@ impl Pipeline {
                 identities,
             };
         });
+        if has_failed {
+            self.report_models();
+        }
         Ok(())
     }
 
@@ -393,10 +399,31 @@ impl Pipeline {
         for derived in &self.derived {
             view.tables.insert(derived.info.name.clone(), Arc::new(derived.state()));
         }
+        view.lagging = self.lagging();
         view
     }
 
-    fn report_models(&self, stopped: &BTreeMap<TableName, String>) {
+    /// Models that do not follow their inputs, and why.
+    fn lagging(&self) -> BTreeMap<TableName, String> {
+        let mut lagging = self.stopped.clone();
+        for model in self.streams.iter().flat_map(|stream| &stream.models) {
+            if let Some(failure) = &model.failure {
+                lagging.insert(model.name.clone(), failure.clone());
+            }
+        }
+        for derived in &self.derived {
+            let reads = derived.plan.iter().flat_map(|plan| &plan.tables);
+            let behind = reads.filter(|table| lagging.contains_key(table)).min();
+            let behind = behind.map(|table| format!("reads {table}, which does not follow"));
+            if let Some(reason) = derived.failure.clone().or(behind) {
+                lagging.insert(derived.info.name.clone(), reason);
+            }
+        }
+        lagging
+    }
+
+    fn report_models(&self) {
+        let lagging = self.lagging();
         let log_id = self.deps.log.id().to_owned();
         let planned = Arc::clone(&self.deps.planned);
         self.deps.status.update(|status| {
@@ -406,7 +433,7 @@ impl Pipeline {
             }
             for plan in &planned.plans {
                 let name = plan.model.name.to_string();
-                let failure = stopped.get(&plan.model.name).cloned();
+                let failure = lagging.get(&plan.model.name).cloned();
                 let (class, reason) = (plan.class.to_string(), plan.reason.clone());
                 status.models.insert(name, ModelStatus { class, reason, failure });
             }
@@ -415,20 +442,9 @@ impl Pipeline {
 
     fn report_round(&self, took: Duration) {
         metrics::round(took);
-        let failures: Vec<(String, Option<String>)> = self
-            .derived
-            .iter()
-            .filter(|d| d.plan.as_ref().is_some_and(|plan| plan.class == Class::Recompute))
-            .map(|d| (d.info.name.to_string(), d.failure.clone()))
-            .collect();
-        self.deps.status.update(|status| {
-            status.last_round_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            for (name, failure) in failures {
-                if let Some(model) = status.models.get_mut(&name) {
-                    model.failure = failure;
-                }
-            }
-        });
+        self.report_models();
+        let last_round_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.deps.status.update(|status| status.last_round_ms = last_round_ms);
     }
 
     fn report_seal(&self, tables: usize, took: Duration) {

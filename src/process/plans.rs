@@ -25,6 +25,16 @@ pub(super) struct RowModel {
     pub input: Input,
     pub program: Arc<RowProgram>,
     pub table: OffsetTable,
+    /// Why it stopped while running. Its table stays as it is, until a restart after mending.
+    pub failure: Option<String>,
+}
+
+impl RowModel {
+    /// Stops the model: its table keeps what it has.
+    pub(super) fn stop(&mut self, reason: String) {
+        tracing::error!(model = %self.name, %reason, "model stopped");
+        self.failure = Some(reason);
+    }
 }
 
 /// Compiles every rule and plans every model; reports everything that is wrong.

@@ -138,7 +138,8 @@ impl StreamTables {
     }
 
     fn followers(&self) -> impl Iterator<Item = &OffsetTable> {
-        let models = self.models.iter().map(|model| &model.table);
+        let running = self.models.iter().filter(|model| model.failure.is_none());
+        let models = running.map(|model| &model.table);
         [&self.acceptance, &self.quarantine].into_iter().chain(models)
     }
 
@@ -149,8 +150,10 @@ impl StreamTables {
     }
 
     fn advance_followers(&mut self, ends: &BTreeMap<Partition, Offset>) {
-        for table in self.tables_mut().skip(1) {
-            table.advance(ends);
+        self.acceptance.advance(ends);
+        self.quarantine.advance(ends);
+        for model in self.models.iter_mut().filter(|model| model.failure.is_none()) {
+            model.table.advance(ends);
         }
     }
 
@@ -187,19 +190,23 @@ impl StreamTables {
         for (row, identity) in identities.iter_mut().enumerate() {
             let (partition, offset) = places.at(row);
             let key = places.key(row);
-            let known = self.identities.is_accepted(&identity.fingerprint());
-            let bad = !decoded.breaches[row].is_empty();
-            if let Some(content) = decoded.content[row].filter(|_| bad && !known) {
-                *identity = Identity::Content(content);
-            }
+            let content = decoded.content[row].map(Identity::Content);
             if !self.acceptance.wants(partition, offset) {
                 let verdict = recorded.get(&key).copied().ok_or_else(|| Error::Undecided {
                     stream: self.name().to_owned(),
                     partition,
                     offset,
                 })?;
+                if let (Verdict::Quarantined, Some(content)) = (verdict, content) {
+                    *identity = content;
+                }
                 verdicts.push(verdict);
                 continue;
+            }
+            let bad = !decoded.breaches[row].is_empty();
+            let known = self.identities.is_accepted(&identity.fingerprint());
+            if let (true, Some(content)) = (bad && !known, content) {
+                *identity = content;
             }
             let verdict = self.identities.decide(identity.fingerprint(), bad);
             self.counts.add(verdict);
@@ -249,16 +256,22 @@ impl StreamTables {
         let carried = take_record_batch(&carried_rows(self.name(), rows)?, &good)?;
         let mut outputs: BTreeMap<Input, (RecordBatch, RecordBatch)> = BTreeMap::new();
         outputs.insert(Input::Stream(self.name().to_owned()), (input, carried));
-        for model in &mut self.models {
-            let Some((input, carried)) = outputs.get(&model.input) else {
-                return Err(Error::Internal(format!("{} runs before its input", model.name)));
+        for model in self.models.iter_mut().filter(|model| model.failure.is_none()) {
+            let ran = match outputs.get(&model.input) {
+                Some((input, carried)) => model.program.run(input, carried),
+                None => {
+                    model.stop("what it reads has stopped".to_owned());
+                    continue;
+                }
             };
-            let (rows, carried) = model
-                .program
-                .run(input, carried)
-                .map_err(|source| Error::Model { model: model.name.clone(), source })?;
-            model.table.push(wanted(&model.table, &rows, &carried)?)?;
-            outputs.insert(Input::Table(model.name.clone()), (rows, carried));
+            match ran {
+                Ok((rows, carried)) => {
+                    model.table.push(wanted(&model.table, &rows, &carried)?)?;
+                    outputs.insert(Input::Table(model.name.clone()), (rows, carried));
+                }
+                // One model's error is no reason to stop the others.
+                Err(error) => model.stop(error.reason()),
+            }
         }
         Ok(())
     }

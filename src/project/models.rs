@@ -20,6 +20,9 @@ use crate::{
 /// Folders below `models/`, which are the schemas of the tables.
 const SCHEMAS: [&str; 2] = ["silver", "gold"];
 
+/// Steps that a template may take.
+const TEMPLATE_FUEL: u64 = 1_000_000;
+
 /// What `models/**/*.yml` and `seeds/*.yml` say about one model or seed.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Properties {
@@ -222,6 +225,7 @@ fn unique<T: Ord>(items: Vec<T>) -> Vec<T> {
 fn environment(context: &Context, seen: &Arc<Mutex<Seen>>) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(TEMPLATE_FUEL));
     let fail = |message: String| minijinja::Error::new(ErrorKind::InvalidOperation, message);
     let (names, notes) = (Arc::clone(&context.names), Arc::clone(seen));
     environment.add_function("ref", move |name: String| {

@@ -1,11 +1,6 @@
 //! `seeds/*.csv`: reference data, typed by `column_types` or by what the cells hold.
 
-use std::{
-    collections::BTreeMap,
-    io::Read,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io::Read, path::Path, sync::Arc};
 
 use arrow::{
     array::RecordBatch,
@@ -97,8 +92,13 @@ fn parse(
         return Err(Box::new(error("has no header row".into()).hint("name the columns in line 1")));
     }
     for column in &columns {
-        if column.is_empty() || columns.iter().filter(|other| *other == column).count() > 1 {
-            let message = format!("column name {column:?} is empty or stands twice");
+        let same = columns.iter().filter(|other| other.eq_ignore_ascii_case(column)).count();
+        let odd = column.starts_with("__") || column.contains([' ', ',', ';', '(', ')', '=']);
+        if column.is_empty() || same > 1 || odd {
+            let message = format!(
+                "column name {column:?} is empty, stands twice, begins with __ or holds a blank or \
+                 one of ,;()="
+            );
             return Err(Box::new(error(message).at(text, 1, None)));
         }
     }

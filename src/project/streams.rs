@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::{
     domain::{
         contract::{Contract, EventId, Field, FieldType, OnError, Range, Rule, Validation},
+        decode::read_text,
         identity::fingerprint,
     },
     project::{Diagnostic, Diagnostics, files, is_identifier, nearest, yaml},
@@ -93,9 +94,14 @@ pub(super) fn read(root: &Path, found: &mut Diagnostics) -> Vec<Contract> {
     for file in files(root, "streams", &[".yml", ".yaml"], found) {
         let Some(text) = yaml::text(root, &file, found) else { continue };
         let Some(entry) = yaml::read::<StreamFile>(root, &file, found) else { continue };
-        if let Some(contract) = (Reader { file: &file, text: &text, found }).contract(entry) {
-            contracts.push(contract);
+        let Some(contract) = (Reader { file: &file, text: &text, found }).contract(entry) else {
+            continue;
+        };
+        if contracts.iter().any(|other: &Contract| other.name == contract.name) {
+            let message = format!("stream `{}` stands in two files", contract.name);
+            found.push(Diagnostic::file(&file, message).find(&text, "name"));
         }
+        contracts.push(contract);
     }
     contracts
 }
@@ -173,6 +179,20 @@ impl Reader<'_> {
         if entry.range.is_some() && !data_type.is_number() {
             let message = format!("field `{}`: a range needs a numeric type", entry.name);
             self.report(&entry.name, message, None);
+        }
+        for value in &entry.accepted_values {
+            if read_text(data_type, &scalar(value)).is_err() {
+                let (value, name) = (scalar(value), data_type.name());
+                let message =
+                    format!("field `{}`: accepted value {value:?} is no {name}", entry.name);
+                self.report(&entry.name, message, None);
+            }
+        }
+        if let Some(range) = &entry.range
+            && !range.min.zip(range.max).is_none_or(|(min, max)| min <= max)
+        {
+            let message = format!("field `{}`: the range holds no value", entry.name);
+            self.report(&entry.name, message, Some("give min below max".into()));
         }
         let range = entry.range.as_ref().map(|range| Range {
             name: range.name.clone().unwrap_or_else(|| format!("{}_range", entry.name)),

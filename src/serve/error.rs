@@ -48,6 +48,8 @@ pub enum QueryError {
     Option(String),
     #[error("the tables did not reach {wanted} within {waited_ms} ms; they are at {reached:?}")]
     Behind { wanted: String, reached: String, waited_ms: u64 },
+    #[error("{0}; `sluice check` and /status say more")]
+    NotFollowing(String),
     #[error("the query took longer than {limit_ms} ms and was stopped")]
     Timeout { limit_ms: u64 },
     #[error("{running} queries are running and {waiting} are waiting: try again later")]
@@ -71,7 +73,7 @@ impl QueryError {
             Self::UnknownTable { .. } => ErrorKind::NotFound,
             Self::Behind { .. } | Self::Busy { .. } => ErrorKind::Unavailable,
             Self::Timeout { .. } | Self::Exhausted(_) => ErrorKind::Exhausted,
-            Self::Data(_) | Self::Lake(_) => ErrorKind::Data,
+            Self::Data(_) | Self::Lake(_) | Self::NotFollowing(_) => ErrorKind::Data,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -84,6 +86,7 @@ impl QueryError {
             Self::ReadOnly { .. } => Code::PermissionDenied,
             Self::UnknownTable { .. } => Code::NotFound,
             Self::Behind { .. } | Self::Timeout { .. } => Code::DeadlineExceeded,
+            Self::NotFollowing(_) => Code::FailedPrecondition,
             Self::Busy { .. } => Code::Unavailable,
             Self::Exhausted(_) => Code::ResourceExhausted,
             Self::Lake(_) | Self::Internal(_) => Code::Internal,

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long running requests may go on after a stop was asked for.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(1);
 const WAIT_SECONDS: u64 = 30;
 const WAIT_SECONDS_MAX: u64 = 3_600;
 
@@ -120,9 +120,20 @@ async fn wait(State(state): State<HttpState>, uri: Uri) -> Response {
         }
     };
     let settled = timeout(Duration::from_secs(seconds), state.lake.settle()).await.is_ok();
-    let code = if settled { StatusCode::OK } else { StatusCode::GATEWAY_TIMEOUT };
-    let positions = positions(&state.lake.load().positions);
-    (code, Json(json!({ "settled": settled, "positions": positions }))).into_response()
+    let view = state.lake.load();
+    let lagging: BTreeMap<String, &str> = view
+        .lagging_behind(&[])
+        .into_iter()
+        .map(|(name, reason)| (name.to_string(), reason))
+        .collect();
+    let code = match (settled, lagging.is_empty()) {
+        (true, true) => StatusCode::OK,
+        (true, false) => StatusCode::CONFLICT,
+        (false, _) => StatusCode::GATEWAY_TIMEOUT,
+    };
+    let positions = positions(&view.positions);
+    let answer = json!({ "settled": settled, "positions": positions, "not_following": lagging });
+    (code, Json(answer)).into_response()
 }
 
 fn wait_seconds(query: &str) -> Result<u64, String> {

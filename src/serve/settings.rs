@@ -39,7 +39,7 @@ impl Default for Settings {
             memory_bytes_max: 1 << 30,
             spill_bytes_max: 10 << 30,
             threads: 0,
-            drain_ms_max: 5_000,
+            drain_ms_max: 1_000,
         }
     }
 }

@@ -75,6 +75,11 @@ pub struct Decoder<'a> {
 /// The rule that a payload breaks which is not one JSON object.
 pub const MALFORMED: &str = "malformed";
 
+/// An event with more members than this is no event.
+const MEMBERS_MAX: usize = 10_000;
+/// Up to so many members, a repeated name is looked for one by one.
+const SCANNED_MEMBERS: usize = 64;
+
 impl<'a> Decoder<'a> {
     pub fn new(contract: &'a Contract) -> Self {
         let names = contract.fields.iter().enumerate();
@@ -141,7 +146,7 @@ impl<'a> Decoder<'a> {
     fn content_of<'b>(&self, members: impl Iterator<Item = (&'b str, &'b str)>) -> Fingerprint {
         let typed = members.map(|(name, raw)| {
             let field = self.index.get(name).map(|&i| &self.contract.fields[i]);
-            (name, raw, field.is_some_and(|field| field.data_type.is_number()))
+            (name, raw, field.map(|field| field.data_type))
         });
         content::of_members(&self.contract.name, typed)
     }
@@ -168,15 +173,31 @@ impl<'de> de::Visitor<'de> for MembersVisitor {
 
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
         let mut members: Members<'de> = Vec::with_capacity(self.0);
+        let mut repeated = false;
         while let Some(name) = map.next_key::<Name<'de>>()? {
-            let raw = map.next_value::<&'de RawValue>()?;
-            match members.iter_mut().find(|(known, _)| *known == name.0) {
-                Some(member) => member.1 = raw,
-                None => members.push((name.0, raw)),
+            if members.len() == MEMBERS_MAX {
+                return Err(de::Error::custom(format_args!("more than {MEMBERS_MAX} members")));
             }
+            let raw = map.next_value::<&'de RawValue>()?;
+            let looked_at = &members[..members.len().min(SCANNED_MEMBERS)];
+            repeated |= looked_at.len() < members.len()
+                || looked_at.iter().any(|(known, _)| *known == name.0);
+            members.push((name.0, raw));
         }
-        Ok(members)
+        Ok(if repeated { last_of_each(members) } else { members })
     }
+}
+
+/// Of every name its last member.
+fn last_of_each(members: Members<'_>) -> Members<'_> {
+    let mut last: HashMap<Cow<'_, str>, (usize, &RawValue)> = HashMap::new();
+    for (at, (name, raw)) in members.into_iter().enumerate() {
+        let place = last.get(&name).map_or(at, |(first, _)| *first);
+        last.insert(name, (place, raw));
+    }
+    let mut members: Vec<_> = last.into_iter().collect();
+    members.sort_unstable_by_key(|(_, (place, _))| *place);
+    members.into_iter().map(|(name, (_, raw))| (name, raw)).collect()
 }
 
 /// A member name, borrowed where it holds no escapes.
@@ -240,6 +261,9 @@ fn read_value(data_type: FieldType, raw: &str) -> Result<Value, String> {
     if data_type == FieldType::Text && raw.starts_with(['{', '[']) {
         return Ok(Value::Text(raw.to_owned()));
     }
+    if raw.starts_with('"') && raw.contains('\\') && serde_json::from_str::<String>(raw).is_err() {
+        return Err(raw.chars().take(60).collect());
+    }
     read_text(data_type, &scalar_text(raw))
 }
 
@@ -290,7 +314,8 @@ pub fn parse_decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
     (unscaled < limit).then_some(sign * unscaled)
 }
 
-fn parse_bool(text: &str) -> Option<bool> {
+/// The spellings of a boolean.
+pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "true" | "True" | "TRUE" | "t" | "1" => Some(true),
         "false" | "False" | "FALSE" | "f" | "0" => Some(false),
@@ -320,8 +345,12 @@ fn check(field: &Field, value: &Value) -> Option<Breach> {
             .flatten();
     }
     if !field.accepted_values.is_empty() {
-        let text = display(value, field.data_type);
-        if !field.accepted_values.contains(&text) {
+        let accepted = |text: &String| match value {
+            Value::Text(found) => found == text,
+            other => read_text(field.data_type, text).is_ok_and(|one| one == *other),
+        };
+        if !field.accepted_values.iter().any(accepted) {
+            let text = display(value, field.data_type);
             let message = format!("{text:?} is not one of {}", field.accepted_values.join(", "));
             let rule = format!("accepted_values:{}", field.name);
             return breach(rule, BreachKind::NotAccepted, message);
@@ -342,6 +371,8 @@ fn display(value: &Value, data_type: FieldType) -> String {
         Value::Text(text) => text.clone(),
         Value::Int(n) => n.to_string(),
         Value::Bool(b) => b.to_string(),
+        Value::Timestamp(us) => format!("{us} µs since 1970"),
+        Value::Date(days) => format!("{days} days since 1970"),
         other => as_number(other, data_type).map_or_else(String::new, |n| n.to_string()),
     }
 }

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::TableName,
+    domain::{TableName, sql_guard},
     lake::{
         LakeHandle, LakeView, Overlay, TableState,
         session::{Columns, session},
@@ -37,7 +37,7 @@ use crate::{
         Error, QueryError, Settings,
         metrics::{self, Outcome},
         query::{
-            After, FlightStream, Freshness, Options, after, guard,
+            After, FlightStream, Freshness, Options, after,
             run::{AbortOnDrop, Run},
             statement::{self, Parsed},
         },
@@ -71,6 +71,16 @@ pub(crate) struct Engine {
     turns: Arc<Semaphore>,
     waiting: AtomicUsize,
     threads: Option<Runtime>,
+}
+
+/// An error that names the tables behind `names` that do not follow their inputs.
+fn following(view: &LakeView, names: &[TableName]) -> Result<(), QueryError> {
+    let lagging: Vec<String> = view
+        .lagging_behind(names)
+        .iter()
+        .map(|(name, reason)| format!("{name} does not follow its inputs: {reason}"))
+        .collect();
+    if lagging.is_empty() { Ok(()) } else { Err(QueryError::NotFollowing(lagging.join("; "))) }
 }
 
 impl Engine {
@@ -108,7 +118,7 @@ impl Engine {
         options: &Options,
         deadline: Option<Duration>,
     ) -> Result<Planned, QueryError> {
-        guard::check(sql, self.settings.sql_bytes_max)?;
+        sql_guard::check(sql, self.settings.sql_bytes_max)?;
         let text = sql.to_owned();
         let parsed = self.on_threads(async move { statement::parse(&text) }).await?;
         let view = self.pin(&parsed.names, options, deadline).await?;
@@ -178,7 +188,9 @@ impl Engine {
             After::All => {
                 let settled = timeout(patience, self.lake.settle()).await;
                 settled.map_err(|_| behind("the end of the log"))?;
-                self.lake.load()
+                let view = self.lake.load();
+                following(&view, names)?;
+                view
             }
             After::Positions(wanted) => {
                 let reached = |view: &LakeView| after::reached(view, names, wanted);

@@ -2,14 +2,13 @@
 
 mod after;
 mod engine;
-mod guard;
 mod options;
 mod plans;
 mod run;
 mod statement;
 
+pub use crate::domain::sql_guard::{Counted, GuardError};
 pub(crate) use engine::{Engine, Planned};
-pub use guard::{Counted, GuardError};
 pub(crate) use options::{After, Freshness, Options, POSITIONS, deadline};
 pub(crate) use plans::{KEPT_FOR as PLANS_KEPT_FOR, Plans};
 pub(crate) use run::FlightStream;

@@ -57,7 +57,7 @@ impl fmt::Display for Counted {
 }
 
 /// Refuses SQL that could exhaust the stack, the time or the memory of whoever plans it.
-pub(crate) fn check(sql: &str, bytes_max: usize) -> Result<(), GuardError> {
+pub fn check(sql: &str, bytes_max: usize) -> Result<(), GuardError> {
     if sql.len() > bytes_max {
         return Err(GuardError::TooLong { bytes: sql.len(), max: bytes_max });
     }
