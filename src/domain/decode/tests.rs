@@ -106,3 +106,39 @@ fn numbers_have_one_canonical_form() {
         assert_eq!(content::canonical_number(text).as_deref(), Some(canonical), "{text}");
     }
 }
+
+#[test]
+fn accepted_values_are_compared_as_values() {
+    let mut contract = contract();
+    contract.fields[3].accepted_values = vec!["2026-03-02T18:00:19.456Z".into()];
+    let broken = |payload: &str| {
+        let decoded = Decoder::new(&contract).decode(payload.as_bytes());
+        decoded.breaches.into_iter().map(|breach| breach.rule).collect::<Vec<_>>()
+    };
+    assert_eq!(broken(GOOD), [""; 0]);
+    assert_eq!(broken(&GOOD.replace("19.456", "20")), ["accepted_values:at"]);
+}
+
+#[test]
+fn one_instant_is_one_content_however_it_is_written() {
+    let zulu = GOOD.replace("2026-03-02 18:00:19.456", "2026-03-02T19:00:19.456000+01:00");
+    assert_eq!(decode(GOOD).content, decode(&zulu).content);
+    assert_ne!(decode(GOOD).content, decode(&GOOD.replace("19.456", "19.457")).content);
+}
+
+#[test]
+fn many_members_are_read_in_linear_time_and_bounded() {
+    let member = |i: usize| format!("\"f{i}\":{i}");
+    let wide = |n: usize| (0..n).map(member).collect::<Vec<_>>().join(",");
+    let good = format!("{},{}}}", GOOD.trim_end_matches('}'), wide(9_000));
+    assert_eq!(rules(&good), [""; 0]);
+    assert_eq!(rules(&format!("{{{}}}", wide(10_001))), [MALFORMED]);
+    // Of a repeated name the last member counts, also among many.
+    let twice = format!("{{\"position\":99,{},{}", wide(100), &GOOD[1..]);
+    assert_eq!(rules(&twice), [""; 0]);
+}
+
+#[test]
+fn half_a_character_is_no_text() {
+    assert_eq!(rules(&GOOD.replace("\"web\"", "\"\\ud800\"")), ["type:device"]);
+}

@@ -123,9 +123,21 @@ async fn a_wrong_request_names_the_field() {
     no_batch.batch = None;
     let mut no_identity = request("clicks", batch_of(&[event(1)]));
     no_identity.idempotency_key = String::new();
+    let mut long_key = request("clicks", batch_of(&[event(1)]));
+    long_key.idempotency_key = "k".repeat(257);
+    let mut long_id = request("clicks", batch_of(&[event(1)]));
+    if let Some(batch) = &mut long_id.batch {
+        batch.event_ids = vec!["i".repeat(257).into()];
+    }
     let mut keys = request("clicks", batch_of(&[event(1), event(2), event(3)]));
     keys.batch.as_mut().expect("batch").keys = vec!["a".into(), "b".into()];
-    for (wrong, field) in [(no_batch, "batch"), (no_identity, "idempotency_key"), (keys, "keys")] {
+    for (wrong, field) in [
+        (no_batch, "batch"),
+        (no_identity, "idempotency_key"),
+        (keys, "keys"),
+        (long_key, "idempotency_key"),
+        (long_id, "event_ids"),
+    ] {
         let status = server.client().publish(wrong).await.expect_err("wrong");
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(reason(&status), ("INVALID_REQUEST".into(), false));
