@@ -239,12 +239,14 @@ impl Node {
     pub async fn stop(self) -> Result<(), Failure> {
         let data = async {
             let ingest = self.ingest.stop(STOP).await.map_err(task_failure);
-            ingest.and(self.process.stop(STOP).await.map_err(task_failure))
+            let process = self.process.stop(STOP).await.map_err(task_failure);
+            ingest.and(process)
         };
         // Queries that are under way drain meanwhile, so that a slow reader costs no extra time.
         let (data, serve) = tokio::join!(data, self.serve.stop(STOP));
         self.log.close().await;
-        data.and(serve.map_err(task_failure))
+        let serve = serve.map_err(task_failure);
+        data.and(serve)
     }
 }
 
