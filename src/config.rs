@@ -134,6 +134,9 @@ impl Layers {
                 self.errors.push(format!("{origin}: `{section}` must be a [section]"));
                 continue;
             };
+            if values.is_empty() {
+                self.check_section(&section, &origin);
+            }
             for (key, value) in values {
                 self.set(&section, &key, value, &origin);
             }
@@ -168,12 +171,20 @@ impl Layers {
         }
     }
 
+    fn check_section(&mut self, section: &str, origin: &str) -> bool {
+        let known = self.merged.contains_key(section);
+        if !known {
+            let hint = nearest(section, self.merged.keys().map(String::as_str)).unwrap_or_default();
+            self.errors.push(format!("{origin}: unknown section `{section}` {hint}"));
+        }
+        known
+    }
+
     fn set(&mut self, section: &str, key: &str, value: Value, origin: &str) {
-        let sections: Vec<String> = self.merged.keys().cloned().collect();
-        let Some(Value::Table(known)) = self.merged.get_mut(section) else {
-            let hint = nearest(section, sections.iter().map(String::as_str)).unwrap_or_default();
-            return self.errors.push(format!("{origin}: unknown section `{section}` {hint}"));
-        };
+        if !self.check_section(section, origin) {
+            return;
+        }
+        let Some(Value::Table(known)) = self.merged.get_mut(section) else { return };
         let Some(default) = known.get(key) else {
             let hint = nearest(key, known.keys().map(String::as_str))
                 .unwrap_or_else(|| known.keys().cloned().collect::<Vec<_>>().join(", "));
@@ -185,8 +196,40 @@ impl Layers {
                 format!("{origin}: {section}.{key} must be of type {wanted}, not {found}");
             return self.errors.push(message);
         }
+        if let Some(wanted) = wrong_value(section, key, &value) {
+            return self.errors.push(format!("{origin}: {section}.{key} = {value}: {wanted}"));
+        }
         known.insert(key.to_owned(), value);
         self.origins.push((section.to_owned(), key.to_owned(), origin.to_owned()));
+    }
+}
+
+/// Values of a key that is not free text: (section, key, values).
+const CHOICES: [(&str, &str, &[&str]); 3] = [
+    ("server", "log", &["embedded"]),
+    ("server", "durability", &["fsync", "os"]),
+    ("telemetry", "log_format", &["text", "json"]),
+];
+
+/// Numbers that may be 0: it has a meaning of its own there, or does no harm.
+const ZERO_ALLOWED: [&str; 5] =
+    ["threads", "ack_delay_ms", "poll_wait_ms", "seal_interval_ms", "queued_max"];
+
+/// What a value should be instead, where it cannot be taken.
+fn wrong_value(section: &str, key: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::Integer(n) if *n < 0 => Some("give a number that is not negative".to_owned()),
+        Value::Integer(0) if !ZERO_ALLOWED.contains(&key) && !key.contains("drain") => {
+            Some("give a number above 0".to_owned())
+        }
+        Value::Integer(n) if key == "recompute_percent" && *n > 100 => {
+            Some("give 1 to 100".to_owned())
+        }
+        Value::String(text) => {
+            let (_, _, allowed) = CHOICES.iter().find(|(s, k, _)| *s == section && *k == key)?;
+            (!allowed.contains(&text.as_str())).then(|| format!("use {}", allowed.join(" or ")))
+        }
+        _ => None,
     }
 }
 
@@ -235,6 +278,24 @@ mod tests {
                 assert!(shipped[section].get(key).is_some(), "{section}.{key} has no default");
             }
         }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_taken_is_named_with_its_key() {
+        for (name, value, expected) in [
+            ("SLUICE__PROCESS__SEAL_BYTES", "-1", "process.seal_bytes = -1: give a number"),
+            ("SLUICE__SERVE__QUERIES_MAX", "0", "serve.queries_max = 0: give a number above 0"),
+            ("SLUICE__SERVER__LOG", "kafka", "server.log = \"kafka\": use embedded"),
+            ("SLUICE__SEVER__LOG", "x", "unknown section `sever` did you mean `server`?"),
+        ] {
+            let errors = effective(&[(name, value)], Vec::new()).expect_err(name).0;
+            assert!(errors.len() == 1 && errors[0].contains(expected), "{errors:?}");
+        }
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("sluice.toml");
+        std::fs::write(&file, "[sever]\n").expect("file");
+        let errors = load(Some(&file), [], Vec::new()).expect_err("unknown section").0;
+        assert!(errors[0].contains("did you mean `server`?"), "{errors:?}");
     }
 
     #[test]

@@ -29,8 +29,10 @@ pub const DEFAULT_SCHEMA: &str = "gold";
 /// Which columns a session shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Columns {
-    /// What clients see.
+    /// What clients see: neither hidden columns nor internal relations.
     Visible,
+    /// What models see: no hidden columns, but the accepted rows of streams.
+    Model,
     /// The hidden ones too: for Sluice itself.
     All,
 }
@@ -114,6 +116,9 @@ impl SchemaProvider for LakeSchema {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let name = TableName::new(&self.name, name);
+        if self.columns == Columns::Visible && self.view.is_internal(&name) {
+            return Ok(None);
+        }
         if let Some(table) = self.view.tables.get(&name) {
             return table_provider(table, self.columns).map(Some);
         }

@@ -142,6 +142,13 @@ impl LakeView {
         all
     }
 
+    /// Whether clients may not see a relation.
+    pub fn is_internal(&self, name: &TableName) -> bool {
+        let table = self.tables.get(name).map(|table| table.info.kind);
+        let kind = table.or_else(|| self.views.get(name).map(|view| view.info.kind));
+        kind == Some(RelationKind::Internal)
+    }
+
     /// The positions that a query over `names` sees: of every stream what all of the tables behind
     /// them that it feeds reach at least.
     pub fn positions_of(&self, names: &[TableName]) -> Positions {

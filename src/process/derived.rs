@@ -409,7 +409,7 @@ async fn compute(
 ) -> Result<(Vec<RecordBatch>, Digest), DataFusionError> {
     // One core: rounds are to take a bounded share of the machine.
     let config = SessionConfig::new().with_target_partitions(1);
-    let context = session(view, Columns::Visible, config, Arc::clone(runtime));
+    let context = session(view, Columns::Model, config, Arc::clone(runtime));
     let rows = context.sql(&job.plan.model.sql).await?.collect().await?;
     let rows: Result<Vec<_>, _> =
         rows.iter().map(|batch| storable_batch(batch, &job.schema)).collect();

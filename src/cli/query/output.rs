@@ -1,9 +1,12 @@
 //! Rows as a table, CSV, JSON lines or an Arrow stream.
 
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{IsTerminal, Write},
+    sync::Arc,
+};
 
 use arrow::{
-    array::RecordBatch,
+    array::{Array as _, ArrayRef, RecordBatch, StringArray},
     csv::WriterBuilder,
     datatypes::{Schema, SchemaRef},
     error::ArrowError,
@@ -88,7 +91,7 @@ impl Writer {
             .with_timestamp_tz_format(TIME.to_owned())
             .with_timestamp_format(TIME.to_owned())
             .build(Vec::new());
-        lines.write(batch).map_err(unwritable)?;
+        lines.write(&flat(batch).map_err(unwritable)?).map_err(unwritable)?;
         self.headed = true;
         self.put(&lines.into_inner())
     }
@@ -125,12 +128,39 @@ fn unwritable(error: ArrowError) -> Failure {
     Failure::work(format!("these rows cannot be written in this format ({error}): try another"))
 }
 
+/// CSV has no lists and structs: they become JSON text.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    if batch.schema().fields().iter().all(|field| !field.data_type().is_nested()) {
+        return Ok(batch.clone());
+    }
+    let mut columns = Vec::with_capacity(batch.num_columns());
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let column =
+            if field.data_type().is_nested() { json_text(column)? } else { Arc::clone(column) };
+        columns.push((field.name().clone(), column));
+    }
+    RecordBatch::try_from_iter(columns)
+}
+
+fn json_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let one = RecordBatch::try_from_iter([("value", Arc::clone(column))])?;
+    let mut lines = LineDelimitedWriter::new(Vec::new());
+    lines.write(&one)?;
+    lines.finish()?;
+    let bytes = lines.into_inner();
+    let values = bytes.split(|byte| *byte == b'\n').take(column.len()).map(|line| {
+        let object: serde_json::Value = serde_json::from_slice(line).ok()?;
+        object.get("value").map(ToString::to_string)
+    });
+    Ok(Arc::new(values.collect::<StringArray>()))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use arrow::{
-        array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray},
+        array::{Int64Array, ListBuilder, StringBuilder, TimestampMicrosecondArray},
         ipc::reader::StreamReader,
     };
 
@@ -182,6 +212,16 @@ mod tests {
              ,\"x\ny\",1970-01-01T00:00:00.000000Z\n"
         );
         assert_eq!(text(Format::Csv, &[]), "id,text,at\n");
+    }
+
+    #[test]
+    fn lists_are_json_in_csv() {
+        let mut rules = ListBuilder::new(StringBuilder::new());
+        rules.append_value([Some("a"), Some("b,c")]);
+        rules.append_null();
+        let rules: ArrayRef = Arc::new(rules.finish());
+        let batch = RecordBatch::try_from_iter([("rules", rules)]).expect("batch");
+        assert_eq!(text(Format::Csv, &[batch]), "rules\n\"[\"\"a\"\",\"\"b,c\"\"]\"\n\"\"\n");
     }
 
     #[test]
