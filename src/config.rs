@@ -23,6 +23,7 @@ pub struct Config {
     pub telemetry: Telemetry,
     pub ingest: ingest::Settings,
     pub log: log::embedded::Settings,
+    pub kafka: log::kafka::Settings,
     pub process: process::Settings,
     pub serve: serve::Settings,
 }
@@ -41,10 +42,40 @@ pub struct Server {
 }
 
 /// Which log holds acked events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum LogKind {
     Embedded,
+    /// The brokers, `HOST:PORT[,HOST:PORT]`.
+    Kafka(String),
+}
+
+impl TryFrom<String> for LogKind {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "embedded" {
+            return Ok(Self::Embedded);
+        }
+        let brokers = text.strip_prefix("kafka://").filter(|brokers| {
+            let address = |address: &str| {
+                let parts = address.rsplit_once(':');
+                parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            };
+            brokers.split(',').all(address)
+        });
+        let hint = || "use embedded or kafka://HOST:PORT[,HOST:PORT]".to_owned();
+        brokers.map(|brokers| Self::Kafka(brokers.to_owned())).ok_or_else(hint)
+    }
+}
+
+impl From<LogKind> for String {
+    fn from(kind: LogKind) -> Self {
+        match kind {
+            LogKind::Embedded => "embedded".to_owned(),
+            LogKind::Kafka(brokers) => format!("kafka://{brokers}"),
+        }
+    }
 }
 
 /// Logs of the process itself.
@@ -205,15 +236,17 @@ impl Layers {
 }
 
 /// Values of a key that is not free text: (section, key, values).
-const CHOICES: [(&str, &str, &[&str]); 3] = [
-    ("server", "log", &["embedded"]),
+const CHOICES: [(&str, &str, &[&str]); 5] = [
+    ("kafka", "security_protocol", &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
+    ("kafka", "sasl_mechanism", &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+    ("kafka", "compression", &["none", "lz4", "zstd", "gzip", "snappy"]),
     ("server", "durability", &["fsync", "os"]),
     ("telemetry", "log_format", &["text", "json"]),
 ];
 
 /// Numbers that may be 0: it has a meaning of its own there, or does no harm.
-const ZERO_ALLOWED: [&str; 5] =
-    ["threads", "ack_delay_ms", "poll_wait_ms", "seal_interval_ms", "queued_max"];
+const ZERO_ALLOWED: [&str; 6] =
+    ["threads", "ack_delay_ms", "linger_ms", "poll_wait_ms", "seal_interval_ms", "queued_max"];
 
 /// What a value should be instead, where it cannot be taken.
 fn wrong_value(section: &str, key: &str, value: &Value) -> Option<String> {
@@ -224,6 +257,9 @@ fn wrong_value(section: &str, key: &str, value: &Value) -> Option<String> {
         }
         Value::Integer(n) if key == "recompute_percent" && *n > 100 => {
             Some("give 1 to 100".to_owned())
+        }
+        Value::String(text) if (section, key) == ("server", "log") => {
+            LogKind::try_from(text.clone()).err()
         }
         Value::String(text) => {
             let (_, _, allowed) = CHOICES.iter().find(|(s, k, _)| *s == section && *k == key)?;
@@ -236,6 +272,23 @@ fn wrong_value(section: &str, key: &str, value: &Value) -> Option<String> {
 impl Effective {
     /// The effective values as TOML, with where each came from; secrets are masked.
     pub fn render(&self) -> String {
+        let mut out = self.render_values();
+        if let LogKind::Kafka(_) = self.config.server.log {
+            out.push_str("\n\n# What librdkafka is told besides, which nothing changes:");
+            let both = [
+                ("producer", &log::kafka::PRODUCER_GUARANTEES[..]),
+                ("consumer", &log::kafka::CONSUMER_GUARANTEES[..]),
+            ];
+            for (client, guarantees) in both {
+                for (key, value) in guarantees {
+                    out.push_str(&format!("\n# {client}: {key} = {value}"));
+                }
+            }
+        }
+        out
+    }
+
+    fn render_values(&self) -> String {
         let mut out = String::new();
         for (section, values) in &self.merged {
             out.push_str(&format!("[{section}]\n"));
@@ -252,7 +305,8 @@ impl Effective {
 }
 
 fn is_secret(key: &str) -> bool {
-    ["password", "secret", "token", "credential"].iter().any(|word| key.contains(word))
+    let words = ["password", "secret", "token", "credential"];
+    !key.ends_with("_file") && words.iter().any(|word| key.contains(word))
 }
 
 #[cfg(test)]
@@ -285,7 +339,7 @@ mod tests {
         for (name, value, expected) in [
             ("SLUICE__PROCESS__SEAL_BYTES", "-1", "process.seal_bytes = -1: give a number"),
             ("SLUICE__SERVE__QUERIES_MAX", "0", "serve.queries_max = 0: give a number above 0"),
-            ("SLUICE__SERVER__LOG", "kafka", "server.log = \"kafka\": use embedded"),
+            ("SLUICE__SERVER__LOG", "kafka", "server.log = \"kafka\": use embedded or kafka://"),
             ("SLUICE__SEVER__LOG", "x", "unknown section `sever` did you mean `server`?"),
         ] {
             let errors = effective(&[(name, value)], Vec::new()).expect_err(name).0;

@@ -105,7 +105,7 @@ impl Judge {
         let mut breaches = Vec::with_capacity(n);
         let mut content = Vec::with_capacity(n);
         for payload in payloads {
-            let decoded = decoder.decode(payload.unwrap_or_default());
+            let decoded = payload.map_or_else(|| decoder.no_value(), |p| decoder.decode(p));
             for (column, value) in columns.iter_mut().zip(&decoded.values) {
                 column.push(value);
             }
@@ -119,7 +119,7 @@ impl Judge {
         let fields = RecordBatch::try_new_with_options(self.contract.schema(), arrays, &options)?;
         self.apply_rules(&fields, &mut breaches)?;
         for (row, broken) in breaches.iter().enumerate() {
-            if !broken.is_empty() && content[row].is_none() {
+            if !broken.is_empty() && content[row].is_none() && payloads.is_valid(row) {
                 content[row] = Some(decoder.content(payloads.value(row)));
             }
         }
@@ -165,7 +165,8 @@ impl Judge {
             EventId::Content => content.clone(),
             EventId::Client => Identity::decode(header).ok(),
         };
-        named.or(content).unwrap_or_else(|| Identity::Given(String::new()))
+        let came = || Identity::decode(header).ok();
+        named.or(content).or_else(came).unwrap_or_else(|| Identity::Given(String::new()))
     }
 
     fn text_value(&self, decoded: &DecodedBatch, column: &str, row: usize) -> Option<String> {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
+
 use arrow::{
     array::{
         ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
@@ -12,7 +14,19 @@ use arrow::{
     error::ArrowError,
 };
 
-use crate::domain::{contract::Contract, decode::Decoder, identity::Identity, record::LogRecord};
+use crate::domain::{
+    contract::{Contract, EventId},
+    decode::Decoder,
+    identity::Identity,
+    record::LogRecord,
+};
+
+/// Which log records come from, and under which name it holds their stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub log_id: String,
+    pub topic: String,
+}
 
 /// The columns of every Bronze table as stored. Persisted: must stay stable.
 pub fn bronze_schema() -> SchemaRef {
@@ -40,15 +54,15 @@ pub fn bronze_schema() -> SchemaRef {
 
 /// The rows of `records`, one each, in their order. Times are microseconds since 1970.
 pub fn bronze_rows(
-    log_id: &str,
+    origin: &Origin,
     contract: &Contract,
     records: &[LogRecord],
     ingested_at_us: i64,
 ) -> Result<RecordBatch, ArrowError> {
     let n = records.len();
     let decoder = Decoder::new(contract);
-    let mut log = StringBuilder::with_capacity(n, n * log_id.len());
-    let mut topic = StringBuilder::with_capacity(n, n * contract.name.len());
+    let mut log = StringBuilder::with_capacity(n, n * origin.log_id.len());
+    let mut topic = StringBuilder::with_capacity(n, n * origin.topic.len());
     let mut partition = Int32Builder::with_capacity(n);
     let mut offset = Int64Builder::with_capacity(n);
     let mut ts = TimestampMicrosecondBuilder::with_capacity(n);
@@ -58,13 +72,14 @@ pub fn bronze_rows(
     let mut producer = StringBuilder::new();
     let (mut epoch, mut sequence) = (Int64Builder::new(), Int64Builder::new());
     let mut index = Int32Builder::with_capacity(n);
-    let mut payload =
-        BinaryBuilder::with_capacity(n, records.iter().map(|r| r.payload.len()).sum());
+    let payload_bytes = records.iter().map(LogRecord::payload_len).sum();
+    let mut payload = BinaryBuilder::with_capacity(n, payload_bytes);
+    let mut headers = StringBuilder::new();
     let mut header = BinaryBuilder::with_capacity(n, n * 48);
     for record in records {
-        let identity = identity_of(&decoder, record);
-        log.append_value(log_id);
-        topic.append_value(&contract.name);
+        let identity = identity_of(contract, &decoder, &origin.topic, record);
+        log.append_value(&origin.log_id);
+        topic.append_value(&origin.topic);
         partition.append_value(i32::try_from(record.partition).unwrap_or(i32::MAX));
         offset.append_value(record.offset);
         ts.append_value(record.timestamp_us);
@@ -85,7 +100,8 @@ pub fn bronze_rows(
                 sequence.append_null();
             }
         }
-        payload.append_value(&record.payload);
+        payload.append_option(record.payload.as_deref());
+        headers.append_option(headers_json(record));
         header.append_value(identity.encode());
     }
     let nulls = |data_type: DataType| arrow::array::new_null_array(&data_type, n);
@@ -96,7 +112,7 @@ pub fn bronze_rows(
         Arc::new(offset.finish()),
         Arc::new(ts.finish().with_timezone("UTC")),
         Arc::new(key.finish()),
-        nulls(DataType::Utf8),
+        Arc::new(headers.finish()),
         Arc::new(ingested.finish().with_timezone("UTC")),
         Arc::new(event_id.finish()),
         Arc::new(producer.finish()),
@@ -110,10 +126,42 @@ pub fn bronze_rows(
     RecordBatch::try_new(bronze_schema(), columns)
 }
 
-/// What came with the record, else its content.
-fn identity_of(decoder: &Decoder<'_>, record: &LogRecord) -> Identity {
+/// What came with the record; for a record that something else wrote, what its contract says, or
+/// its place in the log.
+fn identity_of(
+    contract: &Contract,
+    decoder: &Decoder<'_>,
+    topic: &str,
+    record: &LogRecord,
+) -> Identity {
     let header = record.identity.as_deref().and_then(|bytes| Identity::decode(bytes).ok());
-    header.unwrap_or_else(|| Identity::Content(decoder.content(&record.payload)))
+    header.unwrap_or_else(|| match (&contract.event_id, &record.payload) {
+        (EventId::Content, Some(payload)) => Identity::Content(decoder.content(payload)),
+        (EventId::Column(column), Some(payload)) => {
+            let id = decoder.column_text(column, &decoder.decode(payload));
+            id.map_or_else(|| Identity::Content(decoder.content(payload)), Identity::Given)
+        }
+        (EventId::Client, _) | (_, None) => Identity::Record {
+            topic: topic.to_owned(),
+            partition: record.partition,
+            offset: record.offset,
+        },
+    })
+}
+
+/// Headers as a JSON list of objects, in their order; what is not UTF-8 as `base64:…`.
+fn headers_json(record: &LogRecord) -> Option<String> {
+    if record.headers.is_empty() {
+        return None;
+    }
+    let shown = record.headers.iter().map(|(name, value)| {
+        let value = value.as_deref().map(|bytes| match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => format!("base64:{}", BASE64.encode(bytes)),
+        });
+        serde_json::json!({ "name": name, "value": value })
+    });
+    Some(serde_json::Value::Array(shown.collect()).to_string())
 }
 
 /// One batch of Bronze rows in arrival order: (`_ts`, `_partition`, `_offset`, `_index`).

@@ -18,7 +18,8 @@ pub struct ServerFlags {
     /// Folder of everything that is stored [default: sluice-data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where acked events live until Bronze has them [default: embedded]
+    /// Where acked events live until Bronze has them: embedded, or kafka://HOST:PORT[,HOST:PORT]
+    /// [default: embedded]
     #[arg(long, value_name = "LOG")]
     pub log: Option<String>,
     /// HOST:PORT of gRPC ingest [default: 127.0.0.1:50051]

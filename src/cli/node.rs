@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{Failure, chain},
-    config::{Config, Server},
+    config::{Config, LogKind, Server},
     domain::ErrorKind,
     ingest,
     lake::{Lake, LakeHandle, LakeView},
-    log::{Log, StreamSpec, embedded::EmbeddedLog},
+    log::{Log, StreamSpec, embedded::EmbeddedLog, kafka::KafkaLog},
     ops::{
         Clock,
         tasks::{TaskError, Tasks},
@@ -90,7 +90,7 @@ pub struct Node {
     ingest: Group,
     process: Group,
     serve: Group,
-    log: Arc<EmbeddedLog>,
+    log: Arc<dyn Log>,
     pub lake: Arc<LakeHandle>,
     pub status: Arc<Status>,
 }
@@ -109,12 +109,7 @@ impl Node {
         let data_dir = &config.server.data_dir;
         writable(data_dir)?;
         let log = open_log(config, &clock).await?;
-        let specs: Vec<StreamSpec> = planned
-            .project
-            .streams
-            .iter()
-            .map(|c| StreamSpec { name: c.name.clone(), partitions: c.partitions })
-            .collect();
+        let specs: Vec<StreamSpec> = planned.project.streams.iter().map(StreamSpec::from).collect();
         let failed = |e: crate::log::Error| Failure::new(e.kind(), chain(&e));
         log.ensure(&specs).await.map_err(failed)?;
         let lake = Lake::local(&data_dir.join("lake"), config.server.durability)
@@ -132,7 +127,7 @@ impl Node {
         let planned = Arc::new(planned);
         let deps = process::Deps {
             planned: Arc::clone(&planned),
-            log: Arc::<EmbeddedLog>::clone(&log),
+            log: Arc::clone(&log),
             lake,
             view,
             clock,
@@ -154,7 +149,7 @@ impl Node {
             .iter()
             .map(|judge| (judge.contract().name.clone(), Arc::clone(judge.contract())))
             .collect();
-        let log: Arc<dyn Log> = Arc::<EmbeddedLog>::clone(&self.log);
+        let log = Arc::clone(&self.log);
         let service = ingest::Service::new(config.ingest.clone(), log, Arc::new(contracts));
         let stop = self.ingest.token();
         self.ingest.spawn("ingest", async move {
@@ -221,7 +216,7 @@ impl Node {
 
     /// The log that holds what was acked.
     pub fn log(&self) -> Arc<dyn Log> {
-        Arc::<EmbeddedLog>::clone(&self.log)
+        Arc::clone(&self.log)
     }
 
     /// Runs until `stop`, or until a role fails.
@@ -277,7 +272,18 @@ fn writable(folder: &Path) -> Result<(), Failure> {
     })
 }
 
-async fn open_log(config: &Config, clock: &Clock) -> Result<Arc<EmbeddedLog>, Failure> {
+/// Opens the log that the configuration names.
+async fn open_log(config: &Config, clock: &Clock) -> Result<Arc<dyn Log>, Failure> {
+    match &config.server.log {
+        LogKind::Embedded => open_embedded(config, clock).await,
+        LogKind::Kafka(brokers) => match KafkaLog::open(brokers, config.kafka.clone()).await {
+            Ok(log) => Ok(log),
+            Err(error) => Err(Failure::new(error.kind(), chain(&error))),
+        },
+    }
+}
+
+async fn open_embedded(config: &Config, clock: &Clock) -> Result<Arc<dyn Log>, Failure> {
     let mut settings = config.log.clone();
     settings.durability = config.server.durability;
     let path = config.server.data_dir.join("log");

@@ -22,8 +22,22 @@ pub struct Contract {
     pub validation: Validation,
     /// Number of partitions of the stream in the log.
     pub partitions: u32,
+    pub topic: Topic,
     /// Digest of what decides how a payload is decoded and judged.
     pub version: String,
+}
+
+/// Where a stream's records live when the log is Kafka.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Topic {
+    /// Name of the topic. `None`: the configured prefix, then the stream's name.
+    pub name: Option<String>,
+    /// Others made it and may fill it: it is never created or changed.
+    pub is_external: bool,
+    /// Copies of each record. `None`: the broker's default.
+    pub replication: Option<u16>,
+    /// How long it keeps records, in milliseconds. `None`: the broker's default.
+    pub retention_ms: Option<i64>,
 }
 
 /// One declared field of an event.

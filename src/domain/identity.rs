@@ -18,6 +18,8 @@ pub enum Identity {
     Producer { producer: String, epoch: u32, sequence: i64, index: u32 },
     /// The place in an idempotent unary call.
     Request { idempotency_key: String, index: u32 },
+    /// The place in the log, of a record that something else wrote.
+    Record { topic: String, partition: u32, offset: i64 },
 }
 
 /// 128 bits of SHA-256: enough that two different inputs never meet by accident or by intent.
@@ -40,6 +42,7 @@ const GIVEN: u8 = 1;
 const CONTENT: u8 = 2;
 const PRODUCER: u8 = 3;
 const REQUEST: u8 = 4;
+const RECORD: u8 = 5;
 
 impl Identity {
     /// The header form: version, kind, then the fields; numbers big-endian, text last and
@@ -67,6 +70,12 @@ impl Identity {
                 out.push(REQUEST);
                 out.extend_from_slice(&index.to_be_bytes());
                 out.extend_from_slice(idempotency_key.as_bytes());
+            }
+            Self::Record { topic, partition, offset } => {
+                out.push(RECORD);
+                out.extend_from_slice(&partition.to_be_bytes());
+                out.extend_from_slice(&offset.to_be_bytes());
+                out.extend_from_slice(topic.as_bytes());
             }
         }
         out
@@ -101,6 +110,15 @@ impl Identity {
                 let (index, rest) = number(rest)?;
                 Ok(Self::Request { idempotency_key: text(rest)?, index: u32::from_be_bytes(index) })
             }
+            RECORD => {
+                let (partition, rest) = number(rest)?;
+                let (offset, rest) = number(rest)?;
+                Ok(Self::Record {
+                    topic: text(rest)?,
+                    partition: u32::from_be_bytes(partition),
+                    offset: i64::from_be_bytes(offset),
+                })
+            }
             _ => Err(DecodeError("unknown kind")),
         }
     }
@@ -128,6 +146,9 @@ impl fmt::Display for Identity {
             }
             Self::Request { idempotency_key, index } => {
                 write!(f, "request:{idempotency_key}/{index}")
+            }
+            Self::Record { topic, partition, offset } => {
+                write!(f, "record:{topic}/{partition}/{offset}")
             }
         }
     }
@@ -162,6 +183,7 @@ mod tests {
             Identity::Content([7; 16]),
             Identity::Producer { producer: "p".into(), epoch: 2, sequence: 9, index: 4 },
             Identity::Request { idempotency_key: "k".into(), index: 1 },
+            Identity::Record { topic: "t".into(), partition: 3, offset: 1 << 40 },
         ] {
             assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
         }

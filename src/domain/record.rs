@@ -18,10 +18,20 @@ pub struct Record {
 pub struct LogRecord {
     pub partition: Partition,
     pub offset: Offset,
-    /// The log's time in microseconds, raised so that it never falls within a partition.
+    /// The log's time in microseconds. It may fall within a partition that others write.
     pub timestamp_us: i64,
     pub key: Option<Bytes>,
     /// The identity header as it came; `None` on a record that something else wrote.
     pub identity: Option<Bytes>,
-    pub payload: Bytes,
+    /// Headers that something else wrote.
+    pub headers: Vec<(String, Option<Bytes>)>,
+    /// `None`: the record has no value.
+    pub payload: Option<Bytes>,
+}
+
+impl LogRecord {
+    /// Bytes of the value; 0 where there is none.
+    pub fn payload_len(&self) -> usize {
+        self.payload.as_ref().map_or(0, Bytes::len)
+    }
 }

@@ -5,9 +5,8 @@ use bytes::Bytes;
 
 use crate::{
     domain::{
-        content::canonical_number,
-        contract::{Contract, EventId, FieldType, OnError, Validation},
-        decode::{Breach, BreachKind, Decoded, Decoder, Value},
+        contract::{Contract, EventId, OnError, Validation},
+        decode::{Breach, BreachKind, Decoded, Decoder},
         identity::Identity,
     },
     ingest::proto::{EventError, RecordBatch, event_error::Reason},
@@ -125,8 +124,6 @@ struct Judge<'a> {
     origin: &'a Origin,
     keys: Vec<Bytes>,
     event_ids: Vec<Bytes>,
-    id_column: Option<usize>,
-    key_column: Option<usize>,
     must_decode: bool,
 }
 
@@ -138,26 +135,11 @@ impl<'a> Judge<'a> {
         keys: Vec<Bytes>,
         event_ids: Vec<Bytes>,
     ) -> Self {
-        let id_column = match &contract.event_id {
-            EventId::Column(name) => contract.field_index(name),
-            EventId::Content | EventId::Client => None,
-        };
-        let key_column = contract.key.as_ref().and_then(|name| contract.field_index(name));
         let must_decode = contract.validation != Validation::None
             || contract.event_id != EventId::Client
-            || key_column.is_some();
+            || contract.key.is_some();
         let decoder = Decoder::new(contract);
-        Self {
-            contract,
-            decoder,
-            max_event_bytes,
-            origin,
-            keys,
-            event_ids,
-            id_column,
-            key_column,
-            must_decode,
-        }
+        Self { contract, decoder, max_event_bytes, origin, keys, event_ids, must_decode }
     }
 
     fn event(&self, index: usize, payload: Bytes, judged: &mut Judged) {
@@ -211,7 +193,8 @@ impl<'a> Judge<'a> {
         if let Some(given) = given.filter(|key| !key.is_empty()) {
             return Some(given.clone());
         }
-        self.column_text(self.key_column?, decoded?).map(Bytes::from)
+        let column = self.contract.key.as_deref()?;
+        self.decoder.column_text(column, decoded?).map(Bytes::from)
     }
 
     fn identity(
@@ -226,9 +209,8 @@ impl<'a> Judge<'a> {
         };
         match self.contract.event_id {
             EventId::Content => return Ok(content()),
-            EventId::Column(_) => {
-                let id = self.id_column.zip(decoded);
-                let id = id.and_then(|(column, decoded)| self.column_text(column, decoded));
+            EventId::Column(ref column) => {
+                let id = decoded.and_then(|decoded| self.decoder.column_text(column, decoded));
                 return Ok(id.map_or_else(content, Identity::Given));
             }
             EventId::Client => {}
@@ -247,30 +229,6 @@ impl<'a> Judge<'a> {
             }
             Origin::Request { idempotency_key } => Ok(Identity::Request { idempotency_key, index }),
         }
-    }
-
-    /// A column's value as text; numbers in their one canonical form.
-    fn column_text(&self, column: usize, decoded: &Decoded) -> Option<String> {
-        let text = match decoded.values.get(column)? {
-            Value::Null => return None,
-            Value::Text(text) => text.clone(),
-            Value::Int(number) => number.to_string(),
-            Value::Float(number) => {
-                let text = number.to_string();
-                canonical_number(&text).unwrap_or(text)
-            }
-            Value::Decimal(unscaled) => {
-                let FieldType::Decimal(_, scale) = self.contract.fields[column].data_type else {
-                    return Some(unscaled.to_string());
-                };
-                let text = format!("{unscaled}e-{scale}");
-                canonical_number(&text).unwrap_or(text)
-            }
-            Value::Bool(value) => value.to_string(),
-            Value::Timestamp(micros) => micros.to_string(),
-            Value::Date(days) => days.to_string(),
-        };
-        Some(text)
     }
 
     fn too_large(&self, index: usize, size: usize) -> EventError {

@@ -184,7 +184,7 @@ impl Shared {
             event_id: contract.event_id.describe(),
             fields: fields.collect(),
             key: contract.key.clone().unwrap_or_default(),
-            log_id: self.log.id().to_owned(),
+            log_id: self.log.id(&contract.name),
         }
     }
 }

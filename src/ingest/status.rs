@@ -110,6 +110,12 @@ pub(super) fn append_failed(error: &log::Error, again: &str) -> Status {
         log::Error::RecordTooLarge { size, limit } => {
             oversize("the log's record size", Some(*size), *limit)
         }
+        log::Error::Unreachable { .. } => {
+            let mut details = details("LOG_UNREACHABLE", &[]);
+            details.set_retry_info(Some(RETRY_AFTER));
+            let message = format!("nothing was written, send {again} again: {error}");
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
         error if error.kind() == ErrorKind::Unavailable => {
             let mut details = details("OUTCOME_UNKNOWN", &[]);
             details.set_retry_info(Some(RETRY_AFTER));

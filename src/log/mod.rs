@@ -6,9 +6,13 @@
 
 use std::sync::Arc;
 
-use crate::domain::{ErrorKind, Offset, Partition, Positions};
+use crate::domain::{
+    ErrorKind, Offset, Partition, Positions,
+    contract::{Contract, Topic},
+};
 
 pub mod embedded;
+pub mod kafka;
 pub mod partitioner;
 
 #[cfg(test)]
@@ -57,6 +61,12 @@ pub enum Error {
     Closed,
     #[error("the log at {path}: {reason}")]
     Unavailable { path: String, reason: String },
+    #[error("the log at {path} cannot be reached: {reason}")]
+    Unreachable { path: String, reason: String },
+    #[error("stream {stream:?}: the log has no topic {topic:?}: {hint}")]
+    NoTopic { stream: String, topic: String, hint: &'static str },
+    #[error("the log at {path} does not take what is configured: {reason}")]
+    Refused { path: String, reason: String },
     #[error("the log holds data it cannot read: {0}")]
     Damaged(String),
 }
@@ -65,32 +75,54 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownStream(_) => ErrorKind::NotFound,
-            Self::PartitionCount { .. } => ErrorKind::Invalid,
+            Self::PartitionCount { .. } | Self::NoTopic { .. } | Self::Refused { .. } => {
+                ErrorKind::Invalid
+            }
             Self::RecordTooLarge { .. } => ErrorKind::Exhausted,
-            Self::Closed | Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::Closed | Self::Unavailable { .. } | Self::Unreachable { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Gap { .. } | Self::Truncated { .. } | Self::Damaged(_) => ErrorKind::Data,
         }
     }
 }
 
 /// A stream that a log is asked to hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamSpec {
     pub name: String,
     pub partitions: Partition,
+    pub topic: Topic,
+}
+
+impl StreamSpec {
+    /// A stream without settings of its own.
+    pub fn new(name: &str, partitions: Partition) -> Self {
+        Self { name: name.to_owned(), partitions, topic: Topic::default() }
+    }
+}
+
+impl From<&Contract> for StreamSpec {
+    fn from(contract: &Contract) -> Self {
+        let topic = contract.topic.clone();
+        Self { name: contract.name.clone(), partitions: contract.partitions, topic }
+    }
 }
 
 /// The durable log.
 #[async_trait::async_trait]
 pub trait Log: Send + Sync + 'static {
-    /// Names this log for ever; part of every recorded position.
-    fn id(&self) -> &str;
+    /// Names the log that holds the stream, for ever; part of every recorded position.
+    fn id(&self, stream: &str) -> String;
+
+    /// The name under which the log holds the stream.
+    fn topic(&self, stream: &str) -> String;
 
     /// Makes the streams exist. A stream that exists with another partition count is an error.
     async fn ensure(&self, streams: &[StreamSpec]) -> Result<(), Error>;
 
     /// Appends records in order and returns once they are durable. All of them or none; after
-    /// [`ErrorKind::Unavailable`] the outcome is unknown.
+    /// [`Error::Unavailable`] the outcome is unknown.
     ///
     /// Returns where they are, merged into ranges, in the order of the records. An append takes its
     /// place when its future is first polled, so a caller that polls them one after the other may
@@ -108,6 +140,15 @@ pub trait Log: Send + Sync + 'static {
         offset: Offset,
     ) -> Result<Option<LogRecord>, Error>;
 
+    /// Whether there is a record at `from` or after it. A log may end in offsets that no record
+    /// has, such as those of a transaction's markers.
+    async fn has_records(
+        &self,
+        stream: &str,
+        partition: Partition,
+        from: Offset,
+    ) -> Result<bool, Error>;
+
     /// Opens a reader that continues after `after` (partitions not named there: from the start).
     ///
     /// [`Error::Gap`] where the log lacks the next record, [`Error::Truncated`] where it ends
@@ -118,7 +159,8 @@ pub trait Log: Send + Sync + 'static {
         after: &Positions,
     ) -> Result<Box<dyn Reader>, Error>;
 
-    /// Allows the log to forget records at and below `through`. It never forgets one above.
+    /// Allows the log to forget records at and below `through`. It never forgets one above on that
+    /// account.
     async fn trim(&self, stream: &str, partition: Partition, through: Offset) -> Result<(), Error>;
 
     /// Stops taking appends and waits for those under way.

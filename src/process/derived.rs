@@ -26,7 +26,7 @@ use crate::{
         session::{Columns, session},
     },
     models::{Plan, storable_batch},
-    process::offset_table::{SealError, input_app_id},
+    process::offset_table::{Followed, SealError},
 };
 
 /// What a table was computed from.
@@ -46,7 +46,8 @@ pub(super) struct Derived {
     pub plan: Option<Arc<Plan>>,
     /// Above the levels of every replaced table that it reads.
     pub level: usize,
-    log_id: String,
+    /// The streams whose positions it carries.
+    streams: Vec<Followed>,
     /// Table ids of the tables it reads by version.
     parent_ids: BTreeMap<TableName, String>,
     committed: Committed,
@@ -71,8 +72,7 @@ impl Derived {
         spec: &TableSpec,
         info: RelationInfo,
         plan: Option<Arc<Plan>>,
-        log_id: &str,
-        streams: &[(String, u32)],
+        streams: &[Followed],
         parents: &[&Self],
     ) -> Result<Self, LakeError> {
         let mut parent_ids = BTreeMap::new();
@@ -81,17 +81,17 @@ impl Derived {
         }
         let level = parents.iter().map(|parent| parent.level + 1).max().unwrap_or_default();
         let mut app_ids: Vec<String> = parent_ids.values().map(|id| parent_app_id(id)).collect();
-        for (stream, partitions) in streams {
-            app_ids.extend((0..*partitions).map(|p| input_app_id(log_id, stream, p)));
+        for stream in streams {
+            app_ids.extend((0..stream.partitions).map(|p| stream.input_app_id(p)));
         }
         app_ids.push(SEED_DIGEST.to_owned());
         let table = lake.open(spec, app_ids).await?;
         let committed = table.committed().await?;
         let mut positions = Positions::default();
-        for (stream, partitions) in streams {
-            for partition in 0..*partitions {
-                if let Some(at) = table.position(&input_app_id(log_id, stream, partition)) {
-                    positions.advance(stream, partition, at);
+        for followed in streams {
+            for partition in 0..followed.partitions {
+                if let Some(at) = table.position(&followed.input_app_id(partition)) {
+                    positions.advance(&followed.stream, partition, at);
                 }
             }
         }
@@ -100,7 +100,7 @@ impl Derived {
             table,
             plan,
             level,
-            log_id: log_id.to_owned(),
+            streams: streams.to_vec(),
             parent_ids,
             committed,
             pending: None,
@@ -196,8 +196,9 @@ impl Derived {
     }
 
     fn moves(&self, versions: &BTreeMap<TableName, i64>) -> Vec<Move> {
-        let streams = self.positions.iter().map(|(stream, partition, offset)| {
-            (input_app_id(&self.log_id, stream, partition), offset)
+        let streams = self.positions.iter().filter_map(|(stream, partition, offset)| {
+            let followed = self.streams.iter().find(|followed| followed.stream == stream)?;
+            Some((followed.input_app_id(partition), offset))
         });
         let parents = self.parent_ids.iter().filter_map(|(name, id)| {
             versions.get(name).map(|version| (parent_app_id(id), *version))

@@ -34,13 +34,8 @@ impl Followed {
 
     /// The position of a partition in every other table. Persisted: must stay stable.
     pub(super) fn input_app_id(&self, partition: Partition) -> String {
-        input_app_id(&self.log_id, &self.stream, partition)
+        format!("in/{}/{}/{partition}", self.log_id, self.stream)
     }
-}
-
-/// See [`Followed::input_app_id`].
-pub(super) fn input_app_id(log_id: &str, stream: &str, partition: Partition) -> String {
-    format!("in/{log_id}/{stream}/{partition}")
 }
 
 pub(super) struct OffsetTable {

@@ -6,13 +6,13 @@ use std::{
 };
 
 use arrow::{
-    array::AsArray as _,
+    array::{Array as _, AsArray as _},
     datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
 };
 
 use crate::{
     bronze::{
-        Identities, Judge, acceptance_schema, accepted_schema, accepted_sql, bronze_schema,
+        Identities, Judge, Origin, acceptance_schema, accepted_schema, accepted_sql, bronze_schema,
         bronze_view_schema, bronze_view_sql, decode_udf, quarantine_schema,
     },
     domain::{Offset, Partition, TableName, contract::Contract},
@@ -70,7 +70,7 @@ pub(super) async fn open(deps: &Deps) -> Result<Opened, Error> {
 
 fn followed(deps: &Deps, contract: &Contract) -> Followed {
     Followed {
-        log_id: deps.log.id().to_owned(),
+        log_id: deps.log.id(&contract.name),
         stream: contract.name.clone(),
         partitions: contract.partitions,
     }
@@ -98,7 +98,7 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
         OffsetTable::open(&deps.lake, &spec, about, followed.clone(), bronze_ids, BRONZE_COLUMNS)
             .await?;
     bronze.table.check_fingerprint()?;
-    check_log(deps, contract, &bronze).await?;
+    let times = check_log(deps, contract, &bronze).await?;
     let input_ids: Vec<String> =
         (0..followed.partitions).map(|p| followed.input_app_id(p)).collect();
     let spec =
@@ -126,11 +126,21 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
         models: Vec::new(),
         identities,
         counts: Counts::default(),
+        origin: Origin {
+            log_id: deps.log.id(&contract.name),
+            topic: deps.log.topic(&contract.name),
+        },
+        times,
     })
 }
 
-/// Compares the record at Bronze's position with what the log holds there.
-async fn check_log(deps: &Deps, contract: &Contract, bronze: &OffsetTable) -> Result<(), Error> {
+/// Compares the record at Bronze's position with what the log holds there. Returns the time of that
+/// record per partition.
+async fn check_log(
+    deps: &Deps,
+    contract: &Contract,
+    bronze: &OffsetTable,
+) -> Result<BTreeMap<Partition, i64>, Error> {
     let extents = deps.log.extents(&contract.name).await?;
     let replaced = |partition, offset, reason| {
         Err(Error::LogReplaced { stream: contract.name.clone(), partition, offset, reason })
@@ -139,9 +149,11 @@ async fn check_log(deps: &Deps, contract: &Contract, bronze: &OffsetTable) -> Re
     if !known && bronze.table.committed().await?.rows > 0 {
         return replaced(0, 0, "its positions name another log");
     }
+    let mut times = BTreeMap::new();
     for (partition, extent) in (0..contract.partitions).zip(&extents) {
         let Some(at) = bronze.committed_at(partition) else {
-            if extent.start > 0 {
+            // What others let expire before Sluice first looked is none of its records.
+            if extent.start > 0 && (known || !contract.topic.is_external) {
                 return Err(gap(contract, partition, 0, extent.start));
             }
             continue;
@@ -152,18 +164,23 @@ async fn check_log(deps: &Deps, contract: &Contract, bronze: &OffsetTable) -> Re
         if extent.start > at + 1 {
             return Err(gap(contract, partition, at + 1, extent.start));
         }
+        let windows = [(partition, OffsetWindow { after: Some(at - 1), through: at })];
+        let rows = bronze.rows_in(&windows.into()).await?;
+        let last = rows.iter().filter_map(|rows| {
+            let times = rows.column_by_name("_ts")?.as_primitive_opt::<TimestampMicrosecondType>();
+            arrow::compute::max(times?)
+        });
+        times.extend(last.max().map(|time| (partition, time)));
         if let Some(record) = deps.log.get(&contract.name, partition, at).await? {
-            let windows = [(partition, OffsetWindow { after: Some(at - 1), through: at })];
-            let rows = bronze.rows_in(&windows.into()).await?;
             let same = rows.iter().any(|rows| {
-                is_record(rows, at, record.timestamp_us, &record.payload).unwrap_or(false)
+                is_record(rows, at, record.timestamp_us, record.payload.as_deref()).unwrap_or(false)
             });
             if !same {
                 return replaced(partition, at, "the record there is another one");
             }
         }
     }
-    Ok(())
+    Ok(times)
 }
 
 fn gap(contract: &Contract, partition: Partition, wanted: Offset, start: Offset) -> Error {
@@ -174,15 +191,16 @@ fn is_record(
     rows: &arrow::array::RecordBatch,
     offset: Offset,
     timestamp_us: i64,
-    payload: &[u8],
+    payload: Option<&[u8]>,
 ) -> Option<bool> {
     let offsets = rows.column_by_name("_offset")?.as_primitive_opt::<Int64Type>()?;
     let times = rows.column_by_name("_ts")?.as_primitive_opt::<TimestampMicrosecondType>()?;
     let payloads = rows.column_by_name("_payload")?.as_binary_opt::<i32>()?;
     Some((0..rows.num_rows()).any(|row| {
+        // Bronze raises times that fall.
         offsets.value(row) == offset
-            && times.value(row) == timestamp_us
-            && payloads.value(row) == payload
+            && times.value(row) >= timestamp_us
+            && payloads.is_valid(row).then(|| payloads.value(row)) == payload
     }))
 }
 
@@ -200,13 +218,12 @@ async fn open_seed(deps: &Deps, seed: &Seed) -> Result<Derived, Error> {
         description: seed.description.clone(),
         columns: seed.columns.clone(),
     };
-    let log_id = deps.log.id();
-    let mut derived = Derived::open(&deps.lake, &spec, info, None, log_id, &[], &[]).await?;
+    let mut derived = Derived::open(&deps.lake, &spec, info, None, &[], &[]).await?;
     if derived.table.check_fingerprint().is_err() {
         // Other columns. All of a seed is in its file, so the table is made anew.
         deps.lake.remove(&seed.name).await?;
         let info = RelationInfo::clone(&derived.info);
-        derived = Derived::open(&deps.lake, &spec, info, None, log_id, &[], &[]).await?;
+        derived = Derived::open(&deps.lake, &spec, info, None, &[], &[]).await?;
     }
     derived.load_seed(&seed.rows, &seed.digest).await?;
     Ok(derived)
@@ -317,14 +334,12 @@ async fn open_recompute(
     let parents = opened.derived.iter().filter(|d| reads.contains(&d.info.name));
     let parents: Vec<&Derived> = parents.collect();
     let contracts = deps.planned.project.streams.iter();
-    let streams: Vec<(String, u32)> = contracts
+    let streams: Vec<Followed> = contracts
         .filter(|contract| plan.streams.contains(&contract.name))
-        .map(|contract| (contract.name.clone(), contract.partitions))
+        .map(|contract| followed(deps, contract))
         .collect();
     let shared = Arc::new(plan.clone());
-    let log_id = deps.log.id();
-    let derived =
-        Derived::open(&deps.lake, &spec, info, Some(shared), log_id, &streams, &parents).await?;
+    let derived = Derived::open(&deps.lake, &spec, info, Some(shared), &streams, &parents).await?;
     if derived.table.check_fingerprint().is_err() || parent_stopped {
         opened.base.tables.insert(name.clone(), Arc::new(derived.state()));
         return Ok((!parent_stopped).then(|| fingerprint_hint(&name)));

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     bronze::bronze_rows,
-    domain::{Offset, Partition, Positions, TableName},
+    domain::{ErrorKind, Offset, Partition, Positions, TableName},
     lake::LakeView,
     log::{Chunk, Reader},
     process::{
@@ -18,7 +18,7 @@ use crate::{
         derived::{Computed, Derived, Job, basis, is_due, run_round},
         metrics,
         open::{self, Opened},
-        status::{ModelStatus, StreamStatus},
+        status::ModelStatus,
         stream::StreamTables,
     },
 };
@@ -103,7 +103,9 @@ impl Pipeline {
     pub(super) async fn follow_to_end(&mut self) -> Result<(), Error> {
         let ends = self.log_ends().await?;
         while !self.reaches(&ends) {
-            self.poll().await?;
+            if !self.poll().await? && self.is_read_out(&ends).await? {
+                break;
+            }
             self.seal_if_due().await?;
         }
         self.whole_round().await?;
@@ -133,7 +135,9 @@ impl Pipeline {
         let ends = self.log_ends().await?;
         let deadline = Instant::now() + DRAIN;
         while !self.reaches(&ends) && Instant::now() < deadline {
-            self.poll().await?;
+            if !self.poll().await? && self.is_read_out(&ends).await? {
+                break;
+            }
         }
         if self.last_round <= ROUND_ON_STOP {
             self.whole_round().await?;
@@ -158,12 +162,13 @@ impl Pipeline {
     }
 
     fn ingest(&mut self, mut chunk: Chunk) -> Result<(), Error> {
-        let (log_id, now) = (self.deps.log.id().to_owned(), self.deps.clock.now_us());
+        let now = self.deps.clock.now_us();
         let Some(stream) = self.streams.iter_mut().find(|s| s.name() == chunk.stream) else {
             return Err(Error::Internal(format!("records of unknown stream {}", chunk.stream)));
         };
+        stream.raise_times(&mut chunk.records);
         chunk.records.sort_by_key(|r| (r.timestamp_us, r.partition, r.offset));
-        let rows = bronze_rows(&log_id, stream.judge.contract(), &chunk.records, now)?;
+        let rows = bronze_rows(&stream.origin, stream.judge.contract(), &chunk.records, now)?;
         stream.ingest(rows)?;
         let (count, counts) = (chunk.records.len() as u64, stream.counts);
         let has_failed = stream.models.iter().any(|model| model.failure.is_some());
@@ -171,13 +176,11 @@ impl Pipeline {
         let identities = stream.identities.len();
         self.deps.status.update(|status| {
             let entry = status.streams.entry(chunk.stream).or_default();
-            *entry = StreamStatus {
-                records: entry.records + count,
-                accepted: counts.accepted,
-                repeats: counts.repeats,
-                quarantined: counts.quarantined,
-                identities,
-            };
+            entry.records += count;
+            entry.accepted = counts.accepted;
+            entry.repeats = counts.repeats;
+            entry.quarantined = counts.quarantined;
+            entry.identities = identities;
         });
         if has_failed {
             self.report_models();
@@ -323,9 +326,16 @@ impl Pipeline {
         if wanted <= self.settled {
             return Ok(());
         }
-        let ends = self.log_ends().await?;
+        let ends = match self.log_ends().await {
+            Ok(ends) => ends,
+            // Those who wait go on waiting, what is here stays visible.
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(()),
+            Err(error) => return Err(error),
+        };
         while !self.reaches(&ends) {
-            self.poll().await?;
+            if !self.poll().await? && self.is_read_out(&ends).await? {
+                break;
+            }
         }
         self.whole_round().await?;
         self.swap();
@@ -349,6 +359,18 @@ impl Pipeline {
             let at = self.streams[*i].bronze.at(*partition);
             *end == 0 || at.is_some_and(|at| at + 1 >= *end)
         })
+    }
+
+    /// Whether the partitions that are not at their ends hold no record there.
+    async fn is_read_out(&self, ends: &[(usize, Partition, Offset)]) -> Result<bool, Error> {
+        for (i, partition, end) in ends {
+            let stream = &self.streams[*i];
+            let from = stream.bronze.at(*partition).map_or(0, |at| at + 1);
+            if from < *end && self.deps.log.has_records(stream.name(), *partition, from).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn tail_bytes(&mut self) -> usize {
@@ -424,12 +446,12 @@ impl Pipeline {
 
     fn report_models(&self) {
         let lagging = self.lagging();
-        let log_id = self.deps.log.id().to_owned();
         let planned = Arc::clone(&self.deps.planned);
         self.deps.status.update(|status| {
-            status.log_id = log_id;
-            for judge in &planned.judges {
-                status.streams.entry(judge.contract().name.clone()).or_default();
+            for stream in &self.streams {
+                let entry = status.streams.entry(stream.name().to_owned()).or_default();
+                entry.log_id.clone_from(&stream.origin.log_id);
+                entry.topic.clone_from(&stream.origin.topic);
             }
             for plan in &planned.plans {
                 let name = plan.model.name.to_string();

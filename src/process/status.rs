@@ -10,7 +10,6 @@ pub struct Status(Mutex<Snapshot>);
 
 #[derive(Debug, Default, Clone)]
 pub(super) struct Snapshot {
-    pub log_id: String,
     pub streams: BTreeMap<String, StreamStatus>,
     pub models: BTreeMap<String, ModelStatus>,
     pub seals: u64,
@@ -20,6 +19,8 @@ pub(super) struct Snapshot {
 
 #[derive(Debug, Default, Clone)]
 pub(super) struct StreamStatus {
+    pub log_id: String,
+    pub topic: String,
     /// Records since the process started.
     pub records: u64,
     pub accepted: u64,
@@ -51,6 +52,7 @@ impl Status {
             .into_iter()
             .map(|(name, s)| {
                 let value = json!({
+                    "log_id": s.log_id, "topic": s.topic,
                     "records": s.records, "accepted": s.accepted, "repeats": s.repeats,
                     "quarantined": s.quarantined, "identities": s.identities,
                 });
@@ -66,7 +68,7 @@ impl Status {
             })
             .collect();
         json!({
-            "log_id": snapshot.log_id, "streams": streams, "models": models,
+            "streams": streams, "models": models,
             "seals": snapshot.seals, "last_seal_ms": snapshot.last_seal_ms,
             "last_recompute_ms": snapshot.last_round_ms,
         })

@@ -21,10 +21,10 @@ use arrow::{
 
 use crate::{
     bronze::{
-        self, Decision, DecodedBatch, Identities, Judge, META_COLUMNS, Verdict, acceptance_rows,
-        quarantine_rows,
+        self, Decision, DecodedBatch, Identities, Judge, META_COLUMNS, Origin, Verdict,
+        acceptance_rows, quarantine_rows,
     },
-    domain::{Offset, Partition, identity::Identity},
+    domain::{Offset, Partition, identity::Identity, record::LogRecord},
     lake::{OFFSET, OffsetWindow, PARTITION, STREAM},
     models::Input,
     process::{Error, offset_table::OffsetTable, plans::RowModel},
@@ -45,6 +45,10 @@ pub(super) struct StreamTables {
     pub models: Vec<RowModel>,
     pub identities: Identities,
     pub counts: Counts,
+    /// The log that the records come from.
+    pub origin: Origin,
+    /// Per partition, the time of the last record in Bronze, tail included.
+    pub times: BTreeMap<Partition, i64>,
 }
 
 /// What became of the stream's records since the process started.
@@ -98,6 +102,15 @@ impl<'a> Places<'a> {
 impl StreamTables {
     pub(super) fn name(&self) -> &str {
         &self.judge.contract().name
+    }
+
+    /// Raises times that fall within a partition, so that arrival order is the order of offsets.
+    pub(super) fn raise_times(&mut self, records: &mut [LogRecord]) {
+        for record in records {
+            let last = self.times.entry(record.partition).or_insert(record.timestamp_us);
+            *last = record.timestamp_us.max(*last);
+            record.timestamp_us = *last;
+        }
     }
 
     /// New rows from the log: into Bronze and everything after it.

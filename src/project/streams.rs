@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     domain::{
-        contract::{Contract, EventId, Field, FieldType, OnError, Range, Rule, Validation},
+        contract::{Contract, EventId, Field, FieldType, OnError, Range, Rule, Topic, Validation},
         decode::read_text,
         identity::fingerprint,
     },
@@ -28,6 +28,8 @@ struct StreamFile {
     format: String,
     #[serde(default = "default_partitions")]
     partitions: u32,
+    #[serde(default)]
+    topic: TopicEntry,
     key: Option<String>,
     event_id: Option<String>,
     event_time: Option<String>,
@@ -46,6 +48,24 @@ fn json() -> String {
 
 fn default_partitions() -> u32 {
     DEFAULT_PARTITIONS
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopicEntry {
+    name: Option<String>,
+    #[serde(default)]
+    mode: TopicMode,
+    replication: Option<u16>,
+    retention: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TopicMode {
+    #[default]
+    Create,
+    External,
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,6 +166,7 @@ impl Reader<'_> {
         ] {
             self.column_exists(key, column, &fields);
         }
+        let topic = self.topic(&entry.topic);
         let rules = entry.rules.into_iter().map(|(name, sql)| Rule { name, sql }).collect();
         let mut contract = Contract {
             name: entry.name,
@@ -158,10 +179,45 @@ impl Reader<'_> {
             on_error: entry.on_error.into(),
             validation: entry.validation.into(),
             partitions: entry.partitions,
+            topic,
             version: String::new(),
         };
         contract.version = version(&contract);
         Some(contract)
+    }
+
+    fn topic(&mut self, entry: &TopicEntry) -> Topic {
+        if let Some(name) = &entry.name
+            && !is_topic_name(name)
+        {
+            let message = format!("`{name}` cannot be a topic name");
+            let hint = "use 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`, not `.` or `..`";
+            self.report(name, message, Some(hint.into()));
+        }
+        let is_external = entry.mode == TopicMode::External;
+        if is_external && (entry.replication.is_some() || entry.retention.is_some()) {
+            let message = "an external topic is never created or changed".to_owned();
+            let hint = "leave `replication` and `retention` to those who made it";
+            self.report("mode", message, Some(hint.into()));
+        }
+        if entry.replication == Some(0) {
+            self.report("replication", "0 copies".to_owned(), Some("use 1 or more".into()));
+        }
+        let retention_ms = entry.retention.as_deref().and_then(|text| {
+            let parsed = retention_ms(text);
+            if parsed.is_none() {
+                let message = format!("retention `{text}` is no time");
+                let hint = "use a number with s, m, h or d such as 7d, or forever";
+                self.report("retention", message, Some(hint.into()));
+            }
+            parsed
+        });
+        Topic {
+            name: entry.name.clone(),
+            is_external,
+            replication: entry.replication,
+            retention_ms,
+        }
     }
 
     fn field(&mut self, entry: &FieldEntry) -> Option<Field> {
@@ -232,6 +288,30 @@ impl Reader<'_> {
         let diagnostic = Diagnostic::file(self.file, message).find(self.text, needle);
         self.found.push(diagnostic.maybe_hint(hint));
     }
+}
+
+/// What Kafka takes as the name of a topic (`org.apache.kafka.common.internals.Topic`).
+fn is_topic_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=249).contains(&name.len()) && name.chars().all(allowed) && name != "." && name != ".."
+}
+
+/// Milliseconds of `7d`, `12h`, `30m`, `90s`; -1, Kafka's word for it, of `forever`.
+fn retention_ms(text: &str) -> Option<i64> {
+    let text = text.trim();
+    if text == "forever" {
+        return Some(-1);
+    }
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let number: i64 = number.trim().parse().ok().filter(|n| *n > 0)?;
+    number.checked_mul(seconds)?.checked_mul(1_000)
 }
 
 /// The type that a contract or a seed's `column_types` names.

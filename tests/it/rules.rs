@@ -26,10 +26,11 @@ const MAY_USE: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates that only one place knows: (crate, where).
-const SOLE_OWNERS: [(&str, &[&str]); 6] = [
+const SOLE_OWNERS: [(&str, &[&str]); 7] = [
     ("deltalake", &["lake"]),
     ("object_store", &["lake"]),
     ("fjall", &["log", "cli"]),
+    ("rdkafka", &["log"]),
     ("tonic", &["ingest", "serve", "cli"]),
     ("arrow_flight", &["serve", "cli"]),
     ("axum", &["serve"]),

@@ -22,7 +22,7 @@ use crate::{
     cli::{Failure, chain},
     domain::{
         Durability, ErrorKind, Positions,
-        contract::{Contract, EventId, Field, FieldType, OnError, Validation},
+        contract::{Contract, EventId, Field, FieldType, OnError, Topic, Validation},
     },
     ingest::{self, Contracts, Service, Settings},
     log::{
@@ -111,7 +111,7 @@ async fn measure(args: &Args) -> Result<Measured, Failure> {
     let log_settings = embedded::Settings { durability, ..embedded::Settings::default() };
     let log = EmbeddedLog::open(&folder, log_settings, crate::ops::Clock::system())
         .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
-    let spec = StreamSpec { name: STREAM.into(), partitions: args.partitions };
+    let spec = StreamSpec::new(STREAM, args.partitions);
     let unread = |e: crate::log::Error| Failure::new(e.kind(), chain(&e));
     log.ensure(&[spec]).await.map_err(unread)?;
     let contracts = Contracts::from([(STREAM.to_owned(), Arc::new(contract(args.partitions)))]);
@@ -172,6 +172,7 @@ fn contract(partitions: u32) -> Contract {
         on_error: OnError::Quarantine,
         validation: Validation::Schema,
         partitions,
+        topic: Topic::default(),
         version: "bench".into(),
     }
 }

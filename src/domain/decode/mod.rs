@@ -95,17 +95,51 @@ impl<'a> Decoder<'a> {
         match self.read(payload) {
             Ok(members) => self.judge(&members),
             Err(error) => Decoded {
-                values: vec![Value::Null; self.contract.fields.len()],
-                rescued: None,
-                breaches: vec![Breach {
-                    rule: MALFORMED.into(),
-                    kind: BreachKind::Malformed,
-                    field: String::new(),
-                    message: format!("not one JSON object: {error}"),
-                }],
                 content: Some(content::of_bytes(&self.contract.name, payload)),
+                ..self.malformed(format!("not one JSON object: {error}"))
             },
         }
+    }
+
+    /// What a record without a value is: malformed, and nothing identifies its content.
+    pub fn no_value(&self) -> Decoded {
+        self.malformed("the record has no value (null)".to_owned())
+    }
+
+    fn malformed(&self, message: String) -> Decoded {
+        let (rule, kind, field) = (MALFORMED.to_owned(), BreachKind::Malformed, String::new());
+        Decoded {
+            values: vec![Value::Null; self.contract.fields.len()],
+            rescued: None,
+            breaches: vec![Breach { rule, kind, field, message }],
+            content: None,
+        }
+    }
+
+    /// A column's value as text, the form in which it identifies an event; numbers in their one
+    /// canonical form. `None` where the event has none.
+    pub fn column_text(&self, column: &str, decoded: &Decoded) -> Option<String> {
+        let column = *self.index.get(column)?;
+        let text = match decoded.values.get(column)? {
+            Value::Null => return None,
+            Value::Text(text) => text.clone(),
+            Value::Int(number) => number.to_string(),
+            Value::Float(number) => {
+                let text = number.to_string();
+                content::canonical_number(&text).unwrap_or(text)
+            }
+            Value::Decimal(unscaled) => {
+                let FieldType::Decimal(_, scale) = self.contract.fields[column].data_type else {
+                    return Some(unscaled.to_string());
+                };
+                let text = format!("{unscaled}e-{scale}");
+                content::canonical_number(&text).unwrap_or(text)
+            }
+            Value::Bool(value) => value.to_string(),
+            Value::Timestamp(micros) => micros.to_string(),
+            Value::Date(days) => days.to_string(),
+        };
+        Some(text)
     }
 
     fn judge(&self, members: &Members<'_>) -> Decoded {

@@ -14,7 +14,7 @@ use tonic::{Status, Streaming, transport::Channel};
 use crate::{
     domain::{
         Durability, Offset, Partition, Positions,
-        contract::{Contract, EventId, Field, FieldType, OnError, Validation},
+        contract::{Contract, EventId, Field, FieldType, OnError, Topic, Validation},
         identity::Identity,
     },
     ingest::{
@@ -62,6 +62,7 @@ pub(super) fn contract(name: &str) -> Contract {
         on_error: OnError::Quarantine,
         validation: Validation::Schema,
         partitions: 1,
+        topic: Topic::default(),
         version: "v1".into(),
     }
 }
@@ -93,10 +94,7 @@ impl TestServer {
             turn: tokio::sync::Mutex::default(),
         });
         let log: Arc<dyn Log> = Arc::clone(&gate) as Arc<dyn Log>;
-        let specs: Vec<StreamSpec> = contracts
-            .iter()
-            .map(|c| StreamSpec { name: c.name.clone(), partitions: c.partitions })
-            .collect();
+        let specs: Vec<StreamSpec> = contracts.iter().map(StreamSpec::from).collect();
         log.ensure(&specs).await.expect("ensure");
         let contracts: Contracts =
             contracts.iter().map(|c| (c.name.clone(), Arc::new(c.clone()))).collect();
@@ -145,7 +143,10 @@ impl TestServer {
 
     pub(super) async fn payloads(&self, stream: &str) -> Vec<String> {
         let records = self.records(stream).await;
-        records.iter().map(|r| String::from_utf8_lossy(&r.payload).into_owned()).collect()
+        records
+            .iter()
+            .map(|r| String::from_utf8_lossy(r.payload.as_deref().unwrap_or_default()).into_owned())
+            .collect()
     }
 }
 
@@ -271,8 +272,12 @@ impl Gate {
 
 #[async_trait::async_trait]
 impl Log for Gate {
-    fn id(&self) -> &str {
-        self.inner.id()
+    fn id(&self, stream: &str) -> String {
+        self.inner.id(stream)
+    }
+
+    fn topic(&self, stream: &str) -> String {
+        self.inner.topic(stream)
     }
 
     async fn ensure(&self, streams: &[StreamSpec]) -> Result<(), Error> {
@@ -309,6 +314,15 @@ impl Log for Gate {
         offset: Offset,
     ) -> Result<Option<LogRecord>, Error> {
         self.inner.get(stream, partition, offset).await
+    }
+
+    async fn has_records(
+        &self,
+        stream: &str,
+        partition: Partition,
+        from: Offset,
+    ) -> Result<bool, Error> {
+        self.inner.has_records(stream, partition, from).await
     }
 
     async fn reader(

@@ -220,7 +220,7 @@ async fn streams_are_described() {
     assert_eq!(info, all.streams[1]);
     assert_eq!((info.partitions, info.key.as_str()), (3, "user_id"));
     assert_eq!((info.event_id.as_str(), info.contract_version.as_str()), ("column:id", "v1"));
-    assert_eq!((info.log_id.as_str(), info.log_id.is_empty()), (server.log.id(), false));
+    assert_eq!((&info.log_id, info.log_id.is_empty()), (&server.log.id("keyed"), false));
     let limits = info.limits.expect("limits");
     assert_eq!((limits.max_request_bytes, limits.max_event_bytes), (16_777_216, 1_048_576));
     assert_eq!((info.fields[3].r#type.as_str(), info.fields[1].required), ("decimal(18,2)", true));

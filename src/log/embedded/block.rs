@@ -140,7 +140,16 @@ impl Block {
             }
             taken += payload.len().max(1);
             let timestamp_us = self.header.timestamp_us;
-            out.push(LogRecord { partition, offset, timestamp_us, key, identity, payload });
+            let (headers, payload) = (Vec::new(), Some(payload));
+            out.push(LogRecord {
+                partition,
+                offset,
+                timestamp_us,
+                key,
+                identity,
+                headers,
+                payload,
+            });
         }
         Ok(taken)
     }
@@ -190,7 +199,8 @@ mod tests {
             timestamp_us: 1_000,
             key: Some(Bytes::from_static(b"k")),
             identity: Some(Bytes::from_static(b"id-0")),
-            payload: Bytes::from_static(b"one"),
+            headers: Vec::new(),
+            payload: Some(Bytes::from_static(b"one")),
         };
         let records = read(0, usize::MAX);
         assert_eq!(records[0], expected);

@@ -160,8 +160,12 @@ impl EmbeddedLog {
 
 #[async_trait::async_trait]
 impl Log for EmbeddedLog {
-    fn id(&self) -> &str {
-        &self.store.id
+    fn id(&self, _stream: &str) -> String {
+        self.store.id.clone()
+    }
+
+    fn topic(&self, stream: &str) -> String {
+        stream.to_owned()
     }
 
     async fn ensure(&self, streams: &[StreamSpec]) -> Result<(), Error> {
@@ -207,6 +211,16 @@ impl Log for EmbeddedLog {
             Ok(records.into_iter().next())
         })
         .await
+    }
+
+    async fn has_records(
+        &self,
+        stream: &str,
+        partition: Partition,
+        from: Offset,
+    ) -> Result<bool, Error> {
+        let stream = self.store.stream(stream)?;
+        Ok(stream.partition(partition).is_some_and(|log| log.extent().end > from))
     }
 
     async fn reader(

@@ -33,7 +33,7 @@ impl Harness for Embedded {
 log_contract!(Embedded::new());
 
 async fn ensure(log: &EmbeddedLog, name: &str) {
-    log.ensure(&[StreamSpec { name: name.into(), partitions: 1 }]).await.expect("ensure");
+    log.ensure(&[StreamSpec::new(name, 1)]).await.expect("ensure");
 }
 
 async fn append(log: &EmbeddedLog, stream: &str, ids: std::ops::Range<i64>) {
