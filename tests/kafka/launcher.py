@@ -103,7 +103,7 @@ class Broker:
         """Returns once the broker answers."""
         taken = [port for port in self.ports.values() if not is_free(port)]
         if taken:
-            raise Failed(f"{HOST}:{taken[0]} is taken by another program: stop it, or take another port")
+            raise Failed(f"{HOST}:{taken[0]} is taken by another program: stop that, or choose again")
         self.home.mkdir(parents=True, exist_ok=True)
         folder = jars.libs()
         if self.secure and not self.ca_file.exists():
