@@ -23,7 +23,8 @@ HEAP = ["-Xms256m", "-Xmx1g"]
 START_S = 120
 STOP_S = 30
 FORMAT_S = 60
-LAST_LINES = 30
+LAST_LINES = 20
+LAST_ERRORS = 10
 
 # Below the ports that the system hands out by itself: while the broker is down, none of its clients
 # can be given the broker's port for a connection of its own.
@@ -140,8 +141,11 @@ class Broker:
         return self.process is not None and self.process.poll() is None
 
     def last_lines(self):
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-LAST_LINES:])
+        """The end of what the broker said, and before that the errors further up."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        above, last = lines[:-LAST_LINES], lines[-LAST_LINES:]
+        errors = [line for line in above if re.search(r" ERROR |Exception\b", line)]
+        return "\n".join(errors[-LAST_ERRORS:] + last)
 
     def __enter__(self):
         return self
