@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -50,20 +51,20 @@ def until(condition, timeout_s, what):
         time.sleep(0.02)
 
 
-def environment(home):
+def environment(home, settings=None):
     """The caller's environment, with all that Sluice keeps for a user inside `home`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE")}
     state = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "NO_COLOR": "1"}
-    return {**kept, **state, "SLUICE_STATE_DIR": str(home / "state" / "push")}
+    return {**kept, **state, "SLUICE_STATE_DIR": str(home / "state" / "push"), **(settings or {})}
 
 
-def run(home, *args, timeout=60):
-    """Runs one command to its end; never fails by itself."""
+def run(home, *args, timeout=60, settings=None):
+    """Runs one command to its end, `settings` in its environment; never fails by itself."""
     home.mkdir(parents=True, exist_ok=True)
     return subprocess.run(
         [binary(), *map(str, args)],
         cwd=ROOT,
-        env=environment(home),
+        env=environment(home, settings),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -71,12 +72,21 @@ def run(home, *args, timeout=60):
     )
 
 
+@dataclass(frozen=True)
+class Log:
+    """Where a server keeps acked events: the value of `--log`, and settings of that log."""
+
+    url: str = "embedded"
+    settings: dict = field(default_factory=dict)
+
+
 class Sluice:
     """One server on one data folder. It keeps its addresses over restarts, as a service would."""
 
-    def __init__(self, home, project=EXAMPLE, command=None):
+    def __init__(self, home, project=EXAMPLE, command=None, kept_in=Log()):
         self.home = Path(home)
         self.home.mkdir(parents=True, exist_ok=True)
+        self.kept_in = kept_in
         self.data_dir = self.home / "data"
         self.command = command or ["up", str(project)]
         self.addresses = {"ingest": "127.0.0.1:0", "flight": "127.0.0.1:0", "http": "127.0.0.1:0"}
@@ -88,13 +98,11 @@ class Sluice:
     def start(self):
         self.starts += 1
         self.log = self.home / f"server-{self.starts}.log"
-        listen = [f"--{name}-listen={address}" for name, address in self.addresses.items()]
-        command = [binary(), *self.command, f"--data-dir={self.data_dir}", *listen]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                command,
+                [binary(), *self.arguments()],
                 cwd=ROOT,
-                env=environment(self.home),
+                env=environment(self.home, self.kept_in.settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -105,6 +113,16 @@ class Sluice:
             self.kill9()
             raise AssertionError(f"no line `ready` in {START_S} s:\n{self.output()}") from None
         return self
+
+    def arguments(self):
+        listen = [f"--{name}-listen={address}" for name, address in self.addresses.items()]
+        # What runs without `--log`, such as the demo, must go on doing so.
+        log = [f"--log={self.kept_in.url}"] if self.kept_in != Log() else []
+        return [*self.command, f"--data-dir={self.data_dir}", *log, *listen]
+
+    def refusal(self, timeout=START_S):
+        """What a start that must fail answers, as a command that ended."""
+        return run(self.home, *self.arguments(), timeout=timeout, settings=self.kept_in.settings)
 
     def _ready(self):
         text = self.output()

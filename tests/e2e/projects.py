@@ -1,10 +1,12 @@
 """Small projects that tests write into a temporary folder."""
 
+import json
+
 STREAM = """\
 name: orders
 partitions: 2
 key: customer
-event_id: order_id
+event_id: {event_id}
 event_time: ordered_at
 on_error: {on_error}
 fields:
@@ -32,11 +34,17 @@ GROUP BY o.customer, c.country
 """
 
 
-def files(on_error="quarantine"):
-    """A small project that is in order, as {path: text}."""
+def stream(on_error="quarantine", event_id="order_id", topic=None):
+    """The contract of the stream `orders`."""
+    text = STREAM.format(on_error=on_error, event_id=event_id)
+    return text + (f"topic: {json.dumps(topic)}\n" if topic else "")
+
+
+def files(**contract):
+    """A small project that is in order, as {path: text}; see `stream`."""
     return {
         "sluice.yml": "name: small\nversion: 1\n",
-        "streams/orders.yml": STREAM.format(on_error=on_error),
+        "streams/orders.yml": stream(**contract),
         "models/silver/order_lines.sql": SILVER,
         "models/gold/orders_by_customer.sql": GOLD,
         "seeds/customers.csv": SEED,

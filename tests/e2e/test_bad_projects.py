@@ -18,7 +18,7 @@ MISTAKES = {
     ),
     "an unknown key": (
         "streams/orders.yml",
-        projects.STREAM.format(on_error="quarantine").replace("partitions:", "partitons:"),
+        projects.stream().replace("partitions:", "partitons:"),
         2,
         ["partitons", "partitions"],
     ),
@@ -30,25 +30,25 @@ MISTAKES = {
     ),
     "an unknown type": (
         "streams/orders.yml",
-        projects.STREAM.format(on_error="quarantine").replace("type: timestamp", "type: moment"),
+        projects.stream().replace("type: timestamp", "type: moment"),
         12,
         ["moment", "timestamp"],
     ),
     "a name that is not the file's": (
         "streams/orders.yml",
-        projects.STREAM.format(on_error="quarantine").replace("name: orders", "name: order"),
+        projects.stream().replace("name: orders", "name: order"),
         1,
         ["order", "orders"],
     ),
     "a policy that does not exist": (
         "streams/orders.yml",
-        projects.STREAM.format(on_error="ignore"),
+        projects.stream(on_error="ignore"),
         6,
         ["ignore", "quarantine"],
     ),
     "a rule that is not SQL": (
         "streams/orders.yml",
-        projects.STREAM.format(on_error="quarantine").replace("amount > 0", "amount >"),
+        projects.stream().replace("amount > 0", "amount >"),
         14,
         ["paid_is_positive"],
     ),

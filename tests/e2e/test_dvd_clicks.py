@@ -9,6 +9,8 @@ import yaml
 from harness import CLICK_LINES, CLICKS, EXAMPLE, RENTAL_LINES, same_rows
 from worlds import PUSHES, push_all_twice_with_kills
 
+pytestmark = pytest.mark.both_logs
+
 CASES = yaml.safe_load((Path(__file__).parent / "cases" / "dvd_clicks.yml").read_text())
 CHECKS = [(case["id"], check) for case in CASES for check in case.get("checks", [])]
 

@@ -9,25 +9,28 @@ import pytest
 import projects
 from harness import Sluice
 
+pytestmark = pytest.mark.both_logs
+
 CALL_S = 30
 MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module", params=["quarantine", "reject_event", "reject_batch"])
-def policy(request, tmp_path_factory):
+def policy(request, tmp_path_factory, new_log):
     """A server for each policy, with one stream `orders`."""
-    yield from serve(tmp_path_factory, request.param)
+    yield from serve(tmp_path_factory, request.param, new_log())
 
 
 @pytest.fixture(scope="module")
-def tolerant(tmp_path_factory):
+def tolerant(tmp_path_factory, new_log):
     """A server whose stream sends bad events to quarantine, as is the default."""
-    yield from serve(tmp_path_factory, "quarantine")
+    yield from serve(tmp_path_factory, "quarantine", new_log())
 
 
-def serve(tmp_path_factory, on_error):
+def serve(tmp_path_factory, on_error, kept_in):
     home = tmp_path_factory.mktemp(on_error)
-    server = Sluice(home, projects.write(home / "project", projects.files(on_error)))
+    project = projects.write(home / "project", projects.files(on_error=on_error))
+    server = Sluice(home, project, kept_in=kept_in)
     server.on_error = on_error
     try:
         yield server.start()

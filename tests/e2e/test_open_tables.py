@@ -10,10 +10,13 @@ from harness import CLICKS, RENTALS, Sluice, rows_of, same_rows
 from worlds import push_all
 
 
+pytestmark = pytest.mark.both_logs
+
+
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
+def stopped(tmp_path_factory, new_log):
     """A server that was filled, asked for every Silver and Gold table, and stopped."""
-    server = Sluice(tmp_path_factory.mktemp("open"))
+    server = Sluice(tmp_path_factory.mktemp("open"), kept_in=new_log())
     try:
         server.start()
         push_all(server, RENTALS, CLICKS)

@@ -1,0 +1,67 @@
+"""What the tests do with a Kafka broker: places of their own on it, and foreign clients."""
+
+import json
+import uuid
+
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from harness import Log, until
+
+CALL_S = 30
+
+
+def log_on(address, **settings):
+    """A log on the broker whose topics no other server has. Settings are those of `[log.kafka]`."""
+    settings.setdefault("topic_prefix", f"{uuid.uuid4().hex[:12]}.")
+    names = {f"SLUICE__LOG__KAFKA__{name.upper()}": str(v) for name, v in settings.items()}
+    return Log(f"kafka://{address}", names)
+
+
+def topic_of(log, stream):
+    """The topic of a stream that its contract gives no name."""
+    return log.settings["SLUICE__LOG__KAFKA__TOPIC_PREFIX"] + stream
+
+
+class Topics:
+    """The broker's topics, as those see them who know nothing of Sluice."""
+
+    def __init__(self, address):
+        self.address = {"bootstrap.servers": address}
+        self.admin = AdminClient(self.address)
+
+    def create(self, name, partitions, **config):
+        config = {key.replace("_", "."): str(value) for key, value in config.items()}
+        made = self.admin.create_topics([NewTopic(name, partitions, 1, config=config)])
+        made[name].result(CALL_S)
+        until(lambda: name in self.names(), CALL_S, f"topic {name}")
+        return name
+
+    def delete(self, name):
+        self.admin.delete_topics([name])[name].result(CALL_S)
+        until(lambda: name not in self.names(), CALL_S, f"the end of topic {name}")
+
+    def names(self):
+        return set(self.admin.list_topics(timeout=CALL_S).topics)
+
+    def partitions(self, name):
+        return len(self.admin.list_topics(name, timeout=CALL_S).topics[name].partitions)
+
+    def config(self, name):
+        """All settings of a topic, as text."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        entries = self.admin.describe_configs([resource])[resource].result(CALL_S)
+        return {key: entry.value for key, entry in entries.items()}
+
+    def fill(self, name, values, **settings):
+        """Writes records as a plain producer does: a value each, no key, no headers."""
+        failures = []
+        largest = {"message.max.bytes": 16 * 1024 * 1024, "linger.ms": 5}
+        producer = Producer({**self.address, **largest, **settings})
+        for value in values:
+            if not (value is None or isinstance(value, bytes)):
+                value = json.dumps(value).encode()
+            producer.produce(name, value, on_delivery=lambda e, _: e and failures.append(str(e)))
+            producer.poll(0)
+        assert producer.flush(CALL_S) == 0, f"records left over for {name}"
+        assert failures == []

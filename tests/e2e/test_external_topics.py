@@ -1,0 +1,135 @@
+"""Topics that others made and fill: plain producers, which know nothing of Sluice."""
+
+import uuid
+
+import grpc
+import pytest
+
+import projects
+from broker import Topics
+from harness import same_rows, until
+from test_bad_projects import one_sentence
+from test_ingest import MIB, connect, details, publish
+
+pytestmark = pytest.mark.kafka
+
+SEEN_S = 60
+GOOD = [projects.order(n, customer=f"c{n % 3}", amount="2.50") for n in range(600)]
+TOMBSTONES = [None] * 10
+MALFORMED = [b"{nope", b"[1, 2]", b"", b"\xff\xfe", b"42"]
+WRONG = [projects.order("much", amount="much"), projects.order("nobody", customer=None)]
+LARGE = [projects.order(f"large-{n}", note="x" * (2 * MIB)) for n in range(2)]
+BAD = TOMBSTONES + MALFORMED + WRONG + LARGE
+
+
+@pytest.fixture
+def topics(kafka_address):
+    return Topics(kafka_address)
+
+
+@pytest.fixture
+def topic(topics):
+    """An empty topic that takes large records."""
+    return topics.create(f"foreign-{uuid.uuid4().hex[:12]}", 2, max_message_bytes=8 * MIB)
+
+
+def external(home, topic, **changes):
+    """A project whose stream `orders` is that topic."""
+    entry = {"name": topic, "mode": "external"}
+    return projects.write(home / "project", projects.files(topic=entry, **changes))
+
+
+def test_the_rows_of_a_plain_producer_come_out_of_gold(servers, home, topics, topic):
+    """Some records were there before the server, some come after it, bad ones among them."""
+    topics.fill(topic, GOOD[:300] + BAD)
+    server = servers(external(home, topic)).start()
+    topics.fill(topic, GOOD[300:])
+    rows = len(GOOD) + len(BAD)
+    until(lambda: count(server, "bronze.orders") == rows, SEEN_S, f"{rows} rows in Bronze")
+    server.wait()
+    same_rows(
+        server.sql("SELECT customer, orders, amount FROM gold.orders_by_customer"),
+        [(f"c{n}", 200, 500) for n in range(3)],
+    )
+    assert rules(server) == {
+        ("malformed",): len(TOMBSTONES) + len(MALFORMED),
+        ("type:amount",): 1,
+        ("not_null:customer",): 1,
+        ("event_too_large",): len(LARGE),
+    }
+
+
+@pytest.mark.parametrize(
+    ("event_id", "wanted"), [("order_id", 100), ("none", 200)], ids=["by column", "by place"]
+)
+def test_a_record_that_comes_twice(servers, home, topics, topic, event_id, wanted):
+    """The contract may name an identity; where it names none, each record is an event."""
+    server = servers(external(home, topic, event_id=event_id)).start()
+    for _ in range(2):
+        topics.fill(topic, GOOD[:100])
+    until(lambda: count(server, "bronze.orders") == 200, SEEN_S, "200 rows in Bronze")
+    server.wait()
+    assert count(server, "silver.order_lines") == wanted
+    server.kill9()
+    server.start()
+    server.wait()
+    assert count(server, "silver.order_lines") == wanted
+    assert count(server, "bronze.orders") == 200
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_every_compression_is_read(servers, home, topics, topic, codec):
+    topics.fill(topic, GOOD, **{"compression.type": codec})
+    server = servers(external(home, topic)).start()
+    until(lambda: count(server, "silver.order_lines") == len(GOOD), SEEN_S, "all orders")
+
+
+def test_events_go_into_an_external_topic_as_into_any(servers, home, topics, topic, protocol):
+    server = servers(external(home, topic)).start()
+    topics.fill(topic, GOOD[:10])
+    with connect(server) as channel:
+        publish(protocol, channel, GOOD[5:20])
+    until(lambda: count(server, "bronze.orders") == 25, SEEN_S, "25 rows in Bronze")
+    server.wait()
+    assert count(server, "silver.order_lines") == 20
+
+
+def test_an_event_over_the_topics_own_limit_is_refused_for_good(servers, home, topics, protocol):
+    name = topics.create(f"narrow-{uuid.uuid4().hex[:12]}", 2, max_message_bytes=100_000)
+    server = servers(external(home, name)).start()
+    with connect(server) as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            publish(protocol, channel, [projects.order("wide", note="x" * 500_000)])
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert b"RetryInfo" not in details(refused.value)
+        assert publish(protocol, channel, [projects.order("slim")]).accepted == 1
+    server.wait()
+    assert server.sql("SELECT order_id FROM silver.order_lines") == [("slim",)]
+
+
+def test_a_topic_that_is_not_there_is_named_and_not_made(servers, home, topics):
+    name = f"missing-{uuid.uuid4().hex[:12]}"
+    done = servers(external(home, name)).refusal()
+    assert done.returncode == 2, done
+    assert name in done.stderr and "orders" in done.stderr and one_sentence(done.stderr)
+    assert name not in topics.names()
+
+
+def test_another_number_of_partitions_is_refused(servers, home, topics):
+    name = topics.create(f"wide-{uuid.uuid4().hex[:12]}", 5)
+    done = servers(external(home, name)).refusal()
+    assert done.returncode == 2, done
+    for word in ("orders", "5", "2"):
+        assert word in done.stderr
+
+
+def count(server, table):
+    return int(server.sql(f"SELECT count(*) FROM {table}")[0][0])
+
+
+def rules(server):
+    """How often each set of rules stands in quarantine."""
+    found = {}
+    for broken in server.table("SELECT rules FROM quarantine.orders").column("rules").to_pylist():
+        found[tuple(sorted(broken))] = found.get(tuple(sorted(broken)), 0) + 1
+    return found

@@ -1,0 +1,382 @@
+"""Kafka as the log: a broker that goes away, topics that change under our feet, credentials."""
+
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import grpc
+import pytest
+
+import projects
+from broker import Topics, log_on, topic_of
+from harness import RENTAL_LINES, RENTALS, run, until
+from launcher import HOST, USERS, free_ports
+from test_bad_projects import one_sentence
+from test_ingest import MIB, connect, details, payload, publish
+from worlds import acked, enough
+
+pytestmark = pytest.mark.kafka
+
+REFUSED_S = 2.5  # promised are 2 s; the rest is the caller's
+UNREACHABLE_S = 15  # promised are about 10 s
+RECOVERED_S = 60
+ENDED_S = 60
+GROWTH = 256 * MIB
+
+
+# -- a broker that goes away
+
+
+def test_a_broker_killed_under_load_loses_and_doubles_nothing(servers, fresh_broker):
+    server = servers(kept_in=log_on(fresh_broker.address)).start()
+    options = ["--rate", 4000, "--batch-size", 50, "--retry-for", 120]
+    push = server.push("dvd_rentals", RENTALS, *options)
+    try:
+        for share in (0.3, 0.6):
+            wanted = share * RENTAL_LINES
+            now = until(
+                lambda: enough(push, acked(server, "dvd_rentals"), wanted),
+                RECOVERED_S,
+                f"{share:.0%} of the push to be acked",
+            )
+            fresh_broker.kill()
+            assert now < RENTAL_LINES and push.running()
+            fresh_broker.start()
+        assert push.finish()["lines"] == RENTAL_LINES
+    finally:
+        push.close()
+    server.wait()
+    [(rows, places, events)] = server.sql(
+        "SELECT count(*), count(DISTINCT concat(_partition, '/', _offset, '/', _index)), "
+        "count(DISTINCT _event_id) FROM bronze.dvd_rentals"
+    )
+    assert rows == places and events == RENTAL_LINES
+    assert server.sql("SELECT count(*), count(DISTINCT rental_id) FROM gold.fact_rental") == [
+        (RENTAL_LINES, RENTAL_LINES)
+    ]
+
+
+def test_publishers_are_told_at_once_and_all_recovers(servers, fresh_broker, small, protocol):
+    """Nothing is sent again here: what was acked must be there, once, and nothing unasked."""
+    server = servers(small(), kept_in=log_on(fresh_broker.address)).start()
+    with Publisher(protocol, server) as publisher:
+        until(lambda: len(publisher.acked) >= 50, RECOVERED_S, "acks before")
+        fresh_broker.kill()
+        until(lambda: len(publisher.refused) >= 5, RECOVERED_S, "refusals")
+        until(lambda: health(server, "readyz") == 503, RECOVERED_S, "the server to be not ready")
+        assert health(server, "livez") == 200
+        fresh_broker.start()
+        before = len(publisher.acked)
+        until(lambda: len(publisher.acked) >= before + 50, RECOVERED_S, "acks afterwards")
+    until(lambda: health(server, "readyz") == 200, RECOVERED_S, "the server to be ready")
+    server.wait()
+
+    for order, status, seconds in publisher.refused:
+        assert status.code() == grpc.StatusCode.UNAVAILABLE, (order, status)
+        assert b"RetryInfo" in details(status)
+        assert seconds <= REFUSED_S, (order, seconds)
+    found = [order for (order,) in server.sql("SELECT order_id FROM silver.order_lines")]
+    kept, sent = set(publisher.acked), publisher.sent
+    assert len(found) == len(set(found))
+    assert kept <= set(found) <= sent
+
+
+def test_memory_stays_bounded_while_the_broker_is_away(servers, fresh_broker, small, protocol):
+    server = servers(small(), kept_in=log_on(fresh_broker.address)).start()
+    with connect(server) as channel:
+        publish(protocol, channel, [projects.order("before")])
+        fresh_broker.kill()
+        before = resident(server)
+        stub = protocol.IngestServiceStub(channel)
+        for number in range(16):  # half a GiB, four calls at a time
+            calls = [stub.Publish.future(heavy(protocol, number, c), timeout=30) for c in range(4)]
+            assert {call.code() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
+        assert resident(server) - before < GROWTH
+        fresh_broker.start()
+        until(lambda: accepted(protocol, channel, "after"), RECOVERED_S, "an ack")
+    server.wait()
+    found = "SELECT order_id FROM silver.order_lines WHERE order_id IN ('before', 'after')"
+    assert sorted(server.sql(found)) == [("after",), ("before",)]
+
+
+def test_a_server_that_is_killed_while_the_broker_is_away_recovers(
+    servers, fresh_broker, small, protocol
+):
+    server = servers(small(), kept_in=log_on(fresh_broker.address)).start()
+    with connect(server) as channel:
+        publish(protocol, channel, [projects.order(n) for n in range(20)])
+    server.wait()
+    fresh_broker.kill()
+    server.kill9()
+    fresh_broker.start()
+    server.start()
+    with connect(server) as channel:
+        publish(protocol, channel, [projects.order(n) for n in range(10, 30)])
+    server.wait()
+    assert server.sql("SELECT count(*) FROM silver.order_lines") == [(30,)]
+
+
+def test_a_broker_that_is_not_there_is_named_at_start(servers, small):
+    address = f"{HOST}:{free_ports(1)[0]}"
+    began = time.monotonic()
+    done = servers(small(), kept_in=log_on(address)).refusal()
+    assert done.returncode == 69, done
+    assert time.monotonic() - began <= UNREACHABLE_S
+    assert address in done.stderr and one_sentence(done.stderr)
+    assert "ready" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "url", ["kafka://", "kafka://broker", "kafka://127.0.0.1:99999", "kafka:9092", "redis://x:1"]
+)
+def test_an_address_that_is_none_is_refused(home, small, url):
+    done = run(home, "up", small(), f"--data-dir={home / 'data'}", "--log", url)
+    assert done.returncode == 2, done
+    assert url in done.stderr and "kafka://HOST:PORT" in done.stderr
+
+
+# -- topics
+
+
+def test_a_topic_is_made_from_the_contract(servers, small, kafka_address):
+    server = servers(small(topic={"replication": 1, "retention": "7d"})).start()
+    topics, topic = Topics(kafka_address), topic_of(server.kept_in, "orders")
+    assert topics.partitions(topic) == 2
+    assert topics.config(topic)["retention.ms"] == str(7 * 24 * 3600 * 1000)
+
+
+def test_more_copies_than_brokers_are_refused(servers, small):
+    server = servers(small(topic={"replication": 3}))
+    done = server.refusal()
+    assert done.returncode == 2, done
+    assert topic_of(server.kept_in, "orders") in done.stderr and "replication" in done.stderr
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["deleted", "deleted and made again"])
+def test_a_topic_that_goes_away_stops_the_server(servers, small, protocol, kafka_address, again):
+    server = servers(small()).start()
+    topics, topic = Topics(kafka_address), topic_of(server.kept_in, "orders")
+    with connect(server) as channel:
+        publish(protocol, channel, [projects.order(n) for n in range(20)])
+    server.wait()
+    topics.delete(topic)
+    if again:
+        topics.create(topic, 2)
+    until(lambda: not server.running(), ENDED_S, "the server to end")
+    assert server.process.returncode == 1, server.output()
+    for word in ("log_replaced", topic, "sluice log adopt"):
+        assert word in server.output()
+
+
+def test_a_replaced_log_is_refused_until_it_is_adopted(servers, small, protocol, kafka_address):
+    server = servers(small()).start()
+    topics, topic = Topics(kafka_address), topic_of(server.kept_in, "orders")
+    publish_all(protocol, server, range(50))
+    server.stop()
+    topics.delete(topic)
+    topics.create(topic, 2)
+
+    done = server.refusal()
+    assert done.returncode == 1, done
+    for word in ("log_replaced", "orders", "sluice log adopt"):
+        assert word in done.stderr
+
+    command, *project = server.command
+    options = [f"--data-dir={server.data_dir}", f"--log={server.kept_in.url}"]
+    adopt = ["log", "adopt", *project, *options]
+    done = run(server.home, *adopt, settings=server.kept_in.settings)
+    assert done.returncode == 0, done
+
+    server.start()
+    publish_all(protocol, server, range(25, 75))
+    assert server.sql("SELECT count(*) FROM bronze.orders") == [(100,)]
+    assert server.sql("SELECT count(*), count(DISTINCT order_id) FROM silver.order_lines") == [
+        (75, 75)
+    ]
+
+
+def test_the_lake_of_another_log_is_refused(servers, small, protocol):
+    server = servers(small()).start()
+    publish_all(protocol, server, range(5))
+    server.stop()
+    other = servers(server.command[1], home=server.home)
+    assert other.kept_in != server.kept_in
+    done = other.refusal()
+    assert done.returncode == 1, done
+    assert "log_replaced" in done.stderr and "sluice log adopt" in done.stderr
+
+
+# -- credentials
+
+SASL = {"sasl_username": "sluice", "sasl_password": USERS["sluice"]}
+
+
+def secured(broker, protocol, **settings):
+    """A log on the listener of that security protocol."""
+    if protocol.endswith("SSL"):
+        settings = {"ssl_ca_file": broker.ca_file, **settings}
+    return log_on(broker.address_of(protocol), security_protocol=protocol.lower(), **settings)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", None])
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
+def test_a_server_signs_in(servers, small, protocol, secure_broker, mechanism, tls):
+    if mechanism is None:
+        log = secured(secure_broker, "SSL") if tls else log_on(secure_broker.address)
+    else:
+        listener = "SASL_SSL" if tls else "SASL_PLAINTEXT"
+        log = secured(secure_broker, listener, sasl_mechanism=mechanism, **SASL)
+    server = servers(small(), kept_in=log).start()
+    publish_all(protocol, server, range(10))
+    assert server.sql("SELECT count(*) FROM silver.order_lines") == [(10,)]
+
+
+def test_a_password_may_stand_in_a_file(servers, home, small, protocol, secure_broker):
+    file = home / "password"
+    file.write_text(USERS["sluice"] + "\n")
+    sasl = {"sasl_username": "sluice", "sasl_password_file": file, "sasl_mechanism": "PLAIN"}
+    server = servers(small(), kept_in=secured(secure_broker, "SASL_SSL", **sasl)).start()
+    publish_all(protocol, server, range(10))
+    assert server.sql("SELECT count(*) FROM silver.order_lines") == [(10,)]
+
+
+# id: (listener, settings, what the message names)
+REFUSED_BY_THE_BROKER = {
+    "wrong password": ("SASL_SSL", {**SASL, "sasl_password": "guess-4711"}, "authentication"),
+    "wrong password, SCRAM": (
+        "SASL_PLAINTEXT",
+        {**SASL, "sasl_password": "guess-4711", "sasl_mechanism": "SCRAM-SHA-512"},
+        "authentication",
+    ),
+    "unknown user": ("SASL_SSL", {**SASL, "sasl_username": "nobody"}, "authentication"),
+    "unknown authority": ("SASL_SSL", {**SASL, "ssl_ca_file": ""}, "certificate"),
+}
+INCOMPLETE = {
+    "no password": ({"sasl_username": "sluice"}, "sasl_password"),
+    "no user": ({"sasl_password": USERS["sluice"]}, "sasl_username"),
+    "no such password file": (
+        {"sasl_username": "sluice", "sasl_password_file": "/nowhere/password"}, "/nowhere/password",
+    ),
+    "no such authority": ({**SASL, "ssl_ca_file": "/nowhere/ca.pem"}, "/nowhere/ca.pem"),
+    "no such mechanism": ({**SASL, "sasl_mechanism": "ROT13"}, "SCRAM-SHA-256"),
+}
+
+
+@pytest.mark.parametrize(
+    ("listener", "settings", "word"),
+    REFUSED_BY_THE_BROKER.values(),
+    ids=REFUSED_BY_THE_BROKER.keys(),
+)
+def test_credentials_that_the_broker_refuses(
+    servers, small, secure_broker, listener, settings, word
+):
+    settings = {"sasl_mechanism": "PLAIN", **settings}
+    began = time.monotonic()
+    done = servers(small(), kept_in=secured(secure_broker, listener, **settings)).refusal()
+    assert done.returncode == 2, done
+    assert time.monotonic() - began <= UNREACHABLE_S
+    assert secure_broker.address_of(listener) in done.stderr and word in done.stderr.lower()
+    assert settings["sasl_password"] not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("settings", "word"), INCOMPLETE.values(), ids=INCOMPLETE.keys())
+def test_credentials_that_cannot_be_used(servers, small, secure_broker, settings, word):
+    settings = {"sasl_mechanism": "PLAIN", **settings}
+    done = servers(small(), kept_in=secured(secure_broker, "SASL_SSL", **settings)).refusal()
+    assert done.returncode == 2, done
+    assert word in done.stderr
+    assert USERS["sluice"] not in done.stdout + done.stderr
+
+
+def test_the_password_is_never_shown(home, secure_broker):
+    log = secured(secure_broker, "SASL_SSL", sasl_mechanism="PLAIN", **SASL)
+    done = run(home, "config", settings=log.settings)
+    assert done.returncode == 0, done
+    assert "sasl_username" in done.stdout and "sasl_password" in done.stdout
+    assert USERS["sluice"] not in done.stdout + done.stderr
+
+
+# -- what the tests share
+
+
+@pytest.fixture
+def small(home):
+    """Writes a small project; `topic` is that of its stream."""
+
+    def write(topic=None):
+        return projects.write(home / "project", projects.files(topic=topic))
+
+    return write
+
+
+class Publisher:
+    """Publishes one order after the other from a thread, whatever it is told, and keeps that."""
+
+    PACE_S = 0.02
+
+    def __init__(self, protocol, server):
+        self.protocol, self.server = protocol, server
+        self.sent, self.acked, self.refused = set(), [], []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+    def _run(self):
+        with connect(self.server) as channel:
+            while not self.ended.wait(self.PACE_S):
+                order = f"order-{len(self.sent)}"
+                self.sent.add(order)
+                began = time.monotonic()
+                try:
+                    customer = f"customer-{len(self.sent) % 7}"
+                    publish(self.protocol, channel, [projects.order(order, customer=customer)])
+                    self.acked.append(order)
+                except grpc.RpcError as status:
+                    self.refused.append((order, status, time.monotonic() - began))
+
+
+def publish_all(protocol, server, numbers):
+    """Publishes orders, each for itself, and waits until all can be seen."""
+    with connect(server) as channel:
+        for number in numbers:
+            publish(protocol, channel, [projects.order(number, customer=f"c{number % 7}")])
+    server.wait()
+
+
+def accepted(protocol, channel, order):
+    try:
+        return publish(protocol, channel, [projects.order(order)]).accepted == 1
+    except grpc.RpcError as status:
+        assert status.code() == grpc.StatusCode.UNAVAILABLE, status
+        return False
+
+
+def heavy(protocol, *numbers):
+    """A request of 8 MiB."""
+    name = "-".join(map(str, numbers))
+    events = [projects.order(f"{name}-{n}", note="x" * (MIB - 1024)) for n in range(8)]
+    records = [payload(event) for event in events]
+    return protocol.PublishRequest(stream="orders", batch=protocol.RecordBatch(records=records))
+
+
+def health(server, page):
+    try:
+        with urllib.request.urlopen(f"{server.http_url}/{page}", timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def resident(server):
+    """Bytes of memory that the server holds."""
+    with open(f"/proc/{server.process.pid}/status") as status:
+        [kib] = [line.split()[1] for line in status if line.startswith("VmRSS:")]
+    return int(kib) * 1024
