@@ -59,6 +59,8 @@ pub struct DecodedBatch {
     pub rescued: StringArray,
     /// The rules each row breaks; empty: none.
     pub breaches: Vec<Vec<Breach>>,
+    /// The contract's id column as text, where it has one and the row has a value there.
+    pub ids: Vec<Option<String>>,
     /// Content hash, where it is needed to tell the row's identity.
     pub content: Vec<Option<Fingerprint>>,
 }
@@ -103,15 +105,23 @@ impl Judge {
             self.contract.fields.iter().map(|f| ColumnBuilder::new(f.data_type, n)).collect();
         let mut rescued = StringBuilder::new();
         let mut breaches = Vec::with_capacity(n);
-        let mut content = Vec::with_capacity(n);
+        let (mut ids, mut content) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        let id_column = match &self.contract.event_id {
+            EventId::Column(column) => Some(column.as_str()),
+            EventId::Content | EventId::Client => None,
+        };
         for payload in payloads {
             let decoded = payload.map_or_else(|| decoder.no_value(), |p| decoder.decode(p));
             for (column, value) in columns.iter_mut().zip(&decoded.values) {
                 column.push(value);
             }
+            let id = id_column.and_then(|column| decoder.column_text(column, &decoded));
+            let is_nameless = id_column.is_some() && id.is_none() && decoded.content.is_none();
+            let hash = payload.filter(|_| is_nameless).map(|payload| decoder.content(payload));
             rescued.append_option(decoded.rescued);
+            content.push(decoded.content.or(hash));
+            ids.push(id);
             breaches.push(decoded.breaches);
-            content.push(decoded.content);
         }
         let arrays: Vec<ArrayRef> =
             columns.into_iter().map(ColumnBuilder::finish).collect::<Result<_, _>>()?;
@@ -123,7 +133,7 @@ impl Judge {
                 content[row] = Some(decoder.content(payloads.value(row)));
             }
         }
-        Ok(DecodedBatch { fields, rescued: rescued.finish(), breaches, content })
+        Ok(DecodedBatch { fields, rescued: rescued.finish(), breaches, ids, content })
     }
 
     fn apply_rules(
@@ -157,24 +167,16 @@ impl Judge {
         Ok(())
     }
 
-    /// The identity of a row: what the contract says, else what came with the record.
-    pub fn identity(&self, decoded: &DecodedBatch, row: usize, header: &[u8]) -> Identity {
+    /// The identity of a row: what the contract says, its content where it has no id, else what came
+    /// with the record. Every record has one (see [`crate::bronze::bronze_rows`]).
+    pub fn identity(&self, decoded: &DecodedBatch, row: usize, header: &[u8]) -> Option<Identity> {
         let content = decoded.content[row].map(Identity::Content);
         let named = match &self.contract.event_id {
-            EventId::Column(column) => self.text_value(decoded, column, row).map(Identity::Given),
+            EventId::Column(_) => decoded.ids[row].clone().map(Identity::Given),
             EventId::Content => content.clone(),
             EventId::Client => Identity::decode(header).ok(),
         };
-        let came = || Identity::decode(header).ok();
-        named.or(content).or_else(came).unwrap_or_else(|| Identity::Given(String::new()))
-    }
-
-    fn text_value(&self, decoded: &DecodedBatch, column: &str, row: usize) -> Option<String> {
-        let column = decoded.fields.column_by_name(column)?;
-        if column.is_null(row) {
-            return None;
-        }
-        arrow::util::display::array_value_to_string(column, row).ok()
+        named.or(content).or_else(|| Identity::decode(header).ok())
     }
 }
 

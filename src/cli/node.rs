@@ -179,6 +179,10 @@ impl Node {
             lake: Arc::clone(&self.lake),
             metrics,
             ready,
+            outage: Arc::new({
+                let log = Arc::clone(&self.log);
+                move || log.outage()
+            }),
             sources: vec![("process".to_owned(), Arc::new(source))],
         };
         let stop = self.serve.token();

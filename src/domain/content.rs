@@ -2,7 +2,9 @@
 //!
 //! It covers the stream, the field names and the cleaned values, not the bytes. The order of
 //! members, blanks around text, CSV or JSON, `105`, `"105"` or `105.0` in a numeric field, and the
-//! spelling of one instant make no difference; null and empty members count as absent. Persisted in identities: must stay stable.
+//! spelling of one instant make no difference; null and empty members count as absent. Nested values
+//! are compared by their text, so that no number is too large and no nesting too deep to tell two
+//! apart. Persisted in identities: must stay stable.
 
 use crate::domain::{
     contract::FieldType,
@@ -50,8 +52,7 @@ fn canonical(raw: &str, declared: Option<FieldType>) -> Option<String> {
         return None;
     }
     if raw.starts_with(['{', '[']) {
-        let parsed: serde_json::Value = serde_json::from_str(raw).ok()?;
-        return Some(parsed.to_string());
+        return Some(canonical_json(raw));
     }
     let text = scalar_text(raw);
     let text = clean_text(&text)?;
@@ -70,6 +71,99 @@ fn canonical(raw: &str, declared: Option<FieldType>) -> Option<String> {
         return Some(number);
     }
     Some(text.into_owned())
+}
+
+/// An array or object that is being read.
+enum Open {
+    Array(Vec<String>),
+    Object { members: Vec<(String, String)>, name: Option<String> },
+}
+
+impl Open {
+    fn put(&mut self, value: String) {
+        match self {
+            Self::Array(values) => values.push(value),
+            Self::Object { members, name } => match name.take() {
+                None => *name = Some(value),
+                Some(name) => members.push((name, value)),
+            },
+        }
+    }
+
+    /// Members by name; of a repeated name the last one counts.
+    fn close(self) -> String {
+        match self {
+            Self::Array(values) => format!("[{}]", values.join(",")),
+            Self::Object { mut members, .. } => {
+                members.reverse();
+                members.sort_by(|a, b| a.0.cmp(&b.0));
+                members.dedup_by(|later, first| later.0 == first.0);
+                let members: Vec<String> =
+                    members.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
+                format!("{{{}}}", members.join(","))
+            }
+        }
+    }
+}
+
+/// The one way to write a JSON value: no blanks, members by name, numbers as
+/// [`canonical_number`] writes them. `raw` is valid JSON; nothing is parsed into a number or a
+/// tree, so nothing is lost and depth costs no stack.
+fn canonical_json(raw: &str) -> String {
+    let mut open: Vec<Open> = Vec::new();
+    let mut rest = raw;
+    while let Some(first) = rest.chars().next() {
+        let length = token_length(rest, first);
+        let (token, after) = rest.split_at(length);
+        rest = after;
+        let value = match first {
+            '{' => {
+                open.push(Open::Object { members: Vec::new(), name: None });
+                continue;
+            }
+            '[' => {
+                open.push(Open::Array(Vec::new()));
+                continue;
+            }
+            '}' | ']' => match open.pop() {
+                Some(closed) => closed.close(),
+                None => break,
+            },
+            '"' => canonical_string(token),
+            c if c == ',' || c == ':' || c.is_ascii_whitespace() => continue,
+            _ => canonical_number(token).unwrap_or_else(|| token.to_owned()),
+        };
+        match open.last_mut() {
+            Some(parent) => parent.put(value),
+            None => return value,
+        }
+    }
+    raw.to_owned()
+}
+
+fn token_length(text: &str, first: char) -> usize {
+    match first {
+        '"' => {
+            let mut escaped = false;
+            let end = text.char_indices().skip(1).find(|(_, c)| {
+                let ends = *c == '"' && !escaped;
+                escaped = *c == '\\' && !escaped;
+                ends
+            });
+            end.map_or(text.len(), |(at, _)| at + 1)
+        }
+        c if "{}[],:".contains(c) || c.is_ascii_whitespace() => c.len_utf8(),
+        _ => {
+            let ends = |c: char| "{}[],:\"".contains(c) || c.is_ascii_whitespace();
+            text.find(ends).unwrap_or(text.len())
+        }
+    }
+}
+
+/// One way to escape; a string that holds half a character stays as it is.
+fn canonical_string(token: &str) -> String {
+    let text = serde_json::from_str::<String>(token);
+    text.and_then(|text| serde_json::to_string(&text)).unwrap_or_else(|_| token.to_owned())
 }
 
 /// The one way to write a decimal number: no exponent, no `+`, no leading zeros, no zeros at the
@@ -106,4 +200,44 @@ pub fn canonical_number(text: &str) -> Option<String> {
     let whole = if whole.is_empty() { "0" } else { whole };
     let number = if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") };
     Some(if negative && number != "0" { format!("-{number}") } else { number })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(raw: &str) -> Fingerprint {
+        of_members("s", [("doc", raw, Some(FieldType::Text))].into_iter())
+    }
+
+    #[test]
+    fn nested_values_that_differ_are_told_apart() {
+        let deep = |inner: &str| format!("{}{inner}{}", "[".repeat(200), "]".repeat(200));
+        let groups: [&[String]; 6] = [
+            &[r#"{"id":18446744073709551617}"#.into(), r#"{"id":18446744073709551618}"#.into()],
+            &[r#"{"a":12345678901234567.12}"#.into(), r#"{"a":12345678901234567.13}"#.into()],
+            &["[1e400]".into(), "[2e400]".into(), "[1e999]".into(), "[2e999]".into()],
+            &[deep("0"), deep("1"), deep("[]")],
+            &[r#"{"x":"a","y":"\ud800"}"#.into(), r#"{"x":"b","y":"\ud800"}"#.into()],
+            &[r#"{"a":"1"}"#.into(), r#"{"a":1}"#.into(), r#"{"a":null}"#.into(), "{}".into()],
+        ];
+        for group in groups {
+            for (i, a) in group.iter().enumerate() {
+                for b in &group[i + 1..] {
+                    assert_ne!(hash(a), hash(b), "{a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn spelling_makes_no_difference() {
+        for (raw, canonical) in [
+            (r#" { "b" : [1.0, 1e1 ,-0] , "a":"\u0041\/" } "#, r#"{"a":"A/","b":[1,10,0]}"#),
+            (r#"{"a":1,"b":2,"a":3}"#, r#"{"a":3,"b":2}"#),
+            (r#"["\"}",{}, [ ],true]"#, r#"["\"}",{},[],true]"#),
+        ] {
+            assert_eq!(canonical_json(raw), canonical);
+        }
+    }
 }

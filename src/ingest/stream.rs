@@ -76,7 +76,9 @@ pub(super) async fn serve(
         want_positions: open.want_positions,
         entries,
         inflight: Arc::new(Semaphore::new(stream_bytes)),
+        first: None,
         expected: None,
+        forgotten: None,
         refused: BTreeSet::new(),
     };
     tokio::join!(Box::pin(reader.run(inbound, &responses)), Box::pin(acker.run(received)));
@@ -135,7 +137,11 @@ struct Reader {
     /// Bytes of this stream on the way into the log.
     inflight: Arc<Semaphore>,
     /// The sequence of the next batch; a stream may begin at any.
+    /// The first sequence of this stream.
+    first: Option<i64>,
     expected: Option<i64>,
+    /// Which of the sequences up to here were refused is not remembered any more.
+    forgotten: Option<i64>,
     refused: BTreeSet<i64>,
 }
 
@@ -277,16 +283,20 @@ impl Reader {
     }
 
     fn order(&mut self, sequence: i64) -> Order {
-        let expected = *self.expected.get_or_insert_with(|| sequence.max(0));
-        if sequence > expected || sequence < 0 {
+        let first = *self.first.get_or_insert_with(|| sequence.max(0));
+        let expected = *self.expected.get_or_insert(first);
+        let is_durable = self.shared.producers().is_durable(&self.key, sequence);
+        if sequence > expected || sequence < 0 || (sequence < first && !is_durable) {
             return Order::Gap { expected };
         }
         if sequence == expected {
             self.expected = Some(sequence.saturating_add(1));
         }
-        let is_durable = self.shared.producers().is_durable(&self.key, sequence);
-        // What this stream has taken before is on its way or durable, unless it was refused.
-        let is_taken = sequence < expected && !self.refused.remove(&sequence);
+        // What this stream has taken before is on its way or durable, unless it was refused. Taken
+        // once too often is no harm: the identity tells.
+        let is_taken = sequence < expected
+            && !self.refused.remove(&sequence)
+            && self.forgotten.is_none_or(|forgotten| sequence > forgotten);
         if is_durable || is_taken { Order::Repeat } else { Order::Next }
     }
 
@@ -315,7 +325,7 @@ impl Reader {
     fn remember_refused(&mut self, sequence: i64) {
         self.refused.insert(sequence);
         if self.refused.len() > REFUSED_MAX {
-            self.refused.pop_first();
+            self.forgotten = self.forgotten.max(self.refused.pop_first());
         }
     }
 

@@ -163,6 +163,11 @@ pub trait Log: Send + Sync + 'static {
     /// account.
     async fn trim(&self, stream: &str, partition: Partition, through: Offset) -> Result<(), Error>;
 
+    /// Why appends are refused now; `None` while they are taken.
+    fn outage(&self) -> Option<String> {
+        None
+    }
+
     /// Stops taking appends and waits for those under way.
     async fn close(&self);
 }

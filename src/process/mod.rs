@@ -78,7 +78,7 @@ pub struct Deps {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("read the log")]
-    Log(#[from] log::Error),
+    Log(#[source] log::Error),
     #[error(transparent)]
     Lake(#[from] LakeError),
     #[error(transparent)]
@@ -87,7 +87,8 @@ pub enum Error {
     Decode(#[from] DataFusionError),
     #[error(
         "log_replaced: {stream}/{partition}: the lake was filled up to offset {offset} from another \
-         log than this one ({reason}); start with the log that belongs to the lake"
+         log than this one ({reason}); start with the log that belongs to the lake, or take this \
+         one with `sluice log adopt`"
     )]
     LogReplaced { stream: String, partition: Partition, offset: Offset, reason: &'static str },
     #[error(
@@ -110,6 +111,21 @@ impl Error {
                 ErrorKind::Data
             }
             Self::Decode(_) | Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+impl From<log::Error> for Error {
+    fn from(error: log::Error) -> Self {
+        match error {
+            log::Error::Truncated { stream, partition, wanted, .. } => {
+                let reason = "the log ends before that offset";
+                Self::LogReplaced { stream, partition, offset: wanted, reason }
+            }
+            log::Error::Gap { stream, partition, wanted, start } => {
+                Self::DataGap { stream, partition, wanted, start }
+            }
+            other => Self::Log(other),
         }
     }
 }

@@ -178,9 +178,16 @@ impl StreamTables {
         let payload: &BinaryArray = column(rows, "_payload")?.as_binary();
         let header: &BinaryArray = column(rows, "__identity")?.as_binary();
         let decoded = self.judge.decode(payload)?;
-        let mut identities: Vec<Identity> = (0..rows.num_rows())
-            .map(|row| self.judge.identity(&decoded, row, header.value(row)))
-            .collect();
+        let identity = |row: usize| {
+            let (partition, offset) = places.at(row);
+            let found = self.judge.identity(&decoded, row, header.value(row));
+            found.ok_or_else(|| {
+                let name = self.name();
+                Error::Internal(format!("{name}/{partition}: offset {offset} has no identity"))
+            })
+        };
+        let mut identities: Vec<Identity> =
+            (0..rows.num_rows()).map(identity).collect::<Result<_, Error>>()?;
         let verdicts = self.decide(&places, &decoded, &mut identities, recorded)?;
         self.quarantine(rows, &places, &decoded, &identities, &verdicts)?;
         self.run_models(rows, &decoded, &verdicts)?;

@@ -46,6 +46,8 @@ pub struct HttpState {
     pub metrics: Option<PrometheusHandle>,
     /// Whether the process takes work; `/health` and `/readyz` tell it.
     pub ready: Arc<AtomicBool>,
+    /// Why it does not, though it is ready otherwise.
+    pub outage: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// More sections of `/status`, by name.
     pub sources: Vec<(String, Arc<dyn StatusSource>)>,
 }
@@ -81,11 +83,12 @@ pub fn router(state: HttpState) -> Router {
 }
 
 async fn ready(State(state): State<HttpState>) -> Response {
-    if state.ready.load(Ordering::Relaxed) {
-        "ok\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
-    }
+    let reason = match (state.ready.load(Ordering::Relaxed), (state.outage)()) {
+        (true, None) => return "ok\n".into_response(),
+        (true, Some(reason)) => format!("not ready: {reason}\n"),
+        (false, _) => "not ready\n".to_owned(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
 }
 
 async fn metrics(State(state): State<HttpState>) -> Response {
@@ -102,6 +105,7 @@ async fn status(State(state): State<HttpState>) -> Json<Value> {
     let mut status = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": state.ready.load(Ordering::Relaxed),
+        "outage": (state.outage)(),
     });
     if let Value::Object(sections) = &mut status {
         sections.extend(lake_status(&state.lake.load()));

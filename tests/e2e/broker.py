@@ -12,15 +12,15 @@ CALL_S = 30
 
 
 def log_on(address, **settings):
-    """A log on the broker whose topics no other server has. Settings are those of `[log.kafka]`."""
+    """A log on the broker whose topics no other server has. Settings are those of `[kafka]`."""
     settings.setdefault("topic_prefix", f"{uuid.uuid4().hex[:12]}.")
-    names = {f"SLUICE__LOG__KAFKA__{name.upper()}": str(v) for name, v in settings.items()}
+    names = {f"SLUICE__KAFKA__{name.upper()}": str(v) for name, v in settings.items()}
     return Log(f"kafka://{address}", names)
 
 
 def topic_of(log, stream):
     """The topic of a stream that its contract gives no name."""
-    return log.settings["SLUICE__LOG__KAFKA__TOPIC_PREFIX"] + stream
+    return log.settings["SLUICE__KAFKA__TOPIC_PREFIX"] + stream
 
 
 class Topics:

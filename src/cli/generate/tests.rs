@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     cli::push::fake::{Fake, Fault},
     domain::{
-        contract::{Contract, EventId, Field, FieldType, OnError, Range, Validation},
+        contract::{Contract, EventId, Field, FieldType, OnError, Range, Topic, Validation},
         decode::{Decoder, Value},
     },
 };
@@ -63,6 +63,7 @@ fn contract() -> Contract {
         on_error: OnError::Quarantine,
         validation: Validation::Schema,
         partitions: 3,
+        topic: Topic::default(),
         version: String::new(),
     }
 }

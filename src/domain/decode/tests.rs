@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::contract::{EventId, OnError, Range, Validation};
+use crate::domain::contract::{EventId, OnError, Range, Topic, Validation};
 
 fn field(name: &str, data_type: FieldType) -> Field {
     Field {
@@ -30,6 +30,7 @@ fn contract() -> Contract {
         on_error: OnError::Quarantine,
         validation: Validation::Schema,
         partitions: 1,
+        topic: Topic::default(),
         version: String::new(),
     }
 }

@@ -124,13 +124,16 @@ async fn a_gap_is_answered_and_the_stream_goes_on() {
     stream.batch(5, &[event(5)]).await;
     stream.batch(7, &[event(7)]).await;
     stream.batch(-1, &[event(0)]).await;
+    // Below where the stream began, and never acked: nobody has it.
+    stream.batch(3, &[event(3)]).await;
     stream.batch(6, &[event(6)]).await;
     stream.batch(7, &[event(7)]).await;
     let results = stream.acked(7).await;
     let gaps: Vec<_> =
         results.iter().map(|r| (r.sequence, r.code, r.expected_sequence, r.accepted)).collect();
     let out_of_range = i32::from(Code::OutOfRange);
-    assert_eq!(gaps, [(7, out_of_range, 6, 0), (-1, out_of_range, 6, 0)]);
+    let expected = [7, -1, 3].map(|sequence| (sequence, out_of_range, 6, 0));
+    assert_eq!(gaps, expected);
     assert_eq!(server.payloads("clicks").await, [event(5), event(6), event(7)]);
 }
 

@@ -308,6 +308,10 @@ impl Log for KafkaLog {
         Ok(())
     }
 
+    fn outage(&self) -> Option<String> {
+        self.health.reason_down()
+    }
+
     async fn close(&self) {
         let Some(supervisor) = locked(&self.supervisor).take() else { return };
         self.health.close();

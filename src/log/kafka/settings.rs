@@ -117,11 +117,19 @@ impl Settings {
         set("client.id", "sluice");
         set("security.protocol", &self.security_protocol);
         if self.security_protocol.starts_with("sasl") {
+            let password = self.password(brokers)?;
+            let given = [("sasl_username", &self.sasl_username), ("sasl_password", &password)];
+            if let Some((key, _)) = given.iter().find(|(_, value)| value.is_empty()) {
+                let protocol = &self.security_protocol;
+                let reason = format!("security_protocol {protocol} needs kafka.{key}");
+                return Err(Error::Refused { path: url(brokers), reason });
+            }
             set("sasl.mechanism", &self.sasl_mechanism);
             set("sasl.username", &self.sasl_username);
-            set("sasl.password", &self.password(brokers)?);
+            set("sasl.password", &password);
         }
         if self.security_protocol.ends_with("ssl") {
+            self.check_files(brokers)?;
             set("ssl.ca.location", &self.ssl_ca_file);
             set("ssl.certificate.location", &self.ssl_certificate_file);
             set("ssl.key.location", &self.ssl_key_file);
@@ -136,6 +144,21 @@ impl Settings {
         set("log.connection.close", "false");
         set("socket.nagle.disable", "true");
         Ok(config)
+    }
+
+    fn check_files(&self, brokers: &str) -> Result<(), Error> {
+        let files = [
+            ("ssl_ca_file", &self.ssl_ca_file),
+            ("ssl_certificate_file", &self.ssl_certificate_file),
+            ("ssl_key_file", &self.ssl_key_file),
+        ];
+        for (key, file) in files.into_iter().filter(|(_, file)| !file.is_empty()) {
+            std::fs::File::open(file).map_err(|e| Error::Refused {
+                path: url(brokers),
+                reason: format!("kafka.{key} {file}: {e}"),
+            })?;
+        }
+        Ok(())
     }
 
     fn password(&self, brokers: &str) -> Result<String, Error> {

@@ -42,6 +42,7 @@ async fn start() -> Server {
     let state = HttpState {
         lake: Arc::clone(&lake),
         metrics: Some(recorder.handle()),
+        outage: Arc::new(|| None),
         ready: Arc::clone(&ready),
         sources: vec![("lag".to_owned(), Arc::new(Lag))],
     };

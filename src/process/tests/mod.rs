@@ -1,0 +1,6 @@
+//! The loop as a whole, on an embedded log and real Delta tables.
+
+mod delivery;
+mod models;
+mod projects;
+mod support;

@@ -1,0 +1,83 @@
+//! What is wrong with a project is placed in its files.
+
+use super::support::CONTRACT;
+use crate::{process::plan, project};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().expect("folder"));
+        folder.write("sluice.yml", "name: test\n");
+        folder
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+        std::fs::write(path, text).expect("file");
+    }
+
+    fn errors(&self) -> String {
+        let planned = project::load(self.0.path()).and_then(plan);
+        planned.map(|_| ()).expect_err("errors").to_string()
+    }
+}
+
+#[test]
+fn sql_that_would_exhaust_the_stack_is_refused_with_its_file() {
+    let folder = Folder::new();
+    let chain = vec!["1"; 20_000].join("+");
+    folder.write("streams/events.yml", &CONTRACT.replace("v < 1000", &format!("{chain} > v")));
+    folder.write("models/gold/b.sql", &format!("SELECT {chain} AS a"));
+    folder.write("models/gold/c.sql", "SELECT 1 AS a, 2 AS \"A\"");
+    folder.write("models/gold/d.sql", "SELECT count(*) FROM {{ source('bronze', 'events') }}");
+    let errors = folder.errors();
+    for expected in
+        ["models/gold/b.sql", "in one chain", "rule `small`", "`A` stands twice", "AS name"]
+    {
+        assert!(errors.contains(expected), "{expected} in\n{}", &errors[..errors.len().min(4_000)]);
+    }
+    folder.write(
+        "models/gold/b.sql",
+        "{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}",
+    );
+    let errors = folder.errors();
+    assert!(errors.contains("models/gold/b.sql"), "{errors}");
+}
+
+#[test]
+fn rules_that_are_not_sql_are_placed_in_the_contract() {
+    let folder = Folder::new();
+    folder.write("streams/events.yml", &CONTRACT.replace("v < 1000", "w < 1000"));
+    let errors = folder.errors();
+    assert!(errors.contains("streams/events.yml:10"), "{errors}");
+    assert!(errors.contains("rule `small`"), "{errors}");
+    folder.write("streams/events.yml", &CONTRACT.replace("v < 1000", "v + 1"));
+    let errors = folder.errors();
+    assert!(errors.contains("not a boolean"), "{errors}");
+}
+
+#[test]
+fn wrong_sql_is_placed_in_the_users_file_with_the_nearest_column() {
+    let folder = Folder::new();
+    folder.write("streams/events.yml", CONTRACT);
+    folder.write(
+        "models/silver/a.sql",
+        "SELECT id,\n       kk\nFROM {{ source('bronze', 'events') }}",
+    );
+    folder.write("models/silver/b.sql", "SELECT id\nFRM {{ source('bronze', 'events') }}");
+    folder.write("models/silver/c.sql", "SELECT id, id FROM {{ source('bronze', 'events') }}");
+    folder.write("models/silver/d.sql", "CREATE TABLE x AS SELECT 1 AS a");
+    let errors = folder.errors();
+    for expected in [
+        "models/silver/a.sql:2:8",
+        "did you mean `k`?",
+        "models/silver/b.sql:2",
+        "models/silver/c.sql",
+        "models/silver/d.sql",
+        "4 errors",
+    ] {
+        assert!(errors.contains(expected), "{expected} in\n{errors}");
+    }
+}
