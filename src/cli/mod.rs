@@ -7,6 +7,7 @@ mod demo;
 mod failure;
 mod flags;
 pub mod generate;
+mod log;
 mod node;
 pub mod push;
 pub mod query;
@@ -49,6 +50,9 @@ pub enum Command {
     Bench(bench::Args),
     /// Check a project without running it, and show how its models are kept
     Check(check::Args),
+    /// Decide about the log: adopt another one
+    #[command(subcommand)]
+    Log(log::Command),
     /// Show the effective configuration and where each value comes from
     Config(config::Args),
 }
@@ -64,6 +68,7 @@ pub async fn run(cli: Cli, stop: CancellationToken) -> Result<(), Failure> {
         Command::Wait(args) => wait::run(args).await,
         Command::Bench(args) => bench::run(args, stop).await,
         Command::Check(args) => check::run(&args),
+        Command::Log(command) => log::run(command).await,
         Command::Config(args) => config::run(&args),
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     domain::ErrorKind,
     ingest,
     lake::{Lake, LakeHandle, LakeView},
-    log::{Log, StreamSpec, embedded::EmbeddedLog, kafka::KafkaLog},
+    log::{Log, StreamSpec, embedded::EmbeddedLog, kafka::KafkaLog, placed::Placed},
     ops::{
         Clock,
         tasks::{TaskError, Tasks},
@@ -109,11 +109,10 @@ impl Node {
         let data_dir = &config.server.data_dir;
         writable(data_dir)?;
         let log = open_log(config, &clock).await?;
-        let specs: Vec<StreamSpec> = planned.project.streams.iter().map(StreamSpec::from).collect();
-        let failed = |e: crate::log::Error| Failure::new(e.kind(), chain(&e));
-        log.ensure(&specs).await.map_err(failed)?;
+        ensure(log.as_ref(), &planned).await?;
         let lake = Lake::local(&data_dir.join("lake"), config.server.durability)
             .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+        let log = placed(log, &lake, &planned).await?;
         let view = LakeHandle::new(LakeView::default());
         let status = Arc::new(Status::default());
         let mut node = Self {
@@ -276,8 +275,28 @@ fn writable(folder: &Path) -> Result<(), Failure> {
     })
 }
 
+/// Makes the project's streams exist in the log.
+pub(super) async fn ensure(log: &dyn Log, planned: &Planned) -> Result<(), Failure> {
+    let specs: Vec<StreamSpec> = planned.project.streams.iter().map(StreamSpec::from).collect();
+    log.ensure(&specs).await.map_err(|e| Failure::new(e.kind(), chain(&e)))
+}
+
+/// The log as the lake counts it: where one was adopted, its offsets go on from the old one's.
+async fn placed(
+    log: Arc<dyn Log>,
+    lake: &Lake,
+    planned: &Planned,
+) -> Result<Arc<dyn Log>, Failure> {
+    let placements = process::placements(planned, lake, log.as_ref()).await;
+    let placements = placements.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+    if placements.is_empty() {
+        return Ok(log);
+    }
+    Ok(Placed::new(log, placements))
+}
+
 /// Opens the log that the configuration names.
-async fn open_log(config: &Config, clock: &Clock) -> Result<Arc<dyn Log>, Failure> {
+pub(super) async fn open_log(config: &Config, clock: &Clock) -> Result<Arc<dyn Log>, Failure> {
     match &config.server.log {
         LogKind::Embedded => open_embedded(config, clock).await,
         LogKind::Kafka(brokers) => match KafkaLog::open(brokers, config.kafka.clone()).await {

@@ -200,6 +200,14 @@ impl Table {
         self.recorded.get(app_id).copied().flatten()
     }
 
+    /// Reads more positions, of the newest snapshot.
+    pub async fn also_read(&mut self, app_ids: Vec<String>) -> Result<(), CommitError> {
+        for app_id in app_ids {
+            self.recorded.entry(app_id).or_insert(None);
+        }
+        self.reload().await
+    }
+
     /// Appends rows and moves positions in one commit.
     pub async fn append(
         &mut self,

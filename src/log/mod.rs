@@ -14,6 +14,7 @@ use crate::domain::{
 pub mod embedded;
 pub mod kafka;
 pub mod partitioner;
+pub mod placed;
 
 #[cfg(test)]
 mod contract_tests;

@@ -175,6 +175,32 @@ impl Derived {
         rows.map(RecordBatch::get_array_memory_size).sum()
     }
 
+    /// Gives the positions of `from` to `to`, another name of a stream's log.
+    pub(super) async fn adopt(
+        &mut self,
+        from: &[Followed],
+        to: &Followed,
+    ) -> Result<(), SealError> {
+        if self.streams.iter().all(|followed| followed.stream != to.stream) {
+            return Ok(());
+        }
+        let partitions = 0..to.partitions;
+        let all = from.iter().chain([to]);
+        let ids = all.flat_map(|log| partitions.clone().map(move |p| log.input_app_id(p)));
+        self.table.also_read(ids.collect()).await?;
+        let moves = partitions.filter_map(|p| {
+            let reached = from.iter().filter_map(|log| self.table.position(&log.input_app_id(p)));
+            let (app_id, reached) = (to.input_app_id(p), reached.max()?);
+            let from = self.table.position(&app_id);
+            (from != Some(reached)).then_some(Move { app_id, from, to: reached })
+        });
+        let moves: Vec<Move> = moves.collect();
+        if !moves.is_empty() {
+            self.table.advance(moves).await?;
+        }
+        Ok(())
+    }
+
     /// Whether a publication would write something: new rows, or (`force`) only positions.
     pub(super) fn is_due(&self, force: bool, versions: &BTreeMap<TableName, i64>) -> bool {
         self.pending.is_some() || (force && !self.moves(versions).is_empty())

@@ -6,6 +6,7 @@
 //! them after a crash. When a commit fails, everything in memory is discarded and the loop starts
 //! again from the tables.
 
+mod adopt;
 mod derived;
 mod metrics;
 mod offset_table;
@@ -33,6 +34,7 @@ use crate::{
     process::{offset_table::SealError, pipeline::Pipeline},
 };
 
+pub use adopt::{Adopted, adopt, placements};
 pub use plans::{Planned, plan};
 pub use status::Status;
 

@@ -148,6 +148,36 @@ impl OffsetTable {
         .collect()
     }
 
+    /// Gives the positions of `from` to `to`, another name of the log. `also` is told how far the
+    /// table reaches per partition and what else moves in the same commit.
+    pub(super) async fn adopt(
+        &mut self,
+        from: &[Followed],
+        to: &Followed,
+        app_id: fn(&Followed, Partition) -> String,
+        also: impl FnOnce(&[Option<Offset>]) -> Vec<Move>,
+    ) -> Result<(), SealError> {
+        let partitions = 0..to.partitions;
+        let all = from.iter().chain([to]);
+        let ids = all.flat_map(|log| partitions.clone().map(move |p| app_id(log, p)));
+        self.table.also_read(ids.collect()).await?;
+        let reached = |p| from.iter().filter_map(|log| self.table.position(&app_id(log, p))).max();
+        let reached: Vec<Option<Offset>> = partitions.clone().map(reached).collect();
+        let moves = partitions.zip(&reached).filter_map(|(p, at)| {
+            let app_id = app_id(to, p);
+            let from = self.table.position(&app_id);
+            at.filter(|at| from != Some(*at)).map(|at| Move { app_id, from, to: at })
+        });
+        let mut moves: Vec<Move> = moves.collect();
+        let also = also(&reached);
+        self.table.also_read(also.iter().map(|moved| moved.app_id.clone()).collect()).await?;
+        moves.extend(also);
+        if !moves.is_empty() {
+            self.table.append(&[], moves).await?;
+        }
+        Ok(())
+    }
+
     /// Committed rows in `windows`.
     pub(super) async fn rows_in(
         &self,

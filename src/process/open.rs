@@ -50,7 +50,17 @@ pub(super) struct Opened {
     pub stopped: BTreeMap<TableName, String>,
 }
 
+/// Opens every table; the log must be the one that filled them.
 pub(super) async fn open(deps: &Deps) -> Result<Opened, Error> {
+    let mut opened = open_tables(deps).await?;
+    for stream in &mut opened.streams {
+        stream.times = check_log(deps, stream.judge.contract(), &stream.bronze).await?;
+    }
+    Ok(opened)
+}
+
+/// Opens every table, whatever the log is.
+pub(super) async fn open_tables(deps: &Deps) -> Result<Opened, Error> {
     let planned = &deps.planned;
     let mut streams = Vec::new();
     for judge in &planned.judges {
@@ -76,15 +86,32 @@ fn followed(deps: &Deps, contract: &Contract) -> Followed {
     }
 }
 
-async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Error> {
-    let contract = judge.contract();
-    let followed = followed(deps, contract);
-    let bronze_ids = (0..followed.partitions).map(|p| followed.bronze_app_id(p)).collect();
-    let table = |schema: &str, columns: SchemaRef, form: &str, about: &str| TableSpec {
+fn spec_of(
+    contract: &Contract,
+    schema: &str,
+    columns: SchemaRef,
+    form: &str,
+    about: &str,
+) -> TableSpec {
+    TableSpec {
         name: TableName::new(schema, &contract.name),
         schema: columns,
         fingerprint: form.to_owned(),
         description: format!("{about} of stream {}", contract.name),
+    }
+}
+
+/// The Bronze table of a stream.
+pub(super) fn bronze_spec(contract: &Contract) -> TableSpec {
+    spec_of(contract, "bronze", bronze_schema(), BRONZE_FORM, "Every record")
+}
+
+async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Error> {
+    let contract = judge.contract();
+    let followed = followed(deps, contract);
+    let bronze_ids = (0..followed.partitions).map(|p| followed.bronze_app_id(p)).collect();
+    let table = |schema: &str, columns: SchemaRef, form: &str, about: &str| {
+        spec_of(contract, schema, columns, form, about)
     };
     let info = |schema: &str, kind: RelationKind, description: &str| RelationInfo {
         name: TableName::new(schema, &contract.name),
@@ -92,13 +119,12 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
         description: description.to_owned(),
         columns: BTreeMap::new(),
     };
-    let spec = table("bronze", bronze_schema(), BRONZE_FORM, "Every record");
+    let spec = bronze_spec(contract);
     let about = info(RAW, RelationKind::Internal, "");
     let bronze =
         OffsetTable::open(&deps.lake, &spec, about, followed.clone(), bronze_ids, BRONZE_COLUMNS)
             .await?;
     bronze.table.check_fingerprint()?;
-    let times = check_log(deps, contract, &bronze).await?;
     let input_ids: Vec<String> =
         (0..followed.partitions).map(|p| followed.input_app_id(p)).collect();
     let spec =
@@ -130,13 +156,13 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
             log_id: deps.log.id(&contract.name),
             topic: deps.log.topic(&contract.name),
         },
-        times,
+        times: BTreeMap::new(),
     })
 }
 
 /// Compares the record at Bronze's position with what the log holds there. Returns the time of that
 /// record per partition.
-async fn check_log(
+pub(super) async fn check_log(
     deps: &Deps,
     contract: &Contract,
     bronze: &OffsetTable,

@@ -53,7 +53,7 @@ impl Topics {
 }
 
 #[async_trait::async_trait]
-impl log::contract_tests::Harness for Topics {
+impl contract_tests::Harness for Topics {
     async fn open(&self) -> Arc<dyn Log> {
         self.connect().await
     }

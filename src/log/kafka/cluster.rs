@@ -23,6 +23,9 @@ use crate::{
     log::{Error, Extent, LogRecord, StreamSpec},
 };
 
+/// Events of librdkafka that are served after a question.
+const EVENTS_MAX: usize = 64;
+
 /// One topic and the stream it holds.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -78,10 +81,9 @@ impl Cluster {
 
     /// Lets librdkafka tell what happened.
     fn serve_events(&self) {
-        for _ in 0..100 {
-            if self.meta.poll(Duration::ZERO).is_none() {
-                return;
-            }
+        // A poll that served an event says no more than one that had none.
+        for _ in 0..EVENTS_MAX {
+            self.meta.poll(Duration::ZERO);
         }
     }
 

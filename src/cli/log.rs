@@ -1,0 +1,65 @@
+//! `sluice log`: what an operator decides about the log.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    cli::{Failure, ServerFlags, chain, check, node},
+    lake::{Lake, LakeHandle, LakeView},
+    ops::Clock,
+    process,
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Take the log as it is now in the place of the one that filled the lake
+    ///
+    /// For a log that was lost, or a topic that was made again. What the old log held and the lake
+    /// does not is gone; the new log is taken in from its start. Stop the server first.
+    Adopt(AdoptArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct AdoptArgs {
+    /// Folder of the project, which holds sluice.yml
+    pub project: PathBuf,
+    #[command(flatten)]
+    pub server: ServerFlags,
+}
+
+pub(super) async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Adopt(args) => adopt(args).await,
+    }
+}
+
+async fn adopt(args: AdoptArgs) -> Result<(), Failure> {
+    let config = args.server.load()?.config;
+    let planned = Arc::new(check::load(&args.project)?);
+    let clock = Clock::system();
+    let log = node::open_log(&config, &clock).await?;
+    node::ensure(log.as_ref(), &planned).await?;
+    let lake = Lake::local(&config.server.data_dir.join("lake"), config.server.durability)
+        .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+    let deps = process::Deps {
+        planned,
+        log: Arc::clone(&log),
+        lake,
+        view: LakeHandle::new(LakeView::default()),
+        clock,
+        status: Arc::default(),
+    };
+    let adopted = process::adopt(deps, Arc::clone(&log)).await;
+    log.close().await;
+    let adopted = adopted.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+    if adopted.is_empty() {
+        println!("nothing to adopt: the log is the one that filled the lake");
+    }
+    for process::Adopted { stream, log_id, partitions } in adopted {
+        println!("{stream}: adopted {log_id}");
+        for (partition, (reached, next)) in partitions.iter().enumerate() {
+            let reached = reached.map_or_else(|| "nothing".to_owned(), |at| format!("offset {at}"));
+            println!("  partition {partition}: the lake has {reached}, the log goes on as {next}");
+        }
+    }
+    Ok(())
+}
