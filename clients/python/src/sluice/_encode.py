@@ -175,55 +175,59 @@ _ENCODER: Final = json.JSONEncoder(
 )
 
 
+class _Fault(enum.Enum):
+    TYPE = "is of type {kind}, which cannot be written as JSON{hint}"
+    NUMBER = "is {value}, which JSON does not have: give None or leave it out"
+    TEXT = "holds half of a surrogate pair, which UTF-8 does not have"
+    CYCLE = "contains itself"
+
+
 def _diagnosis(event: object, index: int | None, error: Exception) -> EncodeError:
     """The error of an event that was not written, with the field at fault."""
-    found = _culprit(event, "", set())
+    found = _culprit(event, "", frozenset())
     if found is None:
         return EncodeError(f"{_place('', index)}: {error}", index=index)
-    field, value = found
-    if isinstance(value, float | decimal.Decimal):
-        place = _place(field, index)
-        message = f"{place} is {value}, which JSON does not have: give None or leave it out"
-        return EncodeError(message, field=field, index=index)
-    if isinstance(value, str):
-        message = (
-            f"{_place(field, index)} holds half of a surrogate pair, which UTF-8 does not have"
-        )
-        return EncodeError(message, field=field, index=index)
-    if isinstance(value, list | tuple | dict):
-        message = f"{_place(field, index)} contains itself"
-        return EncodeError(message, field=field, index=index)
-    return _unsupported(value, field, index)
+    field, fault, value = found
+    if fault is _Fault.TYPE:
+        return _unsupported(value, field, index)
+    message = f"{_place(field, index)} {fault.value.format(value=value)}"
+    return EncodeError(message, field=field, index=index)
 
 
-def _culprit(value: Any, path: str, above: set[int]) -> tuple[str, object] | None:
-    """The first value below `value` that cannot be written, and where it is."""
+def _culprit(value: Any, path: str, above: frozenset[int]) -> tuple[str, _Fault, object] | None:
+    """The first value below `value` that cannot be written: where it is, and why."""
     if value is None or isinstance(value, bool | int):
         return None
     if isinstance(value, str):
-        return (path, value) if _is_broken(value) else None
+        return (path, _Fault.TEXT, value) if _is_broken(value) else None
     if isinstance(value, float):
-        return None if math.isfinite(value) else (path, value)
+        return None if math.isfinite(value) else (path, _Fault.NUMBER, value)
     if not isinstance(value, dict | list | tuple):
         try:
-            plain = _plain(value)
-        except (TypeError, ValueError):
-            return path, value
-        return _culprit(plain, path, above)
+            return _culprit(_plain(value), path, above)
+        except TypeError:
+            return path, _Fault.TYPE, value
+        except ValueError:
+            return path, _Fault.NUMBER, value
     if id(value) in above:
-        return path, value
-    inner = above | {id(value)}
+        return path, _Fault.CYCLE, value
+    for name, key, child in _children(value, path):
+        if not isinstance(key, str | int | float | None):
+            return name, _Fault.TYPE, key
+        found = _culprit(key, name, above) or _culprit(child, name, above | {id(value)})
+        if found is not None:
+            return found
+    return None
+
+
+def _children(value: Any, path: str) -> Iterator[tuple[str, object, object]]:
+    """Path, key and value of each member or element."""
     if isinstance(value, dict):
-        children = [
-            (f"{path}.{name}" if path else str(name), name, one) for name, one in value.items()
-        ]
-        for name, key, _ in children:
-            if not isinstance(key, str | int | float | None):
-                return name, key
+        for key, child in value.items():
+            yield f"{path}.{key}" if path else str(key), key, child
     else:
-        children = [(f"{path}[{at}]", None, one) for at, one in enumerate(value)]
-    found = (_culprit(one, name, inner) for name, _, one in children)
-    return next((one for one in found if one is not None), None)
+        for at, child in enumerate(value):
+            yield f"{path}[{at}]", None, child
 
 
 def _is_broken(text: str) -> bool:
@@ -239,7 +243,7 @@ def _unsupported(value: object, field: str, index: int | None) -> UnsupportedTyp
     hint = (
         ": decode it, or write it as base64 or hex" if isinstance(value, bytes | bytearray) else ""
     )
-    message = f"{place} is of type {name}, which cannot be written as JSON{hint}"
+    message = f"{place} {_Fault.TYPE.value.format(kind=name, hint=hint)}"
     return UnsupportedType(message, field=field, index=index)
 
 
