@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sluice._address import addresses
-from sluice._session import Options
+from sluice._session import Options, Session
 from sluice.errors import ConfigurationError
-from sluice.values import Unacked
+from sluice.values import PublishResult, Unacked
 
 TIMEOUT: Final = 30.0
 """Seconds that a call may take."""
@@ -31,12 +31,12 @@ class Settings:
 class Tuning:
     """How a stream cuts batches and how much it has on its way."""
 
-    batch_events: int
-    batch_bytes: int
-    linger: float
-    max_inflight_bytes: int
-    retry_for: float | None
-    ack_timeout: float
+    batch_events: int = 1_000
+    batch_bytes: int = 1 << 20
+    linger: float = 0.005
+    max_inflight_bytes: int = 8 << 20
+    retry_for: float | None = None
+    ack_timeout: float = 30.0
 
     def check(self) -> None:
         """Raises `ConfigurationError` for a value that makes no sense."""
@@ -46,48 +46,40 @@ class Tuning:
             raise ConfigurationError(f"linger={self.linger}: give seconds, 0 or more")
 
 
+def identity(producer_id: str | None, epoch: int | None, first_sequence: int) -> Unacked:
+    """The name under which a new stream sends: that of nothing that is not acked yet."""
+    if producer_id is None:
+        if epoch is not None or first_sequence:
+            raise ConfigurationError("epoch= and first_sequence= need producer_id=")
+        producer_id, epoch = f"python-{uuid.uuid4()}", 0
+    if epoch is None:
+        # Under an epoch that was used before, new batches would be taken for repeats of old ones.
+        raise ConfigurationError(
+            f"producer_id={producer_id!r} needs epoch=: a number that is raised with each start"
+        )
+    if not 0 <= epoch <= _UINT32_MAX:
+        raise ConfigurationError(f"epoch={epoch}: give a number from 0 to {_UINT32_MAX}")
+    if first_sequence < 0:
+        raise ConfigurationError(f"first_sequence={first_sequence}: give a number from 0 on")
+    return Unacked("", producer_id, epoch, first_sequence, ())
+
+
 def options_of(
     stream: str,
-    producer_id: str | None,
-    epoch: int | None,
-    first_sequence: int,
-    resume: Unacked | None,
+    sender: Unacked,
     tuning: Tuning,
     settings: Settings,
     *,
     want_positions: bool,
     has_callback: bool,
 ) -> Options:
-    """The options of a stream, checked, with the identity it sends under."""
+    """The options of a stream that sends under the identity of `sender`, checked."""
     tuning.check()
-    if resume is not None:
-        if producer_id is not None or epoch is not None or first_sequence:
-            raise ConfigurationError(
-                "resume= brings its producer_id, epoch and sequence: leave them out"
-            )
-        if resume.stream != stream:
-            raise ConfigurationError(f"resume= is of stream {resume.stream!r}, not {stream!r}")
-        producer_id, epoch, first_sequence = (
-            resume.producer_id,
-            resume.epoch,
-            resume.next_sequence,
-        )
-    elif producer_id is not None and epoch is None:
-        # Under an epoch that was used before, new batches would be taken for repeats of old ones.
-        raise ConfigurationError(
-            f"producer_id={producer_id!r} needs epoch=: a number that it raises with each start"
-        )
-    elif producer_id is None and (epoch is not None or first_sequence):
-        raise ConfigurationError("epoch= and first_sequence= need producer_id=")
-    if not 0 <= (epoch or 0) <= _UINT32_MAX:
-        raise ConfigurationError(f"epoch={epoch}: give a number from 0 to {_UINT32_MAX}")
-    if first_sequence < 0:
-        raise ConfigurationError(f"first_sequence={first_sequence}: give a number from 0 on")
     return Options(
         stream=stream,
-        producer_id=producer_id or f"python-{uuid.uuid4()}",
-        epoch=epoch or 0,
-        first_sequence=first_sequence,
+        producer_id=sender.producer_id,
+        epoch=sender.epoch,
+        first_sequence=sender.next_sequence,
         want_positions=want_positions,
         batch_events=tuning.batch_events,
         batch_bytes=tuning.batch_bytes,
@@ -96,6 +88,20 @@ def options_of(
         retry_for=settings.retry_for if tuning.retry_for is None else tuning.retry_for,
         ack_timeout=tuning.ack_timeout,
         has_callback=has_callback,
+    )
+
+
+def result_of(session: Session) -> PublishResult:
+    """What became of what was not acked, once it is; what was there already counts as accepted."""
+    counts, options = session.counts, session.options
+    return PublishResult(
+        events=counts.sent,
+        accepted=counts.accepted + counts.duplicate,
+        quarantined=counts.quarantined,
+        errors=tuple(session.errors),
+        errors_cut=counts.errors_cut,
+        positions=session.positions if options.want_positions else None,
+        idempotency_key="",
     )
 
 

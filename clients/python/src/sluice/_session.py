@@ -150,12 +150,12 @@ class Session:
         self._unacked: deque[_Batch] = deque()
         self._sent = 0
         self._next_sequence = options.first_sequence
-        # Whether those before are in the log is known by their acks only.
-        self._unsent_sequence = options.first_sequence
         self._inflight_bytes = 0
         self._must_be_new = resume is None
         for records in resume.batches if resume is not None else ():
             self._take_over(records)
+        # All before it may be in the log.
+        self._unsent_sequence = self._next_sequence
         self._batch = self._new_batch()
         self._wants_flush = False
         self._is_open = False
@@ -400,7 +400,7 @@ class Session:
         if self._must_be_new and known >= options.first_sequence:
             raise errors.SequenceConflict(
                 f"the server has sequences up to {known} of producer {options.producer_id!r}, "
-                f"epoch {options.epoch}: give a higher epoch=, or resume= with what was not acked",
+                f"epoch {options.epoch}: give a higher epoch=",
                 reason="SEQUENCE_KNOWN",
             )
         self._must_be_new = False

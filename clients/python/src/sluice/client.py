@@ -12,12 +12,12 @@ import grpc
 
 from sluice import _encode, _status, errors
 from sluice._address import CHANNEL_OPTIONS
-from sluice._connection import RETRY_FOR, TIMEOUT, Settings, Tuning, options_of, positive
+from sluice._connection import RETRY_FOR, TIMEOUT, Settings, Tuning, identity, options_of, positive
 from sluice._encode import Ids, Keys
 from sluice._publish import Publication
 from sluice._query import After, Queries
 from sluice._retry import Patience
-from sluice._session import Session
+from sluice._session import Options, Session
 from sluice.errors import SluiceError
 from sluice.ingest.v1 import ingest_pb2 as pb
 from sluice.ingest.v1.ingest_pb2_grpc import IngestServiceStub, StreamServiceStub
@@ -117,7 +117,6 @@ class Client:
         producer_id: str | None = None,
         epoch: int | None = None,
         first_sequence: int = 0,
-        resume: Unacked | None = None,
         on_error: Callable[[EventError], None] | None = None,
         want_positions: bool = False,
         batch_events: int = 1_000,
@@ -135,32 +134,59 @@ class Client:
         after its first event. `send` blocks while `max_inflight_bytes` are not acked. After
         `ack_timeout` seconds without an answer a connection counts as lost.
 
-        `resume`: what an earlier stream had not got acked is sent first, under its identity.
-        Otherwise a producer id is made up. One that is given needs an `epoch` that was never used
-        with it; `first_sequence` is the number of its first batch.
+        A producer id is made up. One that is given needs an `epoch` that was never used with it;
+        `first_sequence` is the number of its first batch.
 
         Raises `UnknownStream`, `Unavailable` or `ConfigurationError`.
         """
         tuning = Tuning(
             batch_events, batch_bytes, linger, max_inflight_bytes, retry_for, ack_timeout
         )
+        sender = identity(producer_id, epoch, first_sequence)
+        has_callback = on_error is not None
         options = options_of(
             stream,
-            producer_id,
-            epoch,
-            first_sequence,
-            resume,
+            sender,
             tuning,
             self._settings,
             want_positions=want_positions,
-            has_callback=on_error is not None,
+            has_callback=has_callback,
         )
-        limits = self._limits_of(stream, self._settings.timeout)
+        return self._open(options, None, on_error)
+
+    def resume(
+        self, unacked: Unacked, *, want_positions: bool = False, timeout: float | None = None
+    ) -> PublishResult:
+        """Sends again what a stream had not got acked, in the same batches, under the same
+        identity: what had reached the log counts once. Returns once all is durable.
+
+        `timeout` in seconds; None: as long as a stream tries. May be done again if it fails, with
+        the same `unacked`. Raises what `Stream.close` raises, and what `stream` raises.
+        """
+        options = options_of(
+            unacked.stream,
+            unacked,
+            Tuning(),
+            self._settings,
+            want_positions=want_positions,
+            has_callback=False,
+        )
+        stream = self._open(options, unacked, None)
+        stream.close(timeout)
+        return stream.result
+
+    def _open(
+        self,
+        options: Options,
+        resume: Unacked | None,
+        on_error: Callable[[EventError], None] | None,
+    ) -> Stream:
+        limits = self._limits_of(options.stream, self._settings.timeout)
         session = Session(options, limits, time.monotonic, resume)
         target = self._settings.ingest.target
-        opened = Stream(self._ingest.PublishStream, target, session, on_error, self._advance)
-        self._streams.add(opened)
-        return opened
+        stream = Stream(self._ingest.PublishStream, target, session, on_error, self._advance)
+        self._streams.add(stream)
+        return stream
 
     def sql(self, query: str, *, after: After = None, timeout: float | None = None) -> pa.Table:
         """The rows of one SQL statement, as a pyarrow table (`.to_pandas()`, `pl.from_arrow(…)`).

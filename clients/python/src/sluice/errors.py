@@ -52,7 +52,7 @@ class SluiceError(Exception):
 
     retryable: bool = False
     """Whether the same again may succeed later without a change. What was published has to be sent
-    under the same identity: the same `idempotency_key`, or `resume=` of a stream."""
+    under the same identity: the same `idempotency_key`, or `client.resume(stream.unacked())`."""
 
     def __init__(
         self,
@@ -167,5 +167,12 @@ class ServerError(SluiceError):
 def defect(cause: Exception) -> SluiceError:
     """The error for those who wait for something that ended by a defect of the package."""
     error = SluiceError(f"a defect of the client: {type(cause).__name__}: {cause}")
+    error.__cause__ = cause
+    return error
+
+
+def of_callback(cause: Exception) -> SluiceError:
+    """The error of a stream whose `on_error` raised."""
+    error = SluiceError(f"on_error raised {type(cause).__name__}: {cause}")
     error.__cause__ = cause
     return error

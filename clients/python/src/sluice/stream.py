@@ -11,11 +11,12 @@ from typing import Any
 import grpc
 
 from sluice import _encode, _status, errors
+from sluice._connection import result_of
 from sluice._encode import Ids, Keys
 from sluice._session import Counts, Session, Wait
 from sluice.errors import SluiceError
 from sluice.ingest.v1 import ingest_pb2 as pb
-from sluice.values import EventError, Positions, Unacked
+from sluice.values import EventError, Positions, PublishResult, Unacked
 
 __all__ = ["Stream"]
 
@@ -145,7 +146,7 @@ class Stream:
     def unacked(self) -> Unacked:
         """After the end or the failure of the stream: the events that were not acked, in order.
 
-        `client.stream(name, resume=stream.unacked())` sends them again under the same identity.
+        `client.resume(stream.unacked())` sends them again under the same identity.
         Raises `RuntimeError` while the stream goes on.
         """
         with self._lock:
@@ -191,6 +192,12 @@ class Stream:
         """Events sent, acked, accepted, quarantined, refused, so far."""
         with self._lock:
             return self._session.counts.copy()
+
+    @property
+    def result(self) -> PublishResult:
+        """What became of all events so far, as `Client.publish` tells it."""
+        with self._lock:
+            return result_of(self._session)
 
     @property
     def positions(self) -> Positions:
@@ -254,9 +261,6 @@ class Stream:
             fault = _status.error_of(error, self._target)
         except SluiceError as error:
             fault = error
-        except Exception as error:  # of the callback: the caller gets to see it
-            fault = SluiceError(f"on_error raised {type(error).__name__}: {error}")
-            fault.__cause__ = error
         with self._lock:
             self._active.cancel()
             self._active = None
@@ -276,7 +280,15 @@ class Stream:
             self._on_positions(positions)
         if self._on_error is not None:
             for report in reports:
-                self._on_error(report)
+                self._tell(self._on_error, report)
+
+    def _tell(self, on_error: Callable[[EventError], None], report: EventError) -> None:
+        """Calls back. An exception ends the stream, so that the caller gets to see it."""
+        try:
+            on_error(report)
+        except Exception as error:
+            with self._lock:
+                self._abort(errors.of_callback(error))
 
     def _requests(
         self, connection: int, first: pb.PublishStreamRequest

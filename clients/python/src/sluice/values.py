@@ -108,8 +108,8 @@ class Unacked(Sequence[Record]):
     """The events of a stream that were not acked, in order, with the identity they were sent under.
 
     As a sequence it holds records, to look at or to publish anew. Whether those that were sent
-    already are in the log is unknown, so rather hand it back with `client.stream(name, resume=…)`:
-    the same batches go out under the same identity, and count once. It can be pickled.
+    already are in the log is unknown, so rather hand it to `client.resume(unacked)`: the same
+    batches go out under the same identity, and count once. It can be pickled.
     """
 
     stream: str

@@ -13,7 +13,7 @@ import grpc
 
 from sluice import _encode, _status, errors
 from sluice._address import CHANNEL_OPTIONS
-from sluice._connection import RETRY_FOR, TIMEOUT, Settings, Tuning, options_of, positive
+from sluice._connection import RETRY_FOR, TIMEOUT, Settings, Tuning, identity, options_of, positive
 from sluice._encode import Ids, Keys
 from sluice._publish import Publication
 from sluice._query import After, Queries
@@ -96,7 +96,6 @@ class AsyncClient:
         producer_id: str | None = None,
         epoch: int | None = None,
         first_sequence: int = 0,
-        resume: Unacked | None = None,
         on_error: Callable[[EventError], None] | None = None,
         want_positions: bool = False,
         batch_events: int = 1_000,
@@ -113,27 +112,54 @@ class AsyncClient:
         tuning = Tuning(
             batch_events, batch_bytes, linger, max_inflight_bytes, retry_for, ack_timeout
         )
+        sender = identity(producer_id, epoch, first_sequence)
+        has_callback = on_error is not None
         options = options_of(
             stream,
-            producer_id,
-            epoch,
-            first_sequence,
-            resume,
+            sender,
             tuning,
             self._settings,
             want_positions=want_positions,
-            has_callback=on_error is not None,
+            has_callback=has_callback,
         )
-        target = self._settings.ingest.target
-        opened = AsyncStream(
+        return self._open(options, None, on_error)
+
+    async def resume(
+        self,
+        unacked: Unacked,
+        *,
+        want_positions: bool = False,
+        timeout: float | None = None,
+    ) -> PublishResult:
+        """As `sluice.Client.resume`."""
+        options = options_of(
+            unacked.stream,
+            unacked,
+            Tuning(),
+            self._settings,
+            want_positions=want_positions,
+            has_callback=False,
+        )
+        stream = self._open(options, unacked, None)
+        async with stream:
+            await stream.close(timeout)
+        return stream.result
+
+    def _open(
+        self,
+        options: Options,
+        resume: Unacked | None,
+        on_error: Callable[[EventError], None] | None,
+    ) -> AsyncStream:
+        stream = AsyncStream(
             self._ingest.PublishStream,
-            target,
+            self._settings.ingest.target,
             lambda: self._begin(options, resume),
             on_error,
             self._advance,
         )
-        self._streams.add(opened)
-        return opened
+        self._streams.add(stream)
+        return stream
 
     async def sql(
         self,

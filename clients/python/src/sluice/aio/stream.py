@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 import grpc
 
 from sluice import _encode, _status, errors
+from sluice._connection import result_of
 from sluice._encode import Ids, Keys
 from sluice._session import Counts, Session, Wait
 from sluice.errors import SluiceError
-from sluice.values import EventError, Positions, Unacked
+from sluice.values import EventError, Positions, PublishResult, Unacked
 
 __all__ = ["AsyncStream"]
 
@@ -152,6 +152,11 @@ class AsyncStream:
         return self._running().counts.copy()
 
     @property
+    def result(self) -> PublishResult:
+        """As `sluice.Stream.result`."""
+        return result_of(self._running())
+
+    @property
     def positions(self) -> Positions:
         """As `sluice.Stream.positions`."""
         return self._running().positions
@@ -171,10 +176,9 @@ class AsyncStream:
     async def _wait_progress(self, deadline: float | None) -> bool:
         """Waits until something changed; false: the deadline is over."""
         left = None if deadline is None else deadline - asyncio.get_running_loop().time()
-        try:
-            await asyncio.wait_for(self._progress.wait(), left)
-        except asyncio.TimeoutError:
+        if left is not None and left <= 0:
             return False
+        await _wait(self._progress, left, self._progressed)
         return True
 
     def _progressed(self) -> None:
@@ -221,9 +225,6 @@ class AsyncStream:
             # So a call ends that was cancelled here, and so this task is.
             if self._stalled is None:
                 raise
-        except Exception as error:  # of the callback: the caller gets to see it
-            fault = SluiceError(f"on_error raised {type(error).__name__}: {error}")
-            fault.__cause__ = error
         finally:
             call.cancel()
             writer.cancel()
@@ -240,13 +241,14 @@ class AsyncStream:
                 if not isinstance(step, Wait):
                     await call.write(step)
                     continue
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._work.wait(), step.seconds)
+                await _wait(self._work, step.seconds, self._work.set)
         except SluiceError as fault:
             self._stalled = fault
             call.cancel()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            pass  # the reading half hears why
+            # The reading half hears why; or INTERNAL, where the end of the call met a write. Then
+            # the next connection hears it.
+            pass
 
     def _take(self, response: Any) -> None:
         before = self._session.positions
@@ -258,7 +260,26 @@ class AsyncStream:
         self._progressed()
         if self._on_error is not None:
             for report in reports:
-                self._on_error(report)
+                try:
+                    self._on_error(report)
+                except Exception as error:  # the caller gets to see it
+                    failure = errors.of_callback(error)
+                    self._session.abort(failure)
+                    raise failure from error
+
+
+async def _wait(event: asyncio.Event, seconds: float | None, wake: Callable[[], None]) -> None:
+    """Waits for the event, which `wake` sets after so many seconds. Unlike `asyncio.wait_for` it
+    never loses a cancellation that comes together with the event.
+    """
+    if seconds is None:
+        await event.wait()
+        return
+    timer = asyncio.get_running_loop().call_later(seconds, wake)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
 
 
 def _deadline(timeout: float | None) -> float | None:
