@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,12 +34,16 @@ class Outcome:
 Drive = Callable[..., Outcome]
 
 
-def in_threads(url: str, count: int, **options: Any) -> Outcome:
+def events(count: int, event: dict[str, object] | None) -> Iterator[dict[str, object]]:
+    return (event or {"number": number} for number in range(count))
+
+
+def in_threads(url: str, count: int, event: Any = None, **options: Any) -> Outcome:
     began, error = time.monotonic(), None
     with sluice.connect(url) as client:
         stream = client.stream("s", batch_events=1, **options)
         try:
-            stream.send_many({"number": number} for number in range(count))
+            stream.send_many(events(count, event))
             stream.close()
         except sluice.SluiceError as caught:
             error = caught
@@ -46,14 +51,14 @@ def in_threads(url: str, count: int, **options: Any) -> Outcome:
         return Outcome(stream.result, stream.unacked(), error, time.monotonic() - began)
 
 
-def in_asyncio(url: str, count: int, **options: Any) -> Outcome:
+def in_asyncio(url: str, count: int, event: Any = None, **options: Any) -> Outcome:
     async def drive() -> Outcome:
         began, error = time.monotonic(), None
         async with sluice.aio.connect(url) as client:
             stream = client.stream("s", batch_events=1, **options)
             try:
                 async with stream:
-                    await stream.send_many({"number": number} for number in range(count))
+                    await stream.send_many(events(count, event))
             except sluice.SluiceError as caught:
                 error = caught
                 await stream.abort()
@@ -188,6 +193,22 @@ def test_a_server_that_says_nothing_is_left(server: fake.Fake, drive: Drive) -> 
     server.talks = [silent, fake.good]
     outcome = drive(server.url, 2, ack_timeout=0.3)
     assert (outcome.error, outcome.result.accepted) == (None, 2)
+    assert outcome.seconds < 10
+
+
+def test_a_server_that_reads_nothing_is_left(server: fake.Fake, drive: Drive) -> None:
+    """What was sent fills the connection, so nothing more can be sent."""
+    over = threading.Event()
+
+    def deaf(requests: Requests, context: Any) -> Responses:
+        yield fake.opened()
+        over.wait(30)
+
+    server.talks = [deaf, fake.good]
+    event = {"text": "x" * 60_000}
+    outcome = drive(server.url, 60, event=event, ack_timeout=0.3, max_inflight_bytes=2_000_000)
+    over.set()
+    assert (outcome.error, outcome.result.accepted) == (None, 60)
     assert outcome.seconds < 10
 
 

@@ -230,6 +230,13 @@ def test_a_closed_stream_takes_nothing(client: sluice.Client) -> None:
         stream.flush()
 
 
+def test_a_closed_client_opens_no_stream(server: Any) -> None:
+    with connect(server) as client:
+        client.publish("readings", [])
+    with pytest.raises(sluice.Closed, match="the client is closed"):
+        client.stream("readings")
+
+
 def test_a_client_closes_its_streams(server: Any, client: sluice.Client) -> None:
     with connect(server) as other:
         stream = other.stream("readings", linger=3_600)

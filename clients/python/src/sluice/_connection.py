@@ -92,11 +92,11 @@ def options_of(
 
 
 def result_of(session: Session) -> PublishResult:
-    """What became of what was not acked, once it is; what was there already counts as accepted."""
+    """What became of the events of a stream so far, in the form of a `publish`."""
     counts, options = session.counts, session.options
     return PublishResult(
         events=counts.sent,
-        accepted=counts.accepted + counts.duplicate,
+        accepted=counts.accepted,
         quarantined=counts.quarantined,
         errors=tuple(session.errors),
         errors_cut=counts.errors_cut,

@@ -60,12 +60,12 @@ class Counts:
     acked: int = 0
     """Answered for good: accepted, repeated or refused."""
     accepted: int = 0
-    """Durable in the log, quarantined ones included."""
+    """Durable in the log, quarantined and repeated ones included."""
     quarantined: int = 0
     """Of the accepted: those that stand in quarantine."""
     duplicate: int = 0
-    """In batches that the server had already when they came again. If some of these events were
-    refused the first time and the answer was lost, nobody says so again."""
+    """Of the accepted: those of batches that the server had already when they came again. If some
+    of them were refused the first time and the answer was lost, nobody says so again."""
     refused: int = 0
     """Not in the log: they break the contract or a limit."""
     errors_cut: int = 0
@@ -297,11 +297,9 @@ class Session:
         )
 
     def next_step(self) -> pb.PublishStreamRequest | Wait:
-        """What to send next on this connection. Raises where the server says nothing for too long:
-        the connection is of no use then, and the error goes to `lost`.
-        """
+        """What to send next on this connection. Raises what `check_patience` raises."""
         now = self._clock()
-        until = self._patient_until(now)
+        until = self.check_patience()
         if not self._is_open or self._is_draining:
             return Wait.until(until, now)
         if self._batch.payloads and now >= self._batch.due:
@@ -322,6 +320,18 @@ class Session:
             self._expect_answer(now)
             return pb.PublishStreamRequest(close=pb.CloseStream())
         return Wait.until(until, now)
+
+    def check_patience(self) -> float:
+        """Until when the server may say nothing. Raises when that is over: the connection is of no
+        use then, and the error goes to `lost`.
+        """
+        if self._waiting_since is None:
+            return float("inf")
+        patience = self.options.ack_timeout if self._is_open else _OPEN_TIMEOUT_S
+        if self._clock() >= self._waiting_since + patience:
+            what = "ack" if self._is_open else "answer to the opening of the stream"
+            raise errors.OutcomeUnknown(f"no {what} for {patience:g} s", reason="STALLED")
+        return self._waiting_since + patience
 
     def receive(self, response: pb.PublishStreamResponse) -> None:
         """Takes one response. What it raises ends the connection, and goes to `lost`."""
@@ -363,16 +373,6 @@ class Session:
     def _expect_answer(self, now: float) -> None:
         if self._waiting_since is None:
             self._waiting_since = now
-
-    def _patient_until(self, now: float) -> float:
-        """Until when the server may say nothing."""
-        if self._waiting_since is None:
-            return float("inf")
-        patience = self.options.ack_timeout if self._is_open else _OPEN_TIMEOUT_S
-        if now >= self._waiting_since + patience:
-            what = "ack" if self._is_open else "answer to the opening of the stream"
-            raise errors.OutcomeUnknown(f"no {what} for {patience:g} s", reason="STALLED")
-        return self._waiting_since + patience
 
     def _new_batch(self) -> _Batch:
         return _Batch(self._next_sequence, self.counts.sent)
@@ -440,11 +440,12 @@ class Session:
             counts.refused += events
             self._refuse_whole(batch, result)
             return
-        counts.accepted += result.accepted
+        accepted = result.accepted + result.duplicate
+        counts.accepted += accepted
+        counts.refused += max(0, events - accepted)
         counts.quarantined += result.quarantined
         counts.duplicate += result.duplicate
         counts.errors_cut += result.errors_cut
-        counts.refused += max(0, events - result.accepted - result.duplicate)
         self.positions |= positions_of(self.options.stream, result)
         for error in result.errors:
             self._report(event_error(error, batch.first + error.index, batch.record(error.index)))

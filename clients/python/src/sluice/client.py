@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class Client:
         self._catalog = StreamServiceStub(self._channel)
         self._queries = Queries(settings.flight.target)
         self._limits: dict[str, pb.Limits] = {}
+        self._lock = threading.Lock()
         self._positions = Positions()
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._is_closed = False
@@ -128,7 +130,8 @@ class Client:
     ) -> Stream:
         """Opens a stream: events go out in batches, acks come in, in the background.
 
-        `on_error`: called in the background with what is wrong with an event; it must not block.
+        `on_error`: called in the background with what is wrong with an event; it must not block,
+        nor use the stream.
         `want_positions`: keep how far the acked events reach, for `sql(…, after=…)`.
         A batch goes out with `batch_events` events, at `batch_bytes` bytes, or `linger` seconds
         after its first event. `send` blocks while `max_inflight_bytes` are not acked. After
@@ -181,7 +184,7 @@ class Client:
         resume: Unacked | None,
         on_error: Callable[[EventError], None] | None,
     ) -> Stream:
-        limits = self._limits_of(options.stream, self._settings.timeout)
+        limits = self._limits_of(options.stream, self._seconds(None))
         session = Session(options, limits, time.monotonic, resume)
         target = self._settings.ingest.target
         stream = Stream(self._ingest.PublishStream, target, session, on_error, self._advance)
@@ -212,16 +215,23 @@ class Client:
         return self._positions
 
     def close(self) -> None:
-        """Closes its streams, waiting for their acks, then its connections."""
+        """Closes its streams, waiting for their acks, then its connections.
+
+        Raises what `Stream.close` raises, of the first stream that does.
+        """
         if self._is_closed:
             return
         self._is_closed = True
-        try:
-            for stream in list(self._streams):
+        failures = []
+        for stream in list(self._streams):
+            try:
                 stream.close()
-        finally:
-            self._channel.close()
-            self._queries.close()
+            except SluiceError as failure:
+                failures.append(failure)
+        self._channel.close()
+        self._queries.close()
+        if failures:
+            raise failures[0]
 
     def __enter__(self) -> Client:
         return self
@@ -271,5 +281,5 @@ class Client:
         return failure
 
     def _advance(self, positions: Positions | None) -> None:
-        if positions:
-            self._positions |= positions
+        with self._lock:
+            self._positions |= positions or Positions()

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -19,6 +19,9 @@ from sluice.ingest.v1 import ingest_pb2 as pb
 from sluice.values import EventError, Positions, PublishResult, Unacked
 
 __all__ = ["Stream"]
+
+# How often a caller that waits looks whether the server still answers.
+_LOOK_EVERY_S: Final = 0.5
 
 Call = Callable[[Iterator[pb.PublishStreamRequest]], Any]
 
@@ -93,7 +96,7 @@ class Stream:
         with self._lock:
             self._session.check()
             while not self._session.has_room:
-                self._progress.wait()
+                self._wait_progress(None)
                 self._session.check()
             if self._session.add(payload, key, event_id):
                 self._work.notify_all()
@@ -214,11 +217,21 @@ class Stream:
 
     def _wait_progress(self, deadline: float | None) -> bool:
         """Waits until something changed; false: the deadline is over."""
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
+        left = _LOOK_EVERY_S if deadline is None else deadline - time.monotonic()
+        if left <= 0:
             return False
-        self._progress.wait(left)
+        self._progress.wait(min(left, _LOOK_EVERY_S))
+        # The thread that sends does not look while it cannot send.
+        if self._active is not None:
+            try:
+                self._session.check_patience()
+            except SluiceError as fault:
+                self._stall(fault)
         return True
+
+    def _stall(self, fault: SluiceError) -> None:
+        self._stalled = fault
+        self._active.cancel()
 
     def _abort(self, failure: SluiceError) -> None:
         self._session.abort(failure)
@@ -305,8 +318,7 @@ class Stream:
                 try:
                     step = self._session.next_step()
                 except SluiceError as fault:
-                    self._stalled = fault
-                    self._active.cancel()
+                    self._stall(fault)
                     break
                 if not isinstance(step, Wait):
                     return step

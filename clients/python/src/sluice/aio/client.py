@@ -186,13 +186,19 @@ class AsyncClient:
         if self._is_closed:
             return
         self._is_closed = True
-        try:
-            for stream in list(self._streams):
-                if stream.is_entered:
-                    await stream.close()
-        finally:
-            await self._channel.close()
-            await asyncio.to_thread(self._queries.close)
+        failures = []
+        for stream in self._entered():
+            try:
+                await stream.close()
+            except SluiceError as failure:
+                failures.append(failure)
+        await self._channel.close()
+        await asyncio.to_thread(self._queries.close)
+        if failures:
+            raise failures[0]
+
+    def _entered(self) -> list[AsyncStream]:
+        return [stream for stream in self._streams if stream.is_entered]
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -204,9 +210,8 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            for stream in list(self._streams):
-                if stream.is_entered:
-                    await stream.abort()
+            for stream in self._entered():
+                await stream.abort()
         await self.close()
 
     def _seconds(self, timeout: float | None) -> float:
@@ -215,7 +220,7 @@ class AsyncClient:
         return self._settings.timeout if timeout is None else positive("timeout", timeout)
 
     async def _begin(self, options: Options, resume: Unacked | None) -> Session:
-        limits = await self._limits_of(options.stream, self._settings.timeout)
+        limits = await self._limits_of(options.stream, self._seconds(None))
         return Session(options, limits, time.monotonic, resume)
 
     async def _limits_of(self, stream: str, seconds: float) -> pb.Limits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -17,6 +17,9 @@ from sluice.errors import SluiceError
 from sluice.values import EventError, Positions, PublishResult, Unacked
 
 __all__ = ["AsyncStream"]
+
+# How often a caller that waits looks whether the server still answers.
+_LOOK_EVERY_S: Final = 0.5
 
 
 class AsyncStream:
@@ -43,6 +46,7 @@ class AsyncStream:
         self._session: Session
         self._task: asyncio.Task[None] | None = None
         self._stalled: SluiceError | None = None
+        self._active: Any = None
 
     async def __aenter__(self) -> AsyncStream:
         """Asks the server about the stream and begins. Raises what `Client.stream` raises."""
@@ -175,11 +179,23 @@ class AsyncStream:
 
     async def _wait_progress(self, deadline: float | None) -> bool:
         """Waits until something changed; false: the deadline is over."""
-        left = None if deadline is None else deadline - asyncio.get_running_loop().time()
-        if left is not None and left <= 0:
+        left = _LOOK_EVERY_S
+        if deadline is not None:
+            left = deadline - asyncio.get_running_loop().time()
+        if left <= 0:
             return False
-        await _wait(self._progress, left, self._progressed)
+        await _wait(self._progress, min(left, _LOOK_EVERY_S), self._progressed)
+        # The task that sends does not look while it cannot send.
+        if self._active is not None:
+            try:
+                self._session.check_patience()
+            except SluiceError as fault:
+                self._stall(self._active, fault)
         return True
+
+    def _stall(self, call: Any, fault: SluiceError) -> None:
+        self._stalled = fault
+        call.cancel()
 
     def _progressed(self) -> None:
         """Wakes all who wait now."""
@@ -211,7 +227,7 @@ class AsyncStream:
     async def _converse(self) -> SluiceError | None:
         """One connection to its end; what it ended with."""
         self._stalled = None
-        call = self._call()
+        self._active = call = self._call()
         writer = asyncio.create_task(self._write(call))
         fault: SluiceError | None = None
         try:
@@ -226,6 +242,7 @@ class AsyncStream:
             if self._stalled is None:
                 raise
         finally:
+            self._active = None
             call.cancel()
             writer.cancel()
             await asyncio.wait([writer])
@@ -243,8 +260,7 @@ class AsyncStream:
                     continue
                 await _wait(self._work, step.seconds, self._work.set)
         except SluiceError as fault:
-            self._stalled = fault
-            call.cancel()
+            self._stall(call, fault)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # The reading half hears why; or INTERNAL, where the end of the call met a write. Then
             # the next connection hears it.
