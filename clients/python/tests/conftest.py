@@ -43,7 +43,11 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def example_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server of the example `dvd-clicks`, for what the documents show."""
-    server = Sluice(tmp_path_factory.mktemp("example"), EXAMPLE)
+    home = tmp_path_factory.mktemp("example")
+    # Its models may take the whole machine, so that nobody waits for them.
+    config = home / "busy.toml"
+    config.write_text("[process]\nrecompute_percent = 100\n")
+    server = Sluice(home, command=["up", str(EXAMPLE), f"--config={config}"])
     try:
         yield server.start()
     finally:
