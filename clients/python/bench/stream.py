@@ -11,6 +11,7 @@ event in the table ends with an error.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import resource
 import sys
@@ -66,6 +67,15 @@ def through_stream(url: str, events: list[Any]) -> None:
 def through_send_many(url: str, events: list[Any]) -> None:
     with sluice.connect(url) as client, client.stream("readings") as stream:
         stream.send_many(events)
+
+
+def through_asyncio(url: str, events: list[Any]) -> None:
+    async def send() -> None:
+        async with sluice.aio.connect(url) as client, client.stream("readings") as stream:
+            for one in events:
+                await stream.send(one)
+
+    asyncio.run(send())
 
 
 def through_bare_grpc(url: str, events: list[Any], encode: bool) -> None:
@@ -130,6 +140,7 @@ def run(server: Any, dicts: list[Any], encoded: list[Any], rounds: int) -> None:
     ways: dict[str, tuple[Way, list[Any]]] = {
         "stream.send, dicts": (lambda events: through_stream(url, events), dicts),
         "stream.send_many, dicts": (lambda events: through_send_many(url, events), dicts),
+        "asyncio stream.send, dicts": (lambda events: through_asyncio(url, events), dicts),
         "bare grpc, json.dumps of dicts": (lambda e: through_bare_grpc(url, e, True), dicts),
         "stream.send, encoded": (lambda events: through_stream(url, events), encoded),
         "stream.send_many, encoded": (lambda events: through_send_many(url, events), encoded),
