@@ -31,19 +31,19 @@ GROWTH = 256 * MIB
 
 def test_a_broker_killed_under_load_loses_and_doubles_nothing(servers, fresh_broker):
     server = servers(kept_in=log_on(fresh_broker.address)).start()
+    # After an outage a push makes up for lost time, so there is one in each.
     options = ["--rate", 4000, "--batch-size", 50, "--retry-for", 120]
     push = server.push("dvd_rentals", RENTALS, *options)
     try:
-        for share in (0.3, 0.6):
-            wanted = share * RENTAL_LINES
-            now = until(
-                lambda: enough(push, acked(server, "dvd_rentals"), wanted),
-                RECOVERED_S,
-                f"{share:.0%} of the push to be acked",
-            )
-            fresh_broker.kill()
-            assert now < RENTAL_LINES and push.running()
-            fresh_broker.start()
+        wanted = 0.3 * RENTAL_LINES
+        now = until(
+            lambda: enough(push, acked(server, "dvd_rentals"), wanted),
+            RECOVERED_S,
+            "a part of the push to be acked",
+        )
+        fresh_broker.kill()
+        assert now < RENTAL_LINES and push.running()
+        fresh_broker.start()
         assert push.finish()["lines"] == RENTAL_LINES
     finally:
         push.close()

@@ -15,11 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bare::{self, Shape},
+    kafka,
+    process::Sent,
     publisher::{self, Load, Published},
     usage::{self, Figures},
 };
 use crate::{
     cli::{Failure, chain},
+    config::LogKind,
     domain::{
         Durability, ErrorKind, Positions,
         contract::{Contract, EventId, Field, FieldType, OnError, Topic, Validation},
@@ -31,7 +34,7 @@ use crate::{
     },
 };
 
-const STREAM: &str = "bench";
+pub(super) const STREAM: &str = "bench";
 /// Read at once when the groups are counted.
 const READ_BYTES: usize = 8 << 20;
 
@@ -52,6 +55,18 @@ pub struct Args {
     /// Partitions of the stream
     #[arg(long, default_value_t = 4)]
     pub partitions: u32,
+    /// The log: embedded, or kafka://HOST:PORT[,HOST:PORT] of a cluster where topics may be made
+    #[arg(long, default_value = "embedded")]
+    pub log: String,
+    /// Folder of Kafka's jars, whose ProducerPerformance is the baseline with --log kafka://
+    #[arg(long, value_name = "DIR")]
+    pub kafka_libs: Option<PathBuf>,
+    /// Compression of the topic, with --log kafka://
+    #[arg(long, default_value = "lz4")]
+    pub compression: String,
+    /// Only send, to the server at this URL
+    #[arg(long, hide = true, value_name = "URL")]
+    pub client_of: Option<String>,
     /// Do not sync before the ack: what the disk costs is the difference
     #[arg(long)]
     pub no_fsync: bool,
@@ -72,6 +87,17 @@ struct Measured {
 
 /// Runs the benchmark and prints what it found.
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    if let Some(url) = &args.client_of {
+        let published = publish(url.clone(), &args).await?;
+        println!("{}", serde_json::json!(Sent::of(args.events, &published)));
+        return Ok(());
+    }
+    let log = LogKind::try_from(args.log.clone());
+    if let LogKind::Kafka(brokers) =
+        log.map_err(|hint| Failure::invalid(format!("--log: {hint}")))?
+    {
+        return kafka::run(&brokers, &args).await;
+    }
     println!(
         "bench ingest: {} events of {} bytes, batches of {}, {} under way, {} partitions, {}, {}",
         args.events,
@@ -126,15 +152,7 @@ async fn measure(args: &Args) -> Result<Measured, Failure> {
     let mut server = tokio::task::JoinSet::new();
     server.spawn(ingest::run(service, listener, stop.clone()));
 
-    let load = Load {
-        url,
-        stream: STREAM,
-        events: args.events,
-        batch: args.batch,
-        in_flight: args.in_flight,
-        rate: None,
-    };
-    let published = publisher::publish(&load, |number| event(number, args.size)).await?;
+    let published = publish(url, args).await?;
     stop.cancel();
     while let Some(ended) = server.join_next().await {
         if let Ok(Err(error)) = ended {
@@ -147,7 +165,20 @@ async fn measure(args: &Args) -> Result<Measured, Failure> {
     Ok(Measured { published, groups, bare })
 }
 
-fn contract(partitions: u32) -> Contract {
+/// Sends the load from this process.
+async fn publish(url: String, args: &Args) -> Result<Published, Failure> {
+    let load = Load {
+        url,
+        stream: STREAM,
+        events: args.events,
+        batch: args.batch,
+        in_flight: args.in_flight,
+        rate: None,
+    };
+    publisher::publish(&load, |number| event(number, args.size)).await
+}
+
+pub(super) fn contract(partitions: u32) -> Contract {
     let field = |name: &str, data_type, required| Field {
         name: name.into(),
         data_type,
@@ -245,6 +276,10 @@ mod tests {
             size: 256,
             in_flight: 4,
             partitions: 2,
+            log: "embedded".into(),
+            kafka_libs: None,
+            compression: "lz4".into(),
+            client_of: None,
             no_fsync: true,
             data_dir: None,
         };

@@ -6,6 +6,8 @@
 mod bare;
 mod end_to_end;
 mod ingest;
+mod kafka;
+mod process;
 mod publisher;
 mod query;
 mod usage;
@@ -23,7 +25,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum What {
-    /// Acked events per second through one stream, beside bare appends to the store below the log
+    /// Acked events per second through one stream, beside bare appends to the store below the log,
+    /// or beside Kafka's own producer
     Ingest(ingest::Args),
     /// From gRPC to Silver and Gold over Flight SQL, all in one server
     EndToEnd(end_to_end::Args),

@@ -18,6 +18,15 @@ fn cpu_of(stat: &str) -> Option<Duration> {
     Some(TICK * user.saturating_add(system))
 }
 
+/// CPU time of the child processes that have ended so far.
+pub(super) fn cpu_of_children() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(13);
+    let (user, system): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(TICK * user.saturating_add(system))
+}
+
 /// CPU time of this process since `before`.
 pub(super) fn since(before: Option<Duration>) -> Option<Duration> {
     cpu().zip(before).map(|(after, before)| after.saturating_sub(before))

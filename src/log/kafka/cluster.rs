@@ -233,6 +233,15 @@ impl Cluster {
         Ok(())
     }
 
+    pub(super) async fn delete_topics(&self, topics: &[&str]) -> Result<(), Error> {
+        let options = AdminOptions::new().operation_timeout(Some(self.timeout));
+        let results = self.admin()?.delete_topics(topics, &options).await;
+        for result in results.map_err(|e| self.unreachable(&e))? {
+            result.map_err(|(topic, code)| self.refused_topic(&topic, code))?;
+        }
+        Ok(())
+    }
+
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>, Error> {
         self.config.create().map_err(|e| refused(&self.brokers, &e))
     }

@@ -95,6 +95,14 @@ impl KafkaLog {
         }))
     }
 
+    /// Deletes the topics of all streams: for benchmarks, which leave nothing behind.
+    pub async fn delete_topics(&self) -> Result<(), Error> {
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let topics: Vec<&str> =
+            streams.values().map(|stream| stream.place.topic.as_str()).collect();
+        self.cluster.delete_topics(&topics).await
+    }
+
     fn stream(&self, name: &str) -> Result<Stream, Error> {
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
         streams.get(name).cloned().ok_or_else(|| Error::UnknownStream(name.to_owned()))

@@ -1,32 +1,14 @@
 //! The load: sent from a process of its own, so that the server's CPU can be told apart.
 #![allow(clippy::print_stdout)]
 
-use std::{process::Stdio, time::Duration};
-
-use serde::{Deserialize, Serialize};
-
 use super::{Args, project};
 use crate::cli::{
     Failure,
     bench::{
+        process::{self, Sent},
         publisher::{self, Load},
-        usage,
     },
 };
-
-/// What the client tells about its run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Sent {
-    pub(super) events: u64,
-    /// When the first batch was sent, in microseconds since 1970.
-    pub(super) started_us: i64,
-    /// Until the last ack.
-    pub(super) took: Duration,
-    pub(super) cpu: Option<Duration>,
-    pub(super) ack_p50: Duration,
-    pub(super) ack_p99: Duration,
-    pub(super) peak_mib: Option<u64>,
-}
 
 /// Sends the load in this process.
 pub(super) async fn send(url: &str, args: &Args) -> Result<Sent, Failure> {
@@ -41,16 +23,7 @@ pub(super) async fn send(url: &str, args: &Args) -> Result<Sent, Failure> {
     let run = super::new_run();
     let event = |number| project::event(&run, number, args.size);
     let published = publisher::publish(&load, event).await?;
-    let percentile = |percent| usage::percentile(&published.latencies, percent);
-    Ok(Sent {
-        events: args.events,
-        started_us: published.started_us,
-        took: published.took,
-        cpu: published.cpu,
-        ack_p50: percentile(50),
-        ack_p99: percentile(99),
-        peak_mib: usage::peak_mib(),
-    })
+    Ok(Sent::of(args.events, &published))
 }
 
 /// What the process of [`spawn`] does.
@@ -62,22 +35,7 @@ pub(super) async fn run(url: &str, args: &Args) -> Result<(), Failure> {
 
 /// Sends the load from another process of this binary.
 pub(super) async fn spawn(url: &str, args: &Args) -> Result<Sent, Failure> {
-    let failed = |what: &dyn std::fmt::Display| {
-        let hint = "--client-process false sends from this process";
-        Failure::work(format!("the client process: {what}; {hint}"))
-    };
-    let program = std::env::current_exe().map_err(|e| failed(&e))?;
-    let child = tokio::process::Command::new(program)
-        .args(arguments(url, args))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .output();
-    let output = child.await.map_err(|e| failed(&e))?;
-    if !output.status.success() {
-        return Err(failed(&output.status));
-    }
-    serde_json::from_slice(&output.stdout).map_err(|e| failed(&e))
+    process::client(arguments(url, args)).await
 }
 
 fn arguments(url: &str, args: &Args) -> Vec<String> {

@@ -13,8 +13,11 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use self::{client::Sent, visible::Samples};
-use super::usage::{self, Figures};
+use self::visible::Samples;
+use super::{
+    process::Sent,
+    usage::{self, Figures},
+};
 use crate::{
     cli::{Bound, Failure, Node, ServerFlags, check, push, query::Client, up},
     domain::TableName,

@@ -1,0 +1,55 @@
+//! A client in a process of its own, so that the server's CPU can be told apart.
+
+use std::{process::Stdio, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{publisher::Published, usage};
+use crate::cli::Failure;
+
+/// What a client tells about its run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Sent {
+    pub(super) events: u64,
+    /// When the first batch was sent, in microseconds since 1970.
+    pub(super) started_us: i64,
+    /// Until the last ack.
+    pub(super) took: Duration,
+    pub(super) cpu: Option<Duration>,
+    pub(super) ack_p50: Duration,
+    pub(super) ack_p99: Duration,
+    pub(super) peak_mib: Option<u64>,
+}
+
+impl Sent {
+    pub(super) fn of(events: u64, published: &Published) -> Self {
+        let percentile = |percent| usage::percentile(&published.latencies, percent);
+        Self {
+            events,
+            started_us: published.started_us,
+            took: published.took,
+            cpu: published.cpu,
+            ack_p50: percentile(50),
+            ack_p99: percentile(99),
+            peak_mib: usage::peak_mib(),
+        }
+    }
+}
+
+/// Runs this binary with `words` as a client; it prints a [`Sent`] as JSON.
+pub(super) async fn client(words: Vec<String>) -> Result<Sent, Failure> {
+    let failed =
+        |what: &dyn std::fmt::Display| Failure::work(format!("the client process: {what}"));
+    let program = std::env::current_exe().map_err(|e| failed(&e))?;
+    let child = tokio::process::Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .output();
+    let output = child.await.map_err(|e| failed(&e))?;
+    if !output.status.success() {
+        return Err(failed(&output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| failed(&e))
+}
