@@ -58,7 +58,7 @@ pub struct Args {
     /// The log: embedded, or kafka://HOST:PORT[,HOST:PORT] of a cluster where topics may be made
     #[arg(long, default_value = "embedded")]
     pub log: String,
-    /// Folder of Kafka's jars, whose ProducerPerformance is the baseline with --log kafka://
+    /// Folder of Kafka's jars (~/.cache/sluice/kafka-VERSION/libs), whose ProducerPerformance is the baseline with --log kafka://
     #[arg(long, value_name = "DIR")]
     pub kafka_libs: Option<PathBuf>,
     /// Compression of the topic, with --log kafka://
