@@ -353,6 +353,23 @@ mod tests {
     }
 
     #[test]
+    fn what_kafka_is_told_is_shown_and_secrets_are_not() {
+        let environment = [("SLUICE__KAFKA__SASL_PASSWORD", "hunter2")];
+        let log = ("server", "log", "kafka://a:9092,b:9093".to_owned(), "--log");
+        let text = effective(&environment, vec![log]).expect("configuration").render();
+        for line in [
+            "log = \"kafka://a:9092,b:9093\"  # flag --log",
+            "sasl_password = \"***\"  # environment SLUICE__KAFKA__SASL_PASSWORD",
+            "# producer: enable.idempotence = true",
+            "# producer: acks = all",
+            "# consumer: auto.offset.reset = error",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
     fn later_layers_win() {
         let dir = tempfile::tempdir().expect("folder");
         let file = dir.path().join("sluice.toml");

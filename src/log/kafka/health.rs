@@ -129,6 +129,20 @@ impl Health {
     }
 }
 
+/// Whether sending the same again cannot succeed, or the producer was replaced already.
+fn is_final(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::PurgeQueue
+            | Code::PurgeInflight
+    )
+}
+
 /// What librdkafka calls back.
 pub(super) struct Context(pub(super) std::sync::Arc<Health>);
 
@@ -157,9 +171,12 @@ impl ProducerContext for Context {
         match delivery {
             Ok(message) => batch.landed(message.partition(), message.offset()),
             Err((error, _)) => {
-                batch.failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                batch.failed(code);
                 // What was sent after it must not land before it is sent again.
-                self.0.renew();
+                if !is_final(code) {
+                    self.0.renew();
+                }
             }
         }
     }
