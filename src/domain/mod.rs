@@ -15,6 +15,7 @@ mod name;
 mod position;
 pub mod record;
 pub mod sql_guard;
+pub mod sql_limits;
 pub mod timestamp;
 
 pub use durability::Durability;

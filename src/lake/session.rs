@@ -17,7 +17,7 @@ use datafusion::{
 };
 
 use crate::{
-    domain::TableName,
+    domain::{TableName, sql_limits},
     lake::view::{LakeView, Overlay, TableState, is_hidden},
 };
 
@@ -55,12 +55,8 @@ fn state(
     runtime: Arc<RuntimeEnv>,
 ) -> SessionState {
     let config = config.with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
-    let state = SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(runtime)
-        .with_default_features()
-        .build();
-    let context = SessionContext::new_with_state(state);
+    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
+    let context = SessionContext::new_with_state(sql_limits::build(builder));
     for function in &view.functions {
         context.register_udf(ScalarUDF::clone(function));
     }

@@ -56,6 +56,11 @@ pub enum QueryError {
     Busy { running: usize, waiting: usize },
     #[error("the query needs more memory or disk than is left for it: {0}")]
     Exhausted(String),
+    #[error(
+        "a row of the answer is {bytes} bytes large; at most {max} are sent: select fewer or \
+         shorter columns"
+    )]
+    RowTooLarge { bytes: usize, max: usize },
     #[error("{0}")]
     Data(String),
     #[error("the lake cannot be read: {0}")]
@@ -72,7 +77,9 @@ impl QueryError {
             }
             Self::UnknownTable { .. } => ErrorKind::NotFound,
             Self::Behind { .. } | Self::Busy { .. } => ErrorKind::Unavailable,
-            Self::Timeout { .. } | Self::Exhausted(_) => ErrorKind::Exhausted,
+            Self::Timeout { .. } | Self::Exhausted(_) | Self::RowTooLarge { .. } => {
+                ErrorKind::Exhausted
+            }
             Self::Data(_) | Self::Lake(_) | Self::NotFollowing(_) => ErrorKind::Data,
             Self::Internal(_) => ErrorKind::Internal,
         }
@@ -88,7 +95,7 @@ impl QueryError {
             Self::Behind { .. } | Self::Timeout { .. } => Code::DeadlineExceeded,
             Self::NotFollowing(_) => Code::FailedPrecondition,
             Self::Busy { .. } => Code::Unavailable,
-            Self::Exhausted(_) => Code::ResourceExhausted,
+            Self::Exhausted(_) | Self::RowTooLarge { .. } => Code::ResourceExhausted,
             Self::Lake(_) | Self::Internal(_) => Code::Internal,
         }
     }

@@ -15,6 +15,8 @@ use arrow::{
     error::ArrowError,
 };
 
+use crate::domain::sql_limits;
+
 /// `schema` as it goes over the wire.
 pub(crate) fn schema(schema: &Schema) -> SchemaRef {
     let fields: Vec<FieldRef> = schema.fields().iter().map(field).collect();
@@ -76,11 +78,7 @@ pub(crate) fn split(batch: RecordBatch, bytes_max: usize, pieces: &mut Vec<Recor
 
 /// Bytes of the rows of `batch`, not of the buffers that they may share with others.
 pub(crate) fn bytes(batch: &RecordBatch) -> usize {
-    let size = |column: &ArrayRef| {
-        let data = column.to_data();
-        data.get_slice_memory_size().unwrap_or_else(|_| column.get_buffer_memory_size())
-    };
-    batch.columns().iter().map(size).sum()
+    batch.columns().iter().map(|column| sql_limits::bytes(column)).sum()
 }
 
 #[cfg(test)]

@@ -41,6 +41,9 @@ const ROWS_TOGETHER: usize = 32_768;
 /// Largest message; clients accept 4 MB.
 const MESSAGE_BYTES: usize = 2 << 20;
 
+/// Largest row: one row is never cut, and clients take messages of up to 16 MiB.
+const ROW_BYTES_MAX: usize = 15 << 20;
+
 /// What it takes to run a query.
 pub(crate) struct Run {
     pub(crate) planned: Planned,
@@ -261,6 +264,10 @@ impl Shaper {
         (self.held_rows, self.held_bytes) = (0, 0);
         let mut cut = Vec::new();
         wire::split(together, MESSAGE_BYTES, &mut cut);
+        let largest = cut.iter().map(wire::bytes).max().unwrap_or(0);
+        if largest > ROW_BYTES_MAX {
+            return Err(QueryError::RowTooLarge { bytes: largest, max: ROW_BYTES_MAX });
+        }
         self.ready.extend(cut);
         Ok(())
     }
