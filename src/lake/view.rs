@@ -18,7 +18,7 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{catalog::TableProvider, logical_expr::ScalarUDF};
 use tokio::sync::{Notify, watch};
 
-use crate::domain::{Positions, TableName};
+use crate::domain::{Partition, Positions, TableName};
 
 /// Everything that can be queried, at one instant.
 #[derive(Clone, Default)]
@@ -29,6 +29,8 @@ pub struct LakeView {
     pub functions: Vec<Arc<ScalarUDF>>,
     /// How far the tables that follow the log record by record reach.
     pub positions: Positions,
+    /// The streams and how many partitions each has; empty until the lake is open.
+    pub partitions: BTreeMap<String, Partition>,
     /// Tables that do not follow their inputs any more, and why.
     pub lagging: BTreeMap<TableName, String>,
 }

@@ -383,6 +383,7 @@ fn base_view(deps: &Deps) -> LakeView {
         let raw = TableName::new(RAW, &contract.name);
         let acceptance = TableName::new(ACCEPTANCE, &contract.name);
         base.functions.push(Arc::new(decode_udf(Arc::clone(judge))));
+        base.partitions.insert(contract.name.clone(), contract.partitions);
         let fields = contract.fields.iter().map(|f| (f.name.clone(), f.description.clone()));
         let bronze = ViewState {
             info: Arc::new(RelationInfo {

@@ -193,6 +193,7 @@ impl Engine {
                 view
             }
             After::Positions(wanted) => {
+                after::check(&self.lake.load(), wanted)?;
                 let reached = |view: &LakeView| after::reached(view, names, wanted);
                 let waited = timeout(patience, self.lake.wait_until(reached)).await;
                 waited.map_err(|_| behind(&wanted.to_string()))?

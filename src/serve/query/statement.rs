@@ -1,12 +1,14 @@
 //! A parsed statement, known to only read, and the tables that it names.
 
+use std::ops::ControlFlow;
+
 use datafusion::{
     common::TableReference,
     error::DataFusionError,
     sql::{
         parser::{DFParserBuilder, Statement},
         resolve::resolve_table_references,
-        sqlparser::ast,
+        sqlparser::ast::{self, Visit, Visitor},
     },
 };
 
@@ -67,9 +69,18 @@ fn refuse_writes(statement: &Statement) -> Result<(), QueryError> {
         show if is_show(show) => Ok(()),
         Statement::Explain(explain) => refuse_writes(&explain.statement),
         Statement::Statement(inner) => match inner.as_ref() {
-            ast::Statement::Query(_) | ast::Statement::ExplainTable { .. } => Ok(()),
+            ast::Statement::ExplainTable { .. } => Ok(()),
+            ast::Statement::Query(query) => match query.visit(&mut Writes) {
+                ControlFlow::Break(write) => refused(write),
+                ControlFlow::Continue(()) => Ok(()),
+            },
             ast::Statement::Explain { statement, .. } => {
                 refuse_writes(&Statement::Statement(statement.clone()))
+            }
+            ast::Statement::ShowVariable { .. } | ast::Statement::ShowVariables { .. } => {
+                let message = "settings are not shown; there are SHOW TABLES, SHOW COLUMNS and \
+                               SHOW FUNCTIONS";
+                Err(QueryError::Sql(message.to_owned()))
             }
             other => refused(leading_words(&other.to_string())),
         },
@@ -79,10 +90,32 @@ fn refuse_writes(statement: &Statement) -> Result<(), QueryError> {
     }
 }
 
+/// Finds what writes inside of a query: `WITH x AS (INSERT …)`, `SELECT … INTO`.
+struct Writes;
+
+impl Visitor for Writes {
+    type Break = String;
+
+    fn pre_visit_statement(&mut self, statement: &ast::Statement) -> ControlFlow<String> {
+        match statement {
+            ast::Statement::Query(_) => ControlFlow::Continue(()),
+            write => ControlFlow::Break(leading_words(&write.to_string())),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<String> {
+        match select.into {
+            Some(_) => ControlFlow::Break("SELECT INTO".to_owned()),
+            None => ControlFlow::Continue(()),
+        }
+    }
+}
+
 /// `INSERT INTO`, `DROP TABLE`: the first words in capitals, at most two.
 fn leading_words(statement: &str) -> String {
-    let words = statement.split_whitespace().take(2);
-    let capitals = words.take_while(|word| word.chars().all(|c| c.is_ascii_uppercase()));
+    let words = statement.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').take(2);
+    let capitals =
+        words.take_while(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase()));
     capitals.collect::<Vec<_>>().join(" ")
 }
 
@@ -96,7 +129,8 @@ fn table_name(reference: &TableReference) -> Result<Option<TableName>, QueryErro
         return Ok(Some(name));
     }
     if name.name == SETTINGS {
-        return Err(QueryError::UnknownTable { name, hint: String::new() });
+        let message = format!("{name} is not shown: it holds the settings of the engine");
+        return Err(QueryError::Sql(message));
     }
     Ok(None)
 }
@@ -163,6 +197,12 @@ mod tests {
             ("EXPLAIN COPY (SELECT 1) TO 'x.csv'", "COPY"),
             ("PREPARE p AS SELECT 1", "PREPARE"),
             ("BEGIN", "BEGIN"),
+            ("(INSERT INTO t VALUES (1))", "INSERT INTO"),
+            ("WITH x AS (INSERT INTO t VALUES (1)) SELECT * FROM x", "INSERT INTO"),
+            ("SELECT * FROM (WITH x AS (DELETE FROM t) SELECT 1)", "DELETE FROM"),
+            ("SELECT 1 INTO t", "SELECT INTO"),
+            ("SELECT 1 UNION SELECT a INTO t FROM u", "SELECT INTO"),
+            ("UNLOAD (SELECT 1) TO 's3://x'", "UNLOAD"),
         ] {
             let said = refusal(sql);
             assert!(said.starts_with(name), "{sql}: {said}");
@@ -170,6 +210,7 @@ mod tests {
         assert_eq!(refusal("SELECT 1"), "accepted");
         assert_eq!(refusal("EXPLAIN ANALYZE SELECT 1"), "accepted");
         assert_eq!(refusal("SHOW TABLES"), "accepted");
+        assert!(refusal("SHOW ALL").starts_with("settings are not shown"));
         assert_eq!(refusal("SELECT 1; SELECT 2"), "sql holds 2 statements; send one at a time");
     }
 

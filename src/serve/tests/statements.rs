@@ -106,6 +106,10 @@ async fn what_writes_is_refused_everywhere() {
         "DELETE FROM gold.films",
         "EXPLAIN ANALYZE INSERT INTO gold.films VALUES (3, 'x')",
         "EXPLAIN COPY (SELECT 1) TO 'x.csv'",
+        "(INSERT INTO gold.films VALUES (3, 'x'))",
+        "WITH x AS (INSERT INTO gold.films VALUES (3, 'x')) SELECT 1",
+        "SELECT 1 AS a INTO gold.mine",
+        "UNLOAD (SELECT 1) TO 's3://x'",
     ] {
         let status = refused(&mut client, sql).await;
         assert_eq!(status.code(), Code::PermissionDenied, "{sql}: {}", status.message());
@@ -138,8 +142,12 @@ async fn errors_name_what_is_wrong() {
         ("SELECT * FROM silver.films", Code::NotFound, "did you mean gold.films?"),
         ("SELECT * FROM '/etc/passwd'", Code::NotFound, "does not exist"),
         ("SELECT __offset FROM clicks", Code::InvalidArgument, "no column __offset"),
-        ("SELECT * FROM information_schema.df_settings", Code::NotFound, "df_settings"),
-        ("SHOW ALL", Code::PermissionDenied, "SHOW"),
+        (
+            "SELECT * FROM information_schema.df_settings",
+            Code::InvalidArgument,
+            "information_schema.df_settings is not shown",
+        ),
+        ("SHOW ALL", Code::InvalidArgument, "settings are not shown"),
         ("SELECT CAST(title AS BIGINT) FROM films", Code::InvalidArgument, "ACADEMY DINOSAUR"),
     ] {
         let status = refused(&mut client, sql).await;
@@ -234,6 +242,58 @@ async fn memory_is_limited_per_server() {
     let status = refused(&mut client, sql).await;
     assert_eq!(status.code(), Code::ResourceExhausted, "{}", status.message());
     assert_eq!(query(&mut client, "SELECT 1").await.expect("rows").lines(), ["1"]);
+}
+
+#[tokio::test]
+async fn a_small_statement_cannot_make_a_large_value() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for (sql, function) in [
+        (
+            "SELECT array_length(generate_series(TIMESTAMP '1970-01-01', TIMESTAMP '2200-01-01', \
+             INTERVAL '1 nanosecond'))",
+            "generate_series()",
+        ),
+        ("SELECT repeat(repeat('x', 1000000), 1000)", "repeat()"),
+        ("SELECT 1 FROM films WHERE film_id = array_length(range(1, 2000000000))", "range()"),
+    ] {
+        let status = refused(&mut client, sql).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{sql}: {}", status.message());
+        let start = format!("{function} would make a value of up to ");
+        assert!(status.message().starts_with(&start), "{sql}: {}", status.message());
+    }
+    assert_eq!(query(&mut client, "SELECT 1").await.expect("rows").lines(), ["1"]);
+}
+
+#[tokio::test]
+async fn a_row_that_no_message_holds_is_refused() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let sql = "SELECT string_agg(repeat('x', 1000000 + value), '') FROM generate_series(1, 16)";
+    let status = refused(&mut client, sql).await;
+    assert_eq!(status.code(), Code::ResourceExhausted, "{}", status.message());
+    assert_eq!(
+        status.message(),
+        "a row of the answer is 16000140 bytes large; at most 15728640 are sent: select fewer or \
+         shorter columns"
+    );
+}
+
+#[tokio::test]
+async fn lists_are_cut_into_messages_like_any_rows() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let sql = "SELECT range(0, 100000 + value) AS x FROM generate_series(1, 24)";
+    let found = query(&mut client, sql).await.expect("rows");
+    assert_eq!((found.count(), found.batches.len()), (24, 16));
+}
+
+#[tokio::test]
+async fn comparisons_with_all_and_any_are_answered() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let sql = "SELECT count(*) FROM clicks WHERE film_id >= ALL (SELECT film_id FROM films)";
+    assert_eq!(query(&mut client, sql).await.expect("rows").lines(), ["2"]);
 }
 
 #[tokio::test]

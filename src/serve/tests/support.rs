@@ -27,6 +27,7 @@ pub(super) type Client = FlightSqlServiceClient<Channel>;
 /// `gold.click_names` (a view), `gold.nothing` (empty), `internal.accepted` (not listed).
 pub(super) fn view(positions: &str) -> LakeView {
     let mut view = LakeView { positions: parsed(positions), ..LakeView::default() };
+    view.partitions = BTreeMap::from([("clicks".to_owned(), 1), ("rentals".to_owned(), 2)]);
     add(&mut view, "gold", "films", RelationKind::Seed, vec![films()], "");
     add(&mut view, "gold", "clicks", RelationKind::Model, vec![clicks(3)], positions);
     add(&mut view, "silver", "clicks", RelationKind::Model, vec![clicks(1), clicks(2)], positions);

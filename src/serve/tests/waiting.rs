@@ -59,6 +59,24 @@ async fn seeds_and_constants_never_wait_and_reached_positions_do_not_either() {
 }
 
 #[tokio::test]
+async fn positions_that_cannot_be_reached_are_refused_at_once() {
+    let server = Server::start().await;
+    for (positions, message) in [
+        ("clicks/1=0", "x-sluice-after: stream clicks has no partition 1, only 0 to 0"),
+        (
+            "clicks/0=1,rentals/99=10",
+            "x-sluice-after: stream rentals has no partition 99, only 0 to 1",
+        ),
+        ("clickz/0=1", "x-sluice-after: there is no stream clickz; did you mean clicks?"),
+        ("nope/0=10", "x-sluice-after: there is no stream nope"),
+    ] {
+        let mut client = after(&server, positions).await;
+        let status = refused(&mut client, "SELECT 1").await;
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, message));
+    }
+}
+
+#[tokio::test]
 async fn a_table_that_a_stream_does_not_feed_does_not_wait_for_it() {
     let mut lake = view("clicks/0=2,rentals/0=4");
     add(&mut lake, "gold", "fresh", RelationKind::Model, vec![clicks(1)], "clicks/0=1");
