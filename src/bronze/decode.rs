@@ -12,7 +12,13 @@ use arrow::{
     error::ArrowError,
 };
 use datafusion::{
-    common::DFSchema, error::DataFusionError, execution::SessionStateBuilder,
+    common::{
+        DFSchema,
+        tree_node::{TreeNode as _, TreeNodeRecursion},
+    },
+    error::DataFusionError,
+    execution::SessionStateBuilder,
+    logical_expr::{Expr, Volatility},
     physical_expr::PhysicalExpr,
 };
 
@@ -22,7 +28,7 @@ use crate::domain::{
     contract::{Contract, EventId, Rule},
     decode::{Breach, BreachKind, Decoder},
     identity::{Fingerprint, Identity},
-    sql_guard,
+    sql_guard, sql_limits,
 };
 
 /// A rule of a contract that is not valid SQL over its fields.
@@ -32,6 +38,8 @@ pub struct RuleError {
     pub stream: String,
     pub rule: String,
     pub reason: String,
+    /// What would be right.
+    pub hint: Option<&'static str>,
 }
 
 impl RuleError {
@@ -39,6 +47,9 @@ impl RuleError {
         ErrorKind::Invalid
     }
 }
+
+const IMMUTABLE_HINT: &str = "a record is judged more than once, so a rule depends on the \
+                              record's own fields only";
 
 /// Longest condition of a rule.
 const SQL_BYTES_MAX: usize = 64 * 1024;
@@ -68,18 +79,27 @@ pub struct DecodedBatch {
 impl Judge {
     /// Compiles the contract's rules.
     pub fn new(contract: Arc<Contract>) -> Result<Self, RuleError> {
-        let state = SessionStateBuilder::new().with_default_features().build();
+        let state = sql_limits::build(SessionStateBuilder::new());
         let schema = DFSchema::try_from(contract.schema().as_ref().clone());
         let compiled = contract.rules.iter().map(|rule| {
             let failed = |error: &DataFusionError| RuleError {
                 stream: contract.name.clone(),
                 rule: rule.name.clone(),
                 reason: error.strip_backtrace(),
+                hint: None,
             };
             let schema = schema.as_ref().map_err(failed)?;
             sql_guard::check(&rule.sql, SQL_BYTES_MAX)
                 .map_err(|e| failed(&DataFusionError::Plan(e.to_string())))?;
             let expr = state.create_logical_expr(&rule.sql, schema).map_err(|e| failed(&e))?;
+            if let Some(function) = not_immutable(&expr) {
+                return Err(RuleError {
+                    stream: contract.name.clone(),
+                    rule: rule.name.clone(),
+                    reason: format!("{function}() may answer differently each time it is asked"),
+                    hint: Some(IMMUTABLE_HINT),
+                });
+            }
             let expr = state.create_physical_expr(expr, schema).map_err(|e| failed(&e))?;
             match expr.data_type(schema.as_arrow()) {
                 Ok(DataType::Boolean | DataType::Null) => Ok(expr),
@@ -178,6 +198,20 @@ impl Judge {
         };
         named.or(content).or_else(|| Identity::decode(header).ok())
     }
+}
+
+/// The first function in a condition that is not one of its arguments alone.
+fn not_immutable(condition: &Expr) -> Option<String> {
+    let mut found = None;
+    let walked = condition.apply(|part| match part {
+        Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
+            found = Some(call.func.name().to_owned());
+            Ok(TreeNodeRecursion::Stop)
+        }
+        _ => Ok(TreeNodeRecursion::Continue),
+    });
+    // Walking calls nothing that fails.
+    walked.ok().and(found)
 }
 
 fn not_held(rule: &Rule) -> String {

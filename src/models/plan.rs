@@ -20,9 +20,11 @@ use datafusion::{
 };
 
 use crate::{
-    domain::{TableName, identity::fingerprint, sql_guard},
+    domain::{TableName, identity::fingerprint, sql_guard, sql_limits},
     models::{append::RowProgram, types::storable},
-    project::{ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Project, nearest},
+    project::{
+        ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Project, check_described, nearest,
+    },
 };
 
 /// Part of every fingerprint: raised when a change of ours changes what models compute.
@@ -116,6 +118,10 @@ pub fn plan_project(
         match planner.plan(model, &known) {
             Ok(plan) => {
                 planner.register(&model.name, &plan.schema);
+                let columns: Vec<&str> =
+                    plan.schema.fields().iter().map(|f| f.name().as_str()).collect();
+                let (name, file) = (&model.name.name, model.described_in.as_deref());
+                check_described(name, model.columns.keys(), file, &columns, &mut found);
                 known.insert(model.name.clone(), Known::model(&plan));
                 plans.push(plan);
             }
@@ -190,7 +196,7 @@ impl Planner {
         let mut config =
             SessionConfig::new().with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
         config.options_mut().sql_parser.collect_spans = true;
-        let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+        let state = sql_limits::build(SessionStateBuilder::new().with_config(config));
         let context = SessionContext::new_with_state(state);
         let catalog = Arc::new(MemoryCatalogProvider::new());
         context.register_catalog(CATALOG, Arc::<MemoryCatalogProvider>::clone(&catalog));
@@ -382,9 +388,10 @@ fn not_deterministic(expr: &Expr) -> Option<String> {
             {
                 Some(format!("{}() is not deterministic", call.func.name()))
             }
-            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
-                Some("contains a subquery".to_owned())
-            }
+            Expr::ScalarSubquery(_)
+            | Expr::InSubquery(_)
+            | Expr::Exists(_)
+            | Expr::SetComparison(_) => Some("contains a subquery".to_owned()),
             _ => None,
         };
         let stop = found.is_some();

@@ -49,8 +49,9 @@ pub fn plan(project: Project) -> Result<Planned, Diagnostics> {
                 let text = std::fs::read_to_string(project.root.join(&file)).unwrap_or_default();
                 let reason = error.reason.lines().next().unwrap_or_default();
                 let message = format!("rule `{}`: {reason}", error.rule);
-                let needle = format!("{}:", error.rule);
-                found.push(Diagnostic::file(&file, message).find(&text, &needle));
+                let diagnostic = Diagnostic::file(&file, message);
+                let diagnostic = diagnostic.find_after(&text, "rules:", &error.rule);
+                found.push(diagnostic.maybe_hint(error.hint.map(str::to_owned)));
             }
         }
     }
@@ -79,4 +80,73 @@ fn decoding_fingerprint(contract: &Contract) -> String {
     let fields = contract.fields.iter().map(|f| format!("{} {}", f.name, f.data_type.name()));
     let text = format!("{} {}", contract.name, fields.collect::<Vec<_>>().join(","));
     fingerprint(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{models::Class, project};
+
+    const STREAM: &str = "name: clicks\nfields:\n  - {name: a, type: int}\n";
+
+    fn planned(files: &[(&str, &str)]) -> Result<Planned, Diagnostics> {
+        let dir = tempfile::tempdir().expect("folder");
+        let base = [("sluice.yml", "name: test\n"), ("streams/clicks.yml", STREAM)];
+        for (name, text) in base.iter().chain(files) {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            std::fs::write(path, text).expect("file");
+        }
+        plan(project::load(dir.path())?)
+    }
+
+    /// The one error of a project: its place and its whole text.
+    fn error(files: &[(&str, &str)]) -> (String, String) {
+        let Err(errors) = planned(files) else { panic!("no error") };
+        let all: Vec<&Diagnostic> = errors.iter().collect();
+        assert_eq!(all.len(), 1, "{errors}");
+        let line = all[0].line.map(|line| line.to_string()).unwrap_or_default();
+        (format!("{}:{line}", all[0].file.display()), all[0].to_string())
+    }
+
+    #[test]
+    fn a_rule_that_answers_differently_each_time_is_refused() {
+        for (rule, function) in [
+            ("a < 0 or random() < 0.5", "random"),
+            ("now() > TIMESTAMP '2020-01-01'", "now"),
+            ("current_date > DATE '2020-01-01'", "current_date"),
+            ("a > 0 and length(uuid()) = 36", "uuid"),
+        ] {
+            let stream = format!("{STREAM}rules:\n  fine: a > 0\n  a_rule: \"{rule}\"\n");
+            let (place, text) = error(&[("streams/clicks.yml", &stream)]);
+            assert_eq!(place, "streams/clicks.yml:6", "{text}");
+            let message = format!("rule `a_rule`: {function}() may answer differently each time");
+            assert!(text.contains(&message), "{text}");
+            assert!(text.contains("hint: a record is judged more than once"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_comparison_with_a_subquery_is_kept_by_recomputing() {
+        for condition in ["a >= ALL (SELECT 1)", "a = ANY (SELECT 1)", "a IN (SELECT 1)"] {
+            let sql =
+                format!("SELECT a FROM {{{{ source('bronze', 'clicks') }}}} WHERE {condition}");
+            let planned = planned(&[("models/silver/m.sql", &sql)]);
+            let planned = planned.unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!(planned.plans[0].class, Class::Recompute, "{condition}");
+            assert_eq!(planned.plans[0].reason, "contains a subquery", "{condition}");
+        }
+    }
+
+    #[test]
+    fn a_description_of_a_column_that_is_not_there_is_placed() {
+        let yml = "models:\n  - name: m\n    columns:\n      - name: a\n      - name: ab\n";
+        let (place, text) = error(&[
+            ("models/silver/m.sql", "SELECT a FROM {{ source('bronze', 'clicks') }}"),
+            ("models/silver/m.yml", yml),
+        ]);
+        assert_eq!(place, "models/silver/m.yml:5", "{text}");
+        assert!(text.contains("`m` has no column `ab`"), "{text}");
+        assert!(text.contains("did you mean `a`?"), "{text}");
+    }
 }

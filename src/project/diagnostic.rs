@@ -40,7 +40,23 @@ impl Diagnostic {
 
     /// Points at the first place in `text` where `needle` stands, if it does.
     pub fn find(self, text: &str, needle: &str) -> Self {
-        let Some(start) = text.find(needle) else { return self };
+        match text.find(needle) {
+            Some(start) => self.at_byte(text, start),
+            None => self,
+        }
+    }
+
+    /// Points at the first place behind `before` where `word` stands as a whole word; without one,
+    /// at `before`.
+    pub fn find_after(self, text: &str, before: &str, word: &str) -> Self {
+        let Some(start) = text.find(before) else { return self };
+        let from = start + before.len();
+        let found = whole_word(&text[from..], word).map(|at| from + at);
+        self.at_byte(text, found.unwrap_or(start))
+    }
+
+    /// Points at the byte `start` of `text`, the content of the file.
+    pub(super) fn at_byte(self, text: &str, start: usize) -> Self {
         let before = &text[..start];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
@@ -78,6 +94,17 @@ impl fmt::Display for Diagnostic {
         }
         Ok(())
     }
+}
+
+/// Where `word` stands first in `text`, not as part of a longer one.
+pub(super) fn whole_word(text: &str, word: &str) -> Option<usize> {
+    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let mut places = text.match_indices(word);
+    let whole = |(at, _): &(usize, &str)| {
+        let (before, behind) = (&text[..*at], &text[at + word.len()..]);
+        !is_part(before.chars().next_back()) && !is_part(behind.chars().next())
+    };
+    places.find(whole).map(|(at, _)| at)
 }
 
 /// Everything that is wrong in a project.

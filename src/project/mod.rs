@@ -4,6 +4,7 @@
 
 mod diagnostic;
 mod models;
+mod properties;
 mod seeds;
 mod streams;
 mod yaml;
@@ -14,9 +15,11 @@ mod tests;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use properties::{PropertiesText, check_described};
 use serde::Deserialize;
 
 use crate::domain::{TableName, contract::Contract};
@@ -49,6 +52,8 @@ pub struct Model {
     pub sources: Vec<String>,
     pub description: String,
     pub columns: BTreeMap<String, String>,
+    /// The file that describes its columns.
+    pub described_in: Option<Arc<PropertiesText>>,
 }
 
 /// What the project asks for; the planner may refine it.
@@ -105,8 +110,14 @@ pub fn load(root: &Path) -> Result<Project, Diagnostics> {
     let head: ProjectFile =
         yaml::read(root, Path::new("sluice.yml"), &mut found).unwrap_or_default();
     let streams = streams::read(root, &mut found);
-    let properties = models::read_properties(root, &mut found);
+    let properties = properties::read(root, &mut found);
     let seeds = seeds::read(root, &properties, &mut found);
+    for seed in &seeds {
+        let file = properties.get(&seed.name.name).and_then(|p| p.file.as_deref());
+        let schema = seed.rows.schema();
+        let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        check_described(&seed.name.name, seed.columns.keys(), file, &columns, &mut found);
+    }
     let models = models::read(root, &head.vars, &streams, &seeds, &properties, &mut found);
     if found.is_empty() {
         Ok(Project { root: root.to_path_buf(), name: head.name, streams, seeds, models })

@@ -1,4 +1,4 @@
-//! `models/**/*.sql` and the properties beside them: rendered, linked, put in order.
+//! `models/**/*.sql`: rendered, linked, put in order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,13 +7,12 @@ use std::{
 };
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, value::Kwargs};
-use serde::Deserialize;
 
 use crate::{
     domain::{TableName, contract::Contract},
     project::{
         ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Seed, files, is_identifier,
-        nearest, yaml,
+        nearest, properties::Properties, yaml,
     },
 };
 
@@ -22,105 +21,6 @@ const SCHEMAS: [&str; 2] = ["silver", "gold"];
 
 /// Steps that a template may take.
 const TEMPLATE_FUEL: u64 = 1_000_000;
-
-/// What `models/**/*.yml` and `seeds/*.yml` say about one model or seed.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Properties {
-    pub description: String,
-    pub columns: BTreeMap<String, String>,
-    pub column_types: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct PropertiesFile {
-    version: Option<u32>,
-    #[serde(default)]
-    models: Vec<PropertiesEntry>,
-    #[serde(default)]
-    seeds: Vec<PropertiesEntry>,
-    #[serde(default)]
-    sources: Vec<serde_yaml_ng::Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct PropertiesEntry {
-    name: String,
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    columns: Vec<ColumnEntry>,
-    #[serde(default)]
-    config: ConfigEntry,
-    #[serde(default, alias = "data_tests")]
-    tests: Vec<serde_yaml_ng::Value>,
-    meta: Option<serde_yaml_ng::Value>,
-    docs: Option<serde_yaml_ng::Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct ColumnEntry {
-    name: String,
-    #[serde(default)]
-    description: String,
-    data_type: Option<String>,
-    #[serde(default, alias = "data_tests")]
-    tests: Vec<serde_yaml_ng::Value>,
-    meta: Option<serde_yaml_ng::Value>,
-    tags: Option<serde_yaml_ng::Value>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct ConfigEntry {
-    #[serde(default)]
-    column_types: BTreeMap<String, String>,
-    tags: Option<serde_yaml_ng::Value>,
-    meta: Option<serde_yaml_ng::Value>,
-}
-
-/// The properties of all models and seeds, by name.
-pub(super) fn read_properties(
-    root: &Path,
-    found: &mut Diagnostics,
-) -> BTreeMap<String, Properties> {
-    let mut all = BTreeMap::new();
-    for folder in ["models", "seeds"] {
-        for file in files(root, folder, &[".yml", ".yaml"], found) {
-            let Some(entries) = yaml::read::<PropertiesFile>(root, &file, found) else { continue };
-            let text = yaml::text(root, &file, found).unwrap_or_default();
-            for entry in entries.models.into_iter().chain(entries.seeds) {
-                if !names_a_file(root, folder, &entry.name, found) {
-                    let message = format!("describes `{}`, which does not exist", entry.name);
-                    let needle = format!("name: {}", entry.name);
-                    found.push(Diagnostic::file(&file, message).find(&text, &needle));
-                }
-                let columns =
-                    entry.columns.into_iter().map(|column| (column.name, column.description));
-                let properties = Properties {
-                    description: entry.description,
-                    columns: columns.collect(),
-                    column_types: entry.config.column_types,
-                };
-                all.insert(entry.name, properties);
-            }
-        }
-    }
-    all
-}
-
-fn names_a_file(root: &Path, folder: &str, name: &str, found: &mut Diagnostics) -> bool {
-    let wanted = [format!("{name}.sql"), format!("{name}.csv"), format!("{name}.csv.gz")];
-    files(root, folder, &[".sql", ".csv", ".csv.gz"], found).iter().any(|file| {
-        file.file_name().is_some_and(|n| wanted.iter().any(|w| n.to_string_lossy() == *w))
-    })
-}
 
 /// All models, parents before children.
 pub(super) fn read(
@@ -215,6 +115,7 @@ fn render(
         sources: unique(seen.sources),
         description: described.description,
         columns: described.columns,
+        described_in: described.file,
     })
 }
 

@@ -16,8 +16,8 @@ use crate::{
         identity::fingerprint,
     },
     project::{
-        Diagnostic, Diagnostics, SEEDS, Seed, files, is_identifier, models::Properties, nearest,
-        streams::field_type,
+        Diagnostic, Diagnostics, SEEDS, Seed, files, is_identifier, nearest,
+        properties::Properties, streams::field_type,
     },
 };
 

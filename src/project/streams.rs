@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{
     domain::{
         contract::{Contract, EventId, Field, FieldType, OnError, Range, Rule, Topic, Validation},
-        decode::read_text,
+        decode::{MALFORMED, read_text},
         identity::fingerprint,
     },
     project::{Diagnostic, Diagnostics, files, is_identifier, nearest, yaml},
@@ -167,6 +167,7 @@ impl Reader<'_> {
             self.column_exists(key, column, &fields);
         }
         let topic = self.topic(&entry.topic);
+        self.rule_names(&fields, &entry.rules);
         let rules = entry.rules.into_iter().map(|(name, sql)| Rule { name, sql }).collect();
         let mut contract = Contract {
             name: entry.name,
@@ -264,6 +265,29 @@ impl Reader<'_> {
             range,
             description: entry.description.clone(),
         })
+    }
+
+    /// A verdict lists the names of the rules broken, so each means one rule.
+    fn rule_names(&mut self, fields: &[Field], rules: &BTreeMap<String, String>) {
+        let ranges = fields.iter().filter_map(|field| field.range.as_ref());
+        let mut taken = vec![MALFORMED];
+        for name in ranges.map(|range| &range.name).chain(rules.keys()) {
+            let problem = if !is_identifier(name) {
+                let hint = "use a-z, 0-9 and _; names such as type:a are those of built-in rules";
+                Some((format!("`{name}` cannot be a rule name"), hint))
+            } else if taken.contains(&name.as_str()) {
+                let hint = "give each rule and each range a name of its own";
+                Some((format!("two rules are named `{name}`"), hint))
+            } else {
+                None
+            };
+            taken.push(name.as_str());
+            if let Some((message, hint)) = problem {
+                let section = if rules.contains_key(name) { "rules:" } else { "fields:" };
+                let at = Diagnostic::file(self.file, message).hint(hint);
+                self.found.push(at.find_after(self.text, section, name));
+            }
+        }
     }
 
     fn duplicates(&mut self, fields: &[Field]) {

@@ -81,6 +81,20 @@ fn a_wrong_contract_is_placed() {
         (format!("{STREAM}format: avro\n"), Some(4), "not supported"),
         (STREAM.replace("name: id", "name: _id"), Some(3), "cannot be a field name"),
         ("name: clicks\n  fields: [\n".to_owned(), Some(2), ""),
+        (
+            format!("{STREAM}rules:\n  type:a: id > 'a'\n"),
+            Some(5),
+            "`type:a` cannot be a rule name",
+        ),
+        (format!("{STREAM}rules:\n  ok: true\n  bad name, x: true\n"), Some(6), "`bad name, x`"),
+        (format!("{STREAM}rules:\n  malformed: id > 'a'\n"), Some(5), "two rules are named"),
+        (
+            format!(
+                "{STREAM}  - {{name: n, type: int, range: {{min: 1}}}}\nrules:\n  n_range: n > 2\n"
+            ),
+            Some(6),
+            "two rules are named `n_range`",
+        ),
     ];
     for (yml, at, message) in cases {
         let (file, line, text) = error(&[("streams/clicks.yml", &yml)]);
@@ -107,6 +121,59 @@ fn a_wrong_model_is_placed() {
         assert_eq!((file.as_str(), line), ("models/gold/m.sql", at), "{text}");
         assert!(text.contains(message), "{text}");
     }
+}
+
+#[test]
+fn a_wrong_description_is_placed() {
+    let yml = |entries: &str| format!("models:\n  - name: other\n{entries}");
+    let model = "  - name: m\n    columns:\n      - {name: a}\n";
+    let cases = [
+        (
+            yml(&format!("{model}        # made up\n      - {{name: b, tests: [made_up_test]}}\n")),
+            7,
+            "`m`: there is no test `made_up_test`",
+        ),
+        (
+            yml("  - name: m\n    data_tests:\n      - dbt_utils.uniqe: {a: 1}\n"),
+            5,
+            "there is no test `dbt_utils.uniqe`",
+        ),
+        (
+            yml("  - name: m\n    columns:\n      - {name: a, tests: [not_nul]}\n"),
+            5,
+            "did you mean `not_null`?",
+        ),
+        (yml(&format!("{model}{model}")), 6, "`m` is described twice, first in models/gold/m.yml"),
+        (yml(&format!("{model}      - name: a\n")), 5, "column `a` is described twice"),
+    ];
+    for (yml, at, message) in cases {
+        let (file, line, text) = error(&[
+            ("models/gold/m.sql", "SELECT 1 AS a"),
+            ("models/gold/other.sql", "SELECT 1 AS a"),
+            ("models/gold/m.yml", &yml),
+        ]);
+        assert_eq!((file.as_str(), line), ("models/gold/m.yml", Some(at)), "{text}");
+        assert!(text.contains(message), "{text}");
+    }
+    let (file, line, text) = error(&[
+        ("seeds/s.csv", "a,b\n1,2\n"),
+        ("seeds/s.yml", "seeds:\n  - name: s\n    columns:\n      - name: bb\n"),
+    ]);
+    assert_eq!((file.as_str(), line), ("seeds/s.yml", Some(4)), "{text}");
+    assert!(
+        text.contains("`s` has no column `bb`") && text.contains("did you mean `b`?"),
+        "{text}"
+    );
+}
+
+#[test]
+fn every_form_of_a_known_test_is_read() {
+    let yml = "models:\n  - name: m\n    data_tests:\n      - expression: {arguments: {sql: a > 0}}\n      \
+               - {name: mine, test_name: freshness}\n      - {name: own, relationships: {to: ref('x')}}\n    \
+               columns:\n      - {name: a, tests: [unique, not_null, accepted_values: {values: [1]}]}\n";
+    let (_dir, loaded) =
+        project(&[("models/gold/m.sql", "SELECT 1 AS a"), ("models/gold/m.yml", yml)]);
+    loaded.unwrap_or_else(|errors| panic!("{errors}"));
 }
 
 #[test]

@@ -52,6 +52,36 @@ MISTAKES = {
         14,
         ["paid_is_positive"],
     ),
+    "a rule that is not deterministic": (
+        "streams/orders.yml",
+        projects.stream().replace("amount > 0", "random() < 0.5"),
+        14,
+        ["paid_is_positive", "random()", "each time"],
+    ),
+    "a rule named like a built-in one": (
+        "streams/orders.yml",
+        projects.stream().replace("paid_is_positive", "type:amount"),
+        14,
+        ["type:amount", "built-in"],
+    ),
+    "a test that does not exist": (
+        "models/silver/silver.yml",
+        "models:\n  - name: order_lines\n    data_tests: [made_up_test]\n",
+        3,
+        ["made_up_test", "not_null, unique, relationships"],
+    ),
+    "a model that is described twice": (
+        "models/silver/silver.yml",
+        "models:\n  - name: order_lines\n  - name: order_lines\n",
+        3,
+        ["order_lines", "twice"],
+    ),
+    "a description of a column that is not there": (
+        "models/silver/silver.yml",
+        "models:\n  - name: order_lines\n    columns:\n      - name: custmer\n",
+        4,
+        ["custmer", "customer"],
+    ),
     "a reference to nothing": (
         "models/silver/order_lines.sql",
         "SELECT order_id\nFROM {{ ref('order_linez') }}\n",
