@@ -1,3 +1,5 @@
+//! What is wrong in a project, and where: file, line, the line itself, a hint.
+
 use std::{
     fmt,
     path::{Path, PathBuf},
