@@ -66,7 +66,7 @@ pub fn bronze_rows(
     let mut partition = Int32Builder::with_capacity(n);
     let mut offset = Int64Builder::with_capacity(n);
     let mut ts = TimestampMicrosecondBuilder::with_capacity(n);
-    let mut key = BinaryBuilder::new();
+    let (mut key, mut headers) = (BinaryBuilder::new(), StringBuilder::new());
     let mut ingested = TimestampMicrosecondBuilder::with_capacity(n);
     let mut event_id = StringBuilder::with_capacity(n, n * 36);
     let mut producer = StringBuilder::new();
@@ -74,7 +74,6 @@ pub fn bronze_rows(
     let mut index = Int32Builder::with_capacity(n);
     let payload_bytes = records.iter().map(LogRecord::payload_len).sum();
     let mut payload = BinaryBuilder::with_capacity(n, payload_bytes);
-    let mut headers = StringBuilder::new();
     let mut header = BinaryBuilder::with_capacity(n, n * 48);
     for record in records {
         let identity = identity_of(contract, &decoder, &origin.topic, record);
@@ -104,7 +103,6 @@ pub fn bronze_rows(
         headers.append_option(headers_json(record));
         header.append_value(identity.encode());
     }
-    let nulls = |data_type: DataType| arrow::array::new_null_array(&data_type, n);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(log.finish()),
         Arc::new(topic.finish()),
@@ -119,7 +117,7 @@ pub fn bronze_rows(
         Arc::new(epoch.finish()),
         Arc::new(sequence.finish()),
         Arc::new(index.finish()),
-        nulls(DataType::Int32),
+        arrow::array::new_null_array(&DataType::Int32, n),
         Arc::new(payload.finish()),
         Arc::new(header.finish()),
     ];
