@@ -1,4 +1,5 @@
 //! `sluice log`: what an operator decides about the log.
+#![allow(clippy::print_stdout)]
 
 use std::{path::PathBuf, sync::Arc};
 

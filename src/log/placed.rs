@@ -73,7 +73,7 @@ fn shifted(placements: &BTreeMap<String, Placement>, error: Error) -> Error {
 impl Log for Placed {
     fn id(&self, stream: &str) -> String {
         let id = self.inner.id(stream);
-        self.placements.get(stream).map_or(id.clone(), |placement| placement.id(&id))
+        self.placements.get(stream).map_or_else(|| id.clone(), |placement| placement.id(&id))
     }
 
     fn topic(&self, stream: &str) -> String {
