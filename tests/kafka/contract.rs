@@ -30,6 +30,7 @@ mod log {
 /// Topics of one test.
 struct Topics(String);
 
+#[allow(clippy::disallowed_methods)] // where the broker is, only the test run knows
 fn brokers() -> String {
     std::env::var("SLUICE_TEST_KAFKA")
         .expect("SLUICE_TEST_KAFKA=HOST:PORT of a Kafka broker; tests/kafka/broker starts one")
