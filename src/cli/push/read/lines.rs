@@ -3,6 +3,7 @@
 use std::io::{BufRead, Read};
 
 use super::{Plain, ReadError};
+use crate::domain::csv::without_end;
 
 /// Longest line that is read; a longer one is refused and skipped.
 pub(super) const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -93,9 +94,4 @@ impl Lines {
     fn failed(&self, error: std::io::Error) -> ReadError {
         ReadError::Io(format!("{} after line {}", self.name, self.number), error)
     }
-}
-
-fn without_end(bytes: &[u8]) -> &[u8] {
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    bytes.strip_suffix(b"\r").unwrap_or(bytes)
 }
