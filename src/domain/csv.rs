@@ -100,7 +100,7 @@ impl Fields {
 }
 
 /// A line without its line end.
-pub fn without_end(line: &[u8]) -> &[u8] {
+fn without_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }

@@ -61,7 +61,8 @@ pub struct Args {
     /// Events per second [default: as fast as possible]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
-    /// Push the files again and again, as new events each time, until stopped
+    /// Push the files again and again, as new events each time, until stopped; only for a stream
+    /// whose events carry no identity of their own
     #[arg(long = "loop")]
     pub repeat: bool,
     /// Events per batch
@@ -128,6 +129,7 @@ async fn push(
     };
     let inputs = inspect(args).await?;
     let info = look_up(&endpoint, &args.stream).await?;
+    check_loop(args, &info)?;
     let cut = cut_for(args, &info);
     let store = open_store(args, &endpoint, &inputs)?;
     let started = Instant::now();
@@ -151,6 +153,20 @@ async fn push(
     }
     let outcome = conclude(args, &report, ended);
     Ok((report, outcome))
+}
+
+/// A loop makes sense only where each round's events are new.
+fn check_loop(args: &Args, info: &StreamInfo) -> Result<(), Failure> {
+    let same = match info.event_id.split_once(':') {
+        _ if !args.repeat || info.event_id == "client" => return Ok(()),
+        Some((_, column)) => format!("by their column {column:?}"),
+        None => "by their content".to_owned(),
+    };
+    let stream = &args.stream;
+    Err(Failure::invalid(format!(
+        "--loop would add nothing: stream {stream:?} knows its events {same}, so those of the second \
+         round are repeats of the first; push without --loop, or make up events with `sluice generate`"
+    )))
 }
 
 /// Where the push begins, and what the user should know about it.

@@ -3,7 +3,6 @@
 use std::io::{BufRead, Read};
 
 use super::{Plain, ReadError};
-use crate::domain::csv::without_end;
 
 /// Longest line that is read; a longer one is refused and skipped.
 pub(super) const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -24,10 +23,6 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn content(&self) -> &[u8] {
-        without_end(&self.bytes)
-    }
-
     pub(super) fn is_blank(&self) -> bool {
         self.bytes.trim_ascii().is_empty()
     }
