@@ -7,6 +7,7 @@ use std::{io::Write, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use futures::TryStreamExt;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use client::{Client, failed};
 
@@ -45,14 +46,24 @@ pub enum Format {
     Arrow,
 }
 
-/// Runs the command.
-pub async fn run(args: Args) -> Result<(), Failure> {
-    let sql = if args.sql == "-" {
-        std::io::read_to_string(std::io::stdin())
-            .map_err(|error| Failure::invalid(format!("read the statement from stdin: {error}")))?
-    } else {
-        args.sql
-    };
+/// Runs the command. `stop` ends it at once: the server gives up a query whose caller has gone.
+pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
+    unless_stopped(&stop, query(args)).await
+}
+
+/// Does `work` until it ends, or drops it as soon as `stop` is asked for.
+pub(crate) async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        ended = work => ended,
+        () = stop.cancelled() => Err(Failure::stopped()),
+    }
+}
+
+async fn query(args: Args) -> Result<(), Failure> {
+    let sql = if args.sql == "-" { standard_input().await? } else { args.sql };
     if args.format == Format::Arrow && args.output.is_none() && output::is_terminal() {
         let message = "arrow is binary: give --output FILE, or send standard output to a file";
         return Err(Failure::invalid(message));
@@ -66,8 +77,18 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let mut writer = output::Writer::new(args.format, sink(args.output.as_deref())?);
     while let Some(batch) = rows.try_next().await.map_err(failed)? {
         writer.write(&batch)?;
+        if writer.is_abandoned() {
+            return Ok(());
+        }
     }
     writer.finish(rows.schema())
+}
+
+/// All of standard input. Read on a thread that nobody waits for once the command is stopped.
+async fn standard_input() -> Result<String, Failure> {
+    let read = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin()));
+    let read = read.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    read.map_err(|error| Failure::invalid(format!("read the statement from stdin: {error}")))
 }
 
 fn sink(path: Option<&std::path::Path>) -> Result<Box<dyn Write + Send>, Failure> {

@@ -2,7 +2,6 @@
 //!
 //! Every row has a fixed identity: its own where the contract names one, else (file digest, row
 //! number). So whatever is sent twice, after a lost connection or by a second run, counts once.
-#![allow(clippy::print_stdout)]
 
 pub mod endpoint;
 mod feed;
@@ -28,7 +27,10 @@ pub use lookup::{failure, stream as look_up};
 pub use read::{Encoding, Format};
 pub use sender::Sender;
 
-use crate::{cli::Failure, ingest::proto::StreamInfo};
+use crate::{
+    cli::{Failure, print},
+    ingest::proto::StreamInfo,
+};
 use feed::Cut;
 use read::Input;
 use report::Report;
@@ -105,8 +107,8 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
 pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
     let (report, outcome) = push(&args, &stop).await?;
     match args.report {
-        ReportForm::Text => println!("{report}"),
-        ReportForm::Json => println!("{}", serde_json::json!(report)),
+        ReportForm::Text => print::result(&report)?,
+        ReportForm::Json => print::result(serde_json::json!(report))?,
     }
     outcome
 }

@@ -30,11 +30,17 @@ pub(crate) struct Writer {
     kept: Vec<RecordBatch>,
     arrow: Option<StreamWriter<Vec<u8>>>,
     headed: bool,
+    abandoned: bool,
 }
 
 impl Writer {
     pub(crate) fn new(format: Format, sink: Box<dyn Write + Send>) -> Self {
-        Self { format, sink, kept: Vec::new(), arrow: None, headed: false }
+        Self { format, sink, kept: Vec::new(), arrow: None, headed: false, abandoned: false }
+    }
+
+    /// Whether the reader went away (`| head`), so that nothing more is worth asking for.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
@@ -67,8 +73,12 @@ impl Writer {
                 if self.kept.is_empty() {
                     self.kept.push(RecordBatch::new_empty(SchemaRef::clone(schema)));
                 }
-                let text = pretty_format_batches_with_options(&self.kept, &options);
-                let text = text.map_err(unwritable)?.to_string();
+                let text = if schema.fields().is_empty() {
+                    "(no columns)".to_owned()
+                } else {
+                    let text = pretty_format_batches_with_options(&self.kept, &options);
+                    text.map_err(unwritable)?.to_string()
+                };
                 let rows: usize = self.kept.iter().map(RecordBatch::num_rows).sum();
                 let noun = if rows == 1 { "row" } else { "rows" };
                 self.put(format!("{text}\n{rows} {noun}\n").as_bytes())?;
@@ -82,7 +92,8 @@ impl Writer {
                 self.forward()?;
             }
         }
-        self.sink.flush().or_else(gone)
+        let flushed = self.sink.flush();
+        self.told(flushed)
     }
 
     fn csv(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
@@ -112,16 +123,20 @@ impl Writer {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.sink.write_all(bytes).or_else(gone)
+        let written = self.sink.write_all(bytes);
+        self.told(written)
     }
-}
 
-/// A reader that went away (`| head`) is not a failure.
-fn gone(error: std::io::Error) -> Result<(), Failure> {
-    if error.kind() == std::io::ErrorKind::BrokenPipe {
-        return Ok(());
+    /// A reader that went away is not a failure.
+    fn told(&mut self, written: std::io::Result<()>) -> Result<(), Failure> {
+        match written {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                self.abandoned = true;
+                Ok(())
+            }
+            written => written.map_err(|error| Failure::work(format!("write the rows: {error}"))),
+        }
     }
-    Err(Failure::work(format!("write the rows: {error}")))
 }
 
 fn unwritable(error: ArrowError) -> Failure {
@@ -232,6 +247,46 @@ mod tests {
              {\"text\":\"x\\ny\",\"at\":\"1970-01-01T00:00:00Z\"}\n"
         );
         assert_eq!(text(Format::Json, &[]), "");
+    }
+
+    #[test]
+    fn a_table_without_columns_says_so() {
+        use arrow::array::RecordBatchOptions;
+        let options = RecordBatchOptions::new().with_row_count(Some(3));
+        let empty = SchemaRef::new(Schema::empty());
+        let batch = RecordBatch::try_new_with_options(SchemaRef::clone(&empty), vec![], &options);
+        let shared = Shared::default();
+        let mut writer = Writer::new(Format::Table, Box::new(shared.clone()));
+        writer.write(&batch.expect("batch")).expect("written");
+        writer.finish(Some(&empty)).expect("finished");
+        assert_eq!(*shared.0.lock().expect("lock"), b"(no columns)\n3 rows\n");
+    }
+
+    /// A pipe whose reader took so many bytes.
+    struct Head(usize);
+
+    impl Write for Head {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0 == 0 {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_ends_the_answer() {
+        let mut writer = Writer::new(Format::Csv, Box::new(Head(100)));
+        writer.write(&batch()).expect("written");
+        assert!(!writer.is_abandoned());
+        writer.write(&batch()).expect("no failure");
+        assert!(writer.is_abandoned());
     }
 
     #[test]
