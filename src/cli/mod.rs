@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod config;
 mod demo;
+mod doctor;
 mod failure;
 mod flags;
 pub mod generate;
@@ -44,7 +45,7 @@ pub enum Command {
     Push(push::Args),
     /// Make up events
     Generate(generate::Args),
-    /// Ask a running server with SQL
+    /// Ask a running server with SQL; without a statement, in a shell
     Query(query::Args),
     /// Wait until everything acked so far can be queried
     Wait(wait::Args),
@@ -52,6 +53,8 @@ pub enum Command {
     Bench(bench::Args),
     /// Check a project without running it, and show how its models are kept
     Check(check::Args),
+    /// Look whether log, lake, ports and machine are fit for a server, and say how to mend them
+    Doctor(doctor::Args),
     /// Decide about the log: adopt another one
     #[command(subcommand)]
     Log(log::Command),
@@ -66,10 +69,11 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Up(args) => up::run(args, stop.token()).await,
         Command::Push(args) => push::run(args, stop.token()).await,
         Command::Generate(args) => generate::run(args, stop.token()).await,
-        Command::Query(args) => query::run(args, stop.token()).await,
+        Command::Query(args) => query::run(args, stop).await,
         Command::Wait(args) => wait::run(args, stop.token()).await,
         Command::Bench(args) => bench::run(args, stop.token()).await,
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(args, stop.token()).await,
         Command::Log(command) => log::run(command).await,
         Command::Config(args) => config::run(&args),
     }

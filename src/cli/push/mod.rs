@@ -26,6 +26,7 @@ use tonic::transport::Endpoint;
 pub use lookup::{failure, stream as look_up};
 pub use read::{Encoding, Format};
 pub use sender::Sender;
+pub(in crate::cli) use state::home as state_home;
 
 use crate::{
     cli::{Failure, print},

@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::support::{Server, view};
 use crate::{
     cli::{Failure, query, wait},
+    ops::Stop,
     serve::Settings,
 };
 
@@ -12,14 +13,14 @@ async fn run(server: &Server, sql: &str, after: Option<&str>) -> Result<String, 
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("rows.csv");
     let args = query::Args {
-        sql: sql.to_owned(),
+        sql: Some(sql.to_owned()),
         url: server.url.replace("http://", "grpc://"),
         format: query::Format::Csv,
         after: after.map(str::to_owned),
         output: Some(path.clone()),
         timeout: 30,
     };
-    query::run(args, CancellationToken::new()).await?;
+    query::run(args, Stop::default()).await?;
     Ok(std::fs::read_to_string(path).expect("file"))
 }
 
