@@ -1,11 +1,12 @@
 //! The `sluice` program: command line, runtime, signals, exit code.
-#![allow(clippy::print_stderr)]
 
-use std::process::ExitCode;
+use std::{fmt, io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
-use sluice::cli::{self, Cli};
-use tokio_util::sync::CancellationToken;
+use sluice::{
+    cli::{self, Cli},
+    ops::Stop,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,11 +25,11 @@ fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("sluice: the runtime cannot start: {error}");
+            tell(format_args!("the runtime cannot start: {error}"));
             return ExitCode::from(INTERNAL);
         }
     };
-    let stop = CancellationToken::new();
+    let stop = Stop::default();
     let ended = runtime.block_on(async {
         let signals = tokio::spawn(watch_signals(stop.clone()));
         // On a worker thread, which has the large stack.
@@ -41,34 +42,38 @@ fn main() -> ExitCode {
     match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            eprintln!("sluice: {failure}");
+            tell(&failure);
             ExitCode::from(failure.exit_code())
         }
         Err(panic) => {
-            eprintln!("sluice: a defect: {panic}");
+            tell(format_args!("a defect: {panic}"));
             ExitCode::from(INTERNAL)
         }
     }
 }
 
+/// Unlike `eprintln!`, bears a standard error that nobody reads any more.
+fn tell(text: impl fmt::Display) {
+    writeln!(std::io::stderr(), "sluice: {text}").ok();
+}
+
 /// The first Ctrl-C or SIGTERM asks to stop, the second ends the process at once.
-async fn watch_signals(stop: CancellationToken) {
+async fn watch_signals(stop: Stop) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
-        eprintln!("sluice: signals cannot be watched, stop with SIGKILL");
+        tell("signals cannot be watched, stop with SIGKILL");
         return;
     };
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if stop.is_cancelled() {
+        let is_first = tokio::select! {
+            _ = interrupt.recv() => stop.interrupt(),
+            _ = terminate.recv() => stop.terminate(),
+        };
+        if !is_first {
             #[allow(clippy::disallowed_methods, reason = "only main exits")]
             std::process::exit(SECOND_SIGNAL);
         }
-        stop.cancel();
     }
 }

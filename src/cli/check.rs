@@ -1,10 +1,9 @@
 //! `sluice check`: a project's errors, or how its models are kept.
-#![allow(clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cli::Failure,
+    cli::{Failure, print},
     process::{Planned, plan},
     project,
 };
@@ -17,30 +16,31 @@ pub struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let planned = load(&args.project)?;
-    let streams = planned.project.streams.iter();
-    for stream in streams {
-        println!(
+    let streams = planned.project.streams.iter().map(|stream| {
+        format!(
             "stream  {:<28} {} fields, {} partitions, event id {}",
             stream.name,
             stream.fields.len(),
             stream.partitions,
             stream.event_id.describe()
-        );
-    }
-    for seed in &planned.project.seeds {
-        println!("seed    {:<28} {} rows", seed.name.to_string(), seed.rows.num_rows());
-    }
-    for plan in &planned.plans {
+        )
+    });
+    let seeds =
+        planned.project.seeds.iter().map(|seed| {
+            format!("seed    {:<28} {} rows", seed.name.to_string(), seed.rows.num_rows())
+        });
+    let models = planned.plans.iter().map(|plan| {
         let name = plan.model.name.to_string();
-        println!("model   {name:<28} {:<10} {}", plan.class.to_string(), plan.reason);
-    }
-    println!(
+        format!("model   {name:<28} {:<10} {}", plan.class.to_string(), plan.reason)
+    });
+    let counts = format!(
         "ok: {} streams, {} seeds, {} models",
         planned.project.streams.len(),
         planned.project.seeds.len(),
         planned.plans.len()
     );
-    Ok(())
+    let lines: Vec<String> = streams.chain(seeds).chain(models).chain([counts]).collect();
+    print::result(lines.join("\n"))
 }
 
 /// Reads, checks and plans a project.

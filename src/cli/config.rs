@@ -1,8 +1,7 @@
 //! `sluice config`: the effective configuration.
-#![allow(clippy::print_stdout)]
 
 use crate::{
-    cli::{Failure, ServerFlags},
+    cli::{Failure, ServerFlags, print},
     config::DEFAULTS,
 };
 
@@ -17,9 +16,7 @@ pub struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if args.defaults {
-        println!("{}", DEFAULTS.trim_end());
-    } else {
-        println!("{}", args.server.load()?.render());
+        return print::result(DEFAULTS.trim_end());
     }
-    Ok(())
+    print::result(args.server.load()?.render())
 }

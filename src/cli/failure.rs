@@ -7,11 +7,15 @@ use crate::domain::ErrorKind;
 pub struct Failure {
     kind: ErrorKind,
     message: String,
+    exit_code: u8,
 }
+
+/// 128 and the number of SIGINT, as shells have it.
+const STOPPED: u8 = 130;
 
 impl Failure {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), exit_code: kind.exit_code() }
     }
 
     /// Bad usage, project or configuration: exit code 2.
@@ -29,12 +33,17 @@ impl Failure {
         Self::new(ErrorKind::Data, message)
     }
 
+    /// The user stopped it: exit code 130. For a command that has nothing to bring to an end.
+    pub fn stopped() -> Self {
+        Self { kind: ErrorKind::Unavailable, message: "stopped".to_owned(), exit_code: STOPPED }
+    }
+
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
     pub fn exit_code(&self) -> u8 {
-        self.kind.exit_code()
+        self.exit_code
     }
 }
 

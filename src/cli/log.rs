@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    cli::{Failure, ServerFlags, chain, check, node},
+    cli::{Failure, ServerFlags, chain, check, node, print},
     lake::{Lake, LakeHandle, LakeView},
     ops::Clock,
     process,
@@ -52,15 +52,16 @@ async fn adopt(args: AdoptArgs) -> Result<(), Failure> {
     let adopted = process::adopt(deps, Arc::clone(&log)).await;
     log.close().await;
     let adopted = adopted.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+    let mut lines = Vec::new();
     if adopted.is_empty() {
-        println!("nothing to adopt: the log is the one that filled the lake");
+        lines.push("nothing to adopt: the log is the one that filled the lake".to_owned());
     }
     for process::Adopted { stream, log_id, partitions } in adopted {
-        println!("{stream}: adopted {log_id}");
-        for (partition, (reached, next)) in partitions.iter().enumerate() {
+        lines.push(format!("{stream}: adopted {log_id}"));
+        lines.extend(partitions.iter().enumerate().map(|(partition, (reached, next))| {
             let reached = reached.map_or_else(|| "nothing".to_owned(), |at| format!("offset {at}"));
-            println!("  partition {partition}: the lake has {reached}, the log goes on as {next}");
-        }
+            format!("  partition {partition}: the lake has {reached}, the log goes on as {next}")
+        }));
     }
-    Ok(())
+    print::result(lines.join("\n"))
 }

@@ -4,29 +4,32 @@ mod bench;
 mod check;
 mod config;
 mod demo;
+mod doctor;
 mod failure;
 mod flags;
 pub mod generate;
 mod log;
 mod node;
+mod print;
 pub mod push;
 pub mod query;
 mod up;
 pub mod wait;
 
 use clap::{Parser, Subcommand};
-use tokio_util::sync::CancellationToken;
 
 pub use failure::{Failure, chain};
 pub use flags::ServerFlags;
 pub use node::{Bound, Node};
+
+use crate::ops::Stop;
 
 /// A real-time lakehouse data plane: events in over gRPC, Delta tables out over Arrow Flight SQL.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 the work failed, 2 bad usage, project or \
                         configuration, 69 a server or port is missing, 70 a defect of Sluice, \
-                        130 stopped by a second Ctrl-C")]
+                        130 stopped by Ctrl-C, or at once by a second")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -42,7 +45,7 @@ pub enum Command {
     Push(push::Args),
     /// Make up events
     Generate(generate::Args),
-    /// Ask a running server with SQL
+    /// Ask a running server with SQL; without a statement, in a shell
     Query(query::Args),
     /// Wait until everything acked so far can be queried
     Wait(wait::Args),
@@ -50,6 +53,8 @@ pub enum Command {
     Bench(bench::Args),
     /// Check a project without running it, and show how its models are kept
     Check(check::Args),
+    /// Look whether log, lake, ports and machine are fit for a server, and say how to mend them
+    Doctor(doctor::Args),
     /// Decide about the log: adopt another one
     #[command(subcommand)]
     Log(log::Command),
@@ -57,17 +62,18 @@ pub enum Command {
     Config(config::Args),
 }
 
-/// Runs a command. `stop` is cancelled by the first Ctrl-C or SIGTERM.
-pub async fn run(cli: Cli, stop: CancellationToken) -> Result<(), Failure> {
+/// Runs a command. `stop` tells Ctrl-C and SIGTERM.
+pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
     match cli.command {
-        Command::Demo(args) => demo::run(args, stop).await,
-        Command::Up(args) => up::run(args, stop).await,
-        Command::Push(args) => push::run(args, stop).await,
-        Command::Generate(args) => generate::run(args, stop).await,
-        Command::Query(args) => query::run(args).await,
-        Command::Wait(args) => wait::run(args).await,
-        Command::Bench(args) => bench::run(args, stop).await,
+        Command::Demo(args) => demo::run(args, stop.token()).await,
+        Command::Up(args) => up::run(args, stop.token()).await,
+        Command::Push(args) => push::run(args, stop.token()).await,
+        Command::Generate(args) => generate::run(args, stop.token()).await,
+        Command::Query(args) => query::run(args, stop).await,
+        Command::Wait(args) => wait::run(args, stop.token()).await,
+        Command::Bench(args) => bench::run(args, stop.token()).await,
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(args, stop.token()).await,
         Command::Log(command) => log::run(command).await,
         Command::Config(args) => config::run(&args),
     }

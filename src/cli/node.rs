@@ -67,6 +67,15 @@ impl Bound {
 }
 
 async fn listen(flag: &str, address: &str) -> Result<TcpListener, Failure> {
+    let resolved = resolve(flag, address)?;
+    TcpListener::bind(resolved.as_slice()).await.map_err(|e| {
+        let hint = "choose another port, or 0 for any free one";
+        Failure::unavailable(format!("{flag} {address} cannot be bound: {e}; {hint}"))
+    })
+}
+
+/// Where to listen; refuses addresses beyond loopback.
+pub(super) fn resolve(flag: &str, address: &str) -> Result<Vec<SocketAddr>, Failure> {
     let wrong = |reason: String| Failure::invalid(format!("{flag} {address}: {reason}"));
     let resolved: Vec<SocketAddr> = address
         .to_socket_addrs()
@@ -77,10 +86,7 @@ async fn listen(flag: &str, address: &str) -> Result<TcpListener, Failure> {
         let reason = "there is no authentication yet, so only loopback addresses are allowed";
         return Err(wrong(format!("{open} is reachable from other machines; {reason}")));
     }
-    TcpListener::bind(resolved.as_slice()).await.map_err(|e| {
-        let hint = "choose another port, or 0 for any free one";
-        Failure::unavailable(format!("{flag} {address} cannot be bound: {e}; {hint}"))
-    })
+    Ok(resolved)
 }
 
 type Group = Tasks<Failure>;

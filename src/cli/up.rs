@@ -1,12 +1,11 @@
 //! `sluice up`: a project, running.
-#![allow(clippy::print_stdout)]
 
-use std::{io::Write as _, path::PathBuf};
+use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Bound, Failure, Node, ServerFlags, check},
+    cli::{Bound, Failure, Node, ServerFlags, check, print},
     config::{Config, LogFormat},
     domain::ErrorKind,
     ops::telemetry,
@@ -28,13 +27,14 @@ pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
     let urls = bound.urls();
     let metrics = telemetry::init_metrics()
         .map_err(|e| Failure::new(ErrorKind::Internal, format!("metrics: {e}")))?;
-    for (name, url) in &urls {
-        println!("{name:<7} {url}");
-    }
-    flush();
+    let (project, data_dir) = (args.project.display(), config.server.data_dir.display());
+    let log = String::from(config.server.log.clone());
+    print::status(format_args!("starting {project}: data in {data_dir}, log {log}"));
     let mut node = Node::start(&config, planned, bound, Some(metrics), &stop).await?;
-    println!("ready");
-    flush();
+    if !stop.is_cancelled() {
+        announce(&urls);
+        print::status("ready");
+    }
     let ended = node.wait(&stop).await;
     let stopped = node.stop().await;
     ended.and(stopped)
@@ -45,8 +45,9 @@ pub(super) fn init_logs(config: &Config) {
     telemetry::init_logs(&config.telemetry.log_filter, json);
 }
 
-/// A reader of a pipe sees each line when it is printed.
-pub(super) fn flush() {
-    // Nobody reads any more: nothing to do about it here.
-    std::io::stdout().flush().ok();
+/// Tells the addresses, once all of them answer.
+pub(super) fn announce(urls: &[(&'static str, String)]) {
+    for (name, url) in urls {
+        print::status(format_args!("{name:<7} {url}"));
+    }
 }

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Failure, query::Client};
+use crate::cli::{
+    Failure,
+    query::{Client, unless_stopped},
+};
 
 /// Waits until everything that is in the log now is in every table, also in those that are rebuilt
 /// less often.
@@ -18,8 +22,12 @@ pub struct Args {
     pub timeout: u64,
 }
 
-/// Runs the command.
-pub async fn run(args: Args) -> Result<(), Failure> {
+/// Runs the command. `stop` ends it at once.
+pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
+    unless_stopped(&stop, wait(args)).await
+}
+
+async fn wait(args: Args) -> Result<(), Failure> {
     let mut client = Client::connect(&args.url, Duration::from_secs(args.timeout)).await?;
     client.after("all")?;
     let ticket = client.plan("SELECT 1").await?;

@@ -7,6 +7,7 @@ pub mod change;
 pub mod columns;
 pub mod content;
 pub mod contract;
+pub mod csv;
 pub mod decode;
 mod durability;
 mod error;

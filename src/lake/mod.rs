@@ -6,6 +6,7 @@ mod changes;
 mod commit;
 #[cfg(test)]
 pub(crate) mod faults;
+mod probe;
 pub mod session;
 mod store;
 mod table;
@@ -15,6 +16,7 @@ pub mod view;
 
 pub use changes::{OFFSET, OffsetWindow, PARTITION, STREAM, conform};
 pub use commit::{CommitError, Move};
+pub use probe::{Probe, ProbeError, probe};
 pub use store::FsyncStore;
 pub use table::{Lake, LakeError, Table, TableSpec};
 pub use view::{

@@ -7,7 +7,11 @@ use tracing_subscriber::EnvFilter;
 /// A second call changes nothing.
 pub fn init_logs(filter: &str, json: bool) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // Else a standard error that nobody reads any more ends the thread with a panic.
+        .log_internal_errors(false);
     // Only fails when a subscriber is set already.
     let set = if json { logs.json().try_init() } else { logs.try_init() };
     set.ok();

@@ -12,6 +12,7 @@ use crate::{
         TableName,
         columns::ColumnBuilder,
         contract::FieldType,
+        csv::{self, TextRecord},
         decode::{clean_text, read_text},
         identity::fingerprint,
     },
@@ -76,8 +77,6 @@ fn content(path: &Path) -> Result<String, String> {
     })
 }
 
-type Cells = Vec<(usize, csv::StringRecord)>;
-
 fn parse(
     name: &str,
     file: &Path,
@@ -85,21 +84,29 @@ fn parse(
     properties: &Properties,
 ) -> Result<Seed, Box<Diagnostic>> {
     let error = |message: String| Box::new(Diagnostic::file(file, message));
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
-    let header = reader.headers().map_err(|e| error(e.to_string()))?.clone();
+    let mut records = csv::read(text)
+        .map_err(|(line, reason)| {
+            let hint =
+                "a quoted cell ends with its second quote; a quote inside it is written twice";
+            Box::new(error(reason).at(text, line, None).hint(hint))
+        })?
+        .into_iter();
+    let (first, header) = records.next().unwrap_or_default();
     let columns: Vec<String> = header.iter().map(|cell| cell.trim().to_owned()).collect();
     if columns.iter().all(String::is_empty) {
         return Err(Box::new(error("has no header row".into()).hint("name the columns in line 1")));
     }
     for column in &columns {
         let same = columns.iter().filter(|other| other.eq_ignore_ascii_case(column)).count();
-        let odd = column.starts_with("__") || column.contains([' ', ',', ';', '(', ')', '=']);
+        let odd = column.starts_with("__")
+            || column.contains([' ', ',', ';', '(', ')', '='])
+            || column.contains(char::is_control);
         if column.is_empty() || same > 1 || odd {
             let message = format!(
-                "column name {column:?} is empty, stands twice, begins with __ or holds a blank or \
-                 one of ,;()="
+                "column name {column:?} is empty, stands twice, begins with __ or holds a blank, a \
+                 control character or one of ,;()="
             );
-            return Err(Box::new(error(message).at(text, 1, None)));
+            return Err(Box::new(error(message).at(text, first, None)));
         }
     }
     for column in properties.column_types.keys() {
@@ -109,16 +116,10 @@ fn parse(
             return Err(Box::new(error(message).maybe_hint(hint)));
         }
     }
-    let mut cells: Cells = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| error(e.to_string()))?;
-        let line = record.position().map_or(0, |p| usize::try_from(p.line()).unwrap_or_default());
-        if record.len() != columns.len() {
-            let message =
-                format!("row has {} cells, the header has {}", record.len(), columns.len());
-            return Err(Box::new(error(message).at(text, line, None)));
-        }
-        cells.push((line, record));
+    let cells: Vec<TextRecord> = records.collect();
+    if let Some((line, row)) = cells.iter().find(|(_, row)| row.len() != columns.len()) {
+        let message = format!("row has {} cells, the header has {}", row.len(), columns.len());
+        return Err(Box::new(error(message).at(text, *line, None)));
     }
     let types = types(file, &columns, &cells, properties)?;
     let rows = build(file, text, &columns, &types, &cells)?;
@@ -137,13 +138,13 @@ fn parse(
 fn types(
     file: &Path,
     columns: &[String],
-    cells: &Cells,
+    cells: &[TextRecord],
     properties: &Properties,
 ) -> Result<Vec<FieldType>, Box<Diagnostic>> {
     let mut types = Vec::with_capacity(columns.len());
     for (i, column) in columns.iter().enumerate() {
         types.push(match properties.column_types.get(column) {
-            None => inferred(cells.iter().map(|(_, record)| &record[i])),
+            None => inferred(cells.iter().map(|(_, row)| row[i].as_str())),
             Some(declared) => field_type(declared).ok_or_else(|| {
                 let message = format!("column `{column}`: unknown type `{declared}`");
                 let hint = "use text, int, float, decimal(p,s), bool, timestamp or date";
@@ -176,13 +177,13 @@ fn build(
     text: &str,
     columns: &[String],
     types: &[FieldType],
-    cells: &Cells,
+    cells: &[TextRecord],
 ) -> Result<RecordBatch, Box<Diagnostic>> {
     let mut builders: Vec<ColumnBuilder> =
         types.iter().map(|t| ColumnBuilder::new(*t, cells.len())).collect();
-    for (line, record) in cells {
+    for (line, row) in cells {
         for (i, builder) in builders.iter_mut().enumerate() {
-            let value = read_text(types[i], &record[i]).map_err(|cell| {
+            let value = read_text(types[i], &row[i]).map_err(|cell| {
                 let message =
                     format!("column `{}`: {cell:?} is not of type {}", columns[i], types[i].name());
                 Box::new(Diagnostic::file(file, message).at(text, *line, None))

@@ -183,6 +183,10 @@ fn a_wrong_seed_is_placed() {
         ("a,b\n1,2\n3\n", 3, "row has 1 cells"),
         ("a,b\n1,2\nx,4\n", 3, "\"x\" is not of type int"),
         ("a,a\n1,2\n", 1, "stands twice"),
+        ("a,b\n1,2\n1,\"x\n3,4\n5,6\n", 3, "the quote that opens field 2 is never closed"),
+        ("a,b\n1,\"x\"y\n", 2, "text follows the closing quote of field 2"),
+        ("\na,b\n1,2\n1,\"x\n3,\"4\n", 4, "a quote inside it is written twice"),
+        ("a,b\r1,2\r3,4\r", 1, "a control character"),
     ];
     for (csv, at, message) in cases {
         let (file, line, text) = error(&[("seeds/s.csv", csv), ("seeds/s.yml", yml)]);

@@ -2,7 +2,6 @@
 //!
 //! The 16,044 rentals are replayed, made-up clicks go on until Ctrl-C. A second run in the same
 //! folder continues where the first stopped.
-#![allow(clippy::print_stdout)]
 
 mod view;
 
@@ -20,6 +19,7 @@ use crate::{
     cli::{
         Bound, Failure, Node, ServerFlags, check,
         generate::{self, Clicks},
+        print,
         push::{self, endpoint, sender},
         up,
     },
@@ -60,10 +60,14 @@ pub(super) async fn run(mut args: Args, stop: CancellationToken) -> Result<(), F
     let planned = check::load(&project)?;
     let metrics = telemetry::init_metrics()
         .map_err(|e| Failure::new(ErrorKind::Internal, format!("metrics: {e}")))?;
-    introduce(&folder, &urls);
+    let shown = folder.display();
+    print::status(format_args!(
+        "Sluice demo: a film platform's rentals and clicks, data in {shown}"
+    ));
     let mut node = Node::start(&config, planned, bound, Some(metrics), &stop).await?;
-    println!("ready");
-    up::flush();
+    if !stop.is_cancelled() {
+        introduce(&urls);
+    }
     let feeding = CancellationToken::new();
     let mut feeders: Tasks<Failure> = Tasks::new(feeding.clone());
     if let Some((_, ingest)) = urls.iter().find(|(name, _)| *name == "ingest") {
@@ -83,8 +87,7 @@ pub(super) async fn run(mut args: Args, stop: CancellationToken) -> Result<(), F
         () = view::watch(&watched, terminal) => Ok(()),
         ended = wait_for_failure(&mut feeders) => ended,
     };
-    println!("\nstopping: what was acked goes into the tables");
-    up::flush();
+    print::status("\nstopping: what was acked goes into the tables");
     let fed = feeders.stop(Duration::from_secs(3)).await;
     let stopped = node.stop().await;
     fed.map_err(|e| Failure::work(e.to_string()))?;
@@ -96,23 +99,19 @@ async fn wait_for_failure(feeders: &mut Tasks<Failure>) -> Result<(), Failure> {
     feeders.wait().await.map_err(|e| Failure::work(e.to_string()))
 }
 
-fn introduce(folder: &Path, urls: &[(&'static str, String)]) {
-    println!("Sluice demo: a film platform's rentals and clicks, data in {}", folder.display());
-    for (name, url) in urls {
-        println!("{name:<7} {url}");
-    }
+/// Tells where it answers, and what to ask.
+fn introduce(urls: &[(&'static str, String)]) {
+    up::announce(urls);
     if let Some((_, flight)) = urls.iter().find(|(name, _)| *name == "flight") {
-        println!("\nin another terminal:");
-        println!(
-            "  sluice query --url {flight} \"SELECT title, clicks, growth FROM trending_films\""
-        );
-        println!(
-            "  sluice query --url {flight} \"SELECT * FROM rentals_by_category ORDER BY rentals \
-             DESC\""
-        );
-        println!("(from a checkout: cargo run -- query …)\n");
+        print::status(format_args!(
+            "\nin another terminal:\n\
+             \x20 sluice query --url {flight} \"SELECT title, clicks, growth FROM trending_films\"\n\
+             \x20 sluice query --url {flight} \"SELECT * FROM rentals_by_category ORDER BY rentals \
+             DESC\"\n\
+             (from a checkout: cargo run -- query …)\n"
+        ));
     }
-    up::flush();
+    print::status("ready");
 }
 
 /// Writes the embedded example into `folder`.

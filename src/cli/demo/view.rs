@@ -1,19 +1,19 @@
 //! The demo's live view: rates, lag, freshness, what is trending.
-#![allow(clippy::print_stdout)]
 
-use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use arrow::{
     array::{Array as _, AsArray as _, RecordBatch},
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
+use console::{Term, truncate_str};
 use datafusion::{
     error::DataFusionError, execution::runtime_env::RuntimeEnv, prelude::SessionConfig,
 };
 use tokio::time::Instant;
 
 use crate::{
-    cli::up,
+    cli::print,
     lake::{
         LakeHandle, LakeView,
         session::{Columns, session},
@@ -43,7 +43,6 @@ struct Picture {
     trending: Vec<(String, i64, i64)>,
 }
 
-/// Shows the running node until dropped.
 /// What the view looks at.
 pub(super) struct Watched {
     pub lake: Arc<LakeHandle>,
@@ -75,10 +74,9 @@ pub(super) async fn watch(watched: &Watched, terminal: bool) {
         if terminal {
             drawn = redraw(&picture, drawn);
         } else if tick.is_multiple_of(LINE_EVERY) {
-            println!("{}", line(&picture));
+            print::status(line(&picture));
         }
         tick = tick.wrapping_add(1);
-        up::flush();
     }
 }
 
@@ -168,35 +166,61 @@ fn freshness(picture: &Picture) -> String {
     picture.freshness_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms old"))
 }
 
-/// Draws over what was drawn before; returns the number of lines.
+/// Draws over what was drawn before; returns the number of rows.
 fn redraw(picture: &Picture, drawn: usize) -> usize {
-    let mut text = String::new();
+    // Where it cannot be asked, what every terminal has.
+    let (height, width) = Term::stdout().size_checked().unwrap_or((24, 80));
+    let rows = frame(picture, usize::from(height), usize::from(width));
+    let up = if drawn > 0 { format!("\x1b[{drawn}A") } else { String::new() };
+    print::status(format_args!("{up}\x1b[J{}", rows.join("\n")));
+    rows.len()
+}
+
+/// The rows of the view, each at most one row of a terminal of this size: a line that wraps takes
+/// two, and the next picture would be drawn below it.
+fn frame(picture: &Picture, height: usize, width: usize) -> Vec<String> {
     let widest = picture.trending.iter().map(|(_, clicks, _)| *clicks).max().unwrap_or(1).max(1);
-    // Writing into a string cannot fail.
-    writeln!(
-        text,
-        "  rentals in Gold {:>8}   clicks in Silver {:>9}   events/s {:>7.0}",
-        picture.rentals, picture.clicks, picture.per_second
-    )
-    .ok();
-    writeln!(
-        text,
-        "  lag in events   {:>8}   newest click {:>13}   quarantined {:>4}\n",
-        picture.lag,
-        freshness(picture),
-        picture.quarantined
-    )
-    .ok();
-    writeln!(text, "  trending: clicks of the last 15 minutes, growth over those before").ok();
-    for (title, clicks, growth) in &picture.trending {
-        let width = usize::try_from(clicks * 30 / widest).unwrap_or_default().max(1);
-        writeln!(text, "  {title:<28} {:<30} {clicks:>5} {growth:>+5}", "█".repeat(width)).ok();
+    let mut lines = vec![
+        format!(
+            "  rentals in Gold {:>8}   clicks in Silver {:>9}   events/s {:>7.0}",
+            picture.rentals, picture.clicks, picture.per_second
+        ),
+        format!(
+            "  lag in events   {:>8}   newest click {:>13}   quarantined {:>4}",
+            picture.lag,
+            freshness(picture),
+            picture.quarantined
+        ),
+        String::new(),
+        "  trending: clicks of the last 15 minutes, growth over those before".to_owned(),
+    ];
+    lines.extend(picture.trending.iter().map(|(title, clicks, growth)| {
+        let bar = "█".repeat(usize::try_from(clicks * 30 / widest).unwrap_or_default().max(1));
+        format!("  {title:<28} {bar:<30} {clicks:>5} {growth:>+5}")
+    }));
+    lines.extend([String::new(), "  Ctrl-C stops, a second run goes on here".to_owned()]);
+    // The cursor stands in the row below, which must be there, too.
+    lines.truncate(height.saturating_sub(1));
+    lines.iter().map(|line| truncate_str(line, width, "…").into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use console::measure_text_width;
+
+    use super::*;
+
+    #[test]
+    fn every_row_fits_the_terminal() {
+        let title = "BUCKET BROTHERHOOD AND THE VERY LONG TITLE".to_owned();
+        let picture = Picture { trending: vec![(title, 90, 4); 8], ..Picture::default() };
+        let rows = |height, width| frame(&picture, height, width);
+        assert_eq!(rows(50, 200).len(), 14);
+        assert!(rows(50, 200)[4].ends_with("   90    +4"), "{:?}", rows(50, 200));
+        for (height, width) in [(24, 80), (24, 40), (10, 60), (3, 10), (1, 1)] {
+            let rows = rows(height, width);
+            let widest = rows.iter().map(|row| measure_text_width(row)).max().unwrap_or_default();
+            assert!(rows.len() < height && widest <= width, "{height} x {width}: {rows:?}");
+        }
     }
-    writeln!(text, "\n  Ctrl-C stops, a second run goes on here").ok();
-    let lines = text.lines().count();
-    if drawn > 0 {
-        print!("\x1b[{drawn}A");
-    }
-    print!("\x1b[J{text}");
-    lines
 }

@@ -1,5 +1,4 @@
 //! `sluice generate`: made-up events that keep a contract.
-#![allow(clippy::print_stdout)]
 
 pub mod clicks;
 mod live;
@@ -19,10 +18,10 @@ pub use live::{Tally, stream};
 
 use crate::{
     cli::{
-        Failure,
+        Failure, print,
         push::{self, endpoint, positive, progress::Progress, sender},
     },
-    domain::{ErrorKind, timestamp::parse_timestamp},
+    domain::{ErrorKind, csv, timestamp::parse_timestamp},
     ops::Clock,
 };
 
@@ -142,7 +141,7 @@ async fn send(
     let sent = stream(clicks, &mut sender, &stop, show).await;
     progress.finish();
     let tally = sent.map_err(|error| push::failure(&error))?;
-    println!("{} events acked, {} refused", tally.acked, tally.refused);
+    print::result(format_args!("{} events acked, {} refused", tally.acked, tally.refused))?;
     match tally.reason {
         Some(reason) => Err(Failure::work(format!(
             "{} events were refused, the first because {reason}",
@@ -196,17 +195,19 @@ fn write_lines(out: &mut dyn Write, clicks: impl Iterator<Item = Click>) -> io::
 fn read_films(path: &Path) -> Result<Vec<i64>, Failure> {
     let name = path.display();
     let failed = |reason: String| Failure::invalid(format!("{name}: {reason}"));
-    let mut reader = csv::Reader::from_path(path).map_err(|error| failed(error.to_string()))?;
-    let headers = reader.headers().map_err(|error| failed(error.to_string()))?;
-    let column = headers
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let text = text.trim_start_matches('\u{feff}');
+    let records = csv::read(text)
+        .map_err(|(line, reason)| Failure::invalid(format!("{name}:{line}: {reason}")))?;
+    let mut records = records.into_iter();
+    let (_, header) = records.next().unwrap_or_default();
+    let column = header
         .iter()
-        .position(|header| header.trim_start_matches('\u{feff}').trim() == "film_id")
+        .position(|cell| cell.trim() == "film_id")
         .ok_or_else(|| failed("the header has no column film_id".into()))?;
     let mut films = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|error| failed(error.to_string()))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let id = record.get(column).unwrap_or_default().trim();
+    for (line, record) in records {
+        let id = record.get(column).map_or("", |id| id.trim());
         let film = id.parse().map_err(|_| {
             Failure::invalid(format!("{name}:{line}: film_id {id:?} is not an integer"))
         })?;

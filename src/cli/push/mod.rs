@@ -2,7 +2,6 @@
 //!
 //! Every row has a fixed identity: its own where the contract names one, else (file digest, row
 //! number). So whatever is sent twice, after a lost connection or by a second run, counts once.
-#![allow(clippy::print_stdout)]
 
 pub mod endpoint;
 mod feed;
@@ -27,8 +26,12 @@ use tonic::transport::Endpoint;
 pub use lookup::{failure, stream as look_up};
 pub use read::{Encoding, Format};
 pub use sender::Sender;
+pub(in crate::cli) use state::home as state_home;
 
-use crate::{cli::Failure, ingest::proto::StreamInfo};
+use crate::{
+    cli::{Failure, print},
+    ingest::proto::StreamInfo,
+};
 use feed::Cut;
 use read::Input;
 use report::Report;
@@ -61,7 +64,8 @@ pub struct Args {
     /// Events per second [default: as fast as possible]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
-    /// Push the files again and again, as new events each time, until stopped
+    /// Push the files again and again, as new events each time, until stopped; only for a stream
+    /// whose events carry no identity of their own
     #[arg(long = "loop")]
     pub repeat: bool,
     /// Events per batch
@@ -104,8 +108,8 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
 pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
     let (report, outcome) = push(&args, &stop).await?;
     match args.report {
-        ReportForm::Text => println!("{report}"),
-        ReportForm::Json => println!("{}", serde_json::json!(report)),
+        ReportForm::Text => print::result(&report)?,
+        ReportForm::Json => print::result(serde_json::json!(report))?,
     }
     outcome
 }
@@ -128,6 +132,7 @@ async fn push(
     };
     let inputs = inspect(args).await?;
     let info = look_up(&endpoint, &args.stream).await?;
+    check_loop(args, &info)?;
     let cut = cut_for(args, &info);
     let store = open_store(args, &endpoint, &inputs)?;
     let started = Instant::now();
@@ -151,6 +156,20 @@ async fn push(
     }
     let outcome = conclude(args, &report, ended);
     Ok((report, outcome))
+}
+
+/// A loop makes sense only where each round's events are new.
+fn check_loop(args: &Args, info: &StreamInfo) -> Result<(), Failure> {
+    let same = match info.event_id.split_once(':') {
+        _ if !args.repeat || info.event_id == "client" => return Ok(()),
+        Some((_, column)) => format!("by their column {column:?}"),
+        None => "by their content".to_owned(),
+    };
+    let stream = &args.stream;
+    Err(Failure::invalid(format!(
+        "--loop would add nothing: stream {stream:?} knows its events {same}, so those of the second \
+         round are repeats of the first; push without --loop, or make up events with `sluice generate`"
+    )))
 }
 
 /// Where the push begins, and what the user should know about it.

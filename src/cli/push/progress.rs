@@ -1,5 +1,4 @@
 //! What is shown on stderr while events are sent.
-#![allow(clippy::print_stderr)]
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -8,6 +7,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
+
+use crate::cli::print;
 
 /// Where stderr is not a terminal: seconds between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ impl Progress {
                     0 => String::new(),
                     total => format!(", {} %", read.min(total) * 100 / total),
                 };
-                eprintln!("{name}: {events} events, {rate:.0}/s{share}");
+                print::note(format_args!("{name}: {events} events, {rate:.0}/s{share}"));
             }
         }
     }
@@ -69,8 +70,8 @@ impl Progress {
     pub(crate) fn note(&self, text: &str) {
         match self {
             Self::Quiet => {}
-            Self::Bar(bar, _) => bar.suspend(|| eprintln!("{text}")),
-            Self::Lines { .. } => eprintln!("{text}"),
+            Self::Bar(bar, _) => bar.suspend(|| print::note(text)),
+            Self::Lines { .. } => print::note(text),
         }
     }
 
@@ -90,7 +91,7 @@ impl Drop for Progress {
 
 /// A line of its own, before there is any progress.
 pub(crate) fn line(text: &str) {
-    eprintln!("{text}");
+    print::note(text);
 }
 
 fn per_second(events: u64, started: Instant) -> f64 {

@@ -198,13 +198,18 @@ fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// `$XDG_STATE_HOME/sluice/push` or `~/.local/state/sluice/push`.
-pub(super) fn default_dir() -> Option<PathBuf> {
+/// `$XDG_STATE_HOME/sluice` or `~/.local/state/sluice`.
+pub(in crate::cli) fn home() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_STATE_HOME")
         .map(PathBuf::from)
         .filter(|dir| dir.is_absolute())
         .or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))?;
-    Some(base.join("sluice/push"))
+    Some(base.join("sluice"))
+}
+
+/// Where interrupted pushes are remembered.
+pub(super) fn default_dir() -> Option<PathBuf> {
+    home().map(|home| home.join("push"))
 }
 
 #[cfg(test)]

@@ -282,6 +282,22 @@ async fn a_loop_sends_new_events_each_round() {
 }
 
 #[tokio::test]
+async fn a_loop_into_a_stream_that_would_count_nothing_twice_is_refused() {
+    for (event_id, by) in [("content", "by their content"), ("column:n", "by their column \"n\"")] {
+        let (fake, place) = (Fake::start(event_id, []).await, Place::new(3));
+        let stop = CancellationToken::new();
+        let refused = push(&place.args(&fake.url, &["--loop"]), &stop).await;
+        let failure = refused.map(|_| ()).expect_err("no loop");
+        assert_eq!(failure.exit_code(), 2);
+        assert!(failure.to_string().contains(by), "{failure}");
+        assert!(fake.seen().events.is_empty());
+        let (report, outcome) = place.push(&fake, &[]).await;
+        outcome.expect("without --loop it is fine");
+        assert_eq!(report.acked, 3);
+    }
+}
+
+#[tokio::test]
 async fn a_loop_over_nothing_ends() {
     let (fake, place) = (Fake::start("client", []).await, Place::with("{\"n\":NaN}\n"));
     let (report, outcome) = place.push(&fake, &["--loop"]).await;

@@ -2,15 +2,20 @@
 
 use std::{str::FromStr, time::Duration};
 
+use arrow::array::{Array as _, AsArray as _, UnionArray};
 use arrow_flight::{
-    Ticket, decode::FlightRecordBatchStream, error::FlightError,
-    sql::client::FlightSqlServiceClient,
+    FlightInfo, Ticket,
+    decode::FlightRecordBatchStream,
+    error::FlightError,
+    sql::{CommandGetTables, SqlInfo, client::FlightSqlServiceClient},
 };
+use futures::TryStreamExt as _;
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
 
+use super::relations::{self, Relation};
 use crate::{
     cli::{Failure, chain},
     domain::Positions,
@@ -57,9 +62,34 @@ impl Client {
     /// Plans a statement. What is wrong with the statement shows here.
     pub(crate) async fn plan(&mut self, sql: &str) -> Result<Ticket, Failure> {
         let info = self.inner.execute(sql.to_owned(), None).await;
+        self.ticket(info)
+    }
+
+    fn ticket(&self, info: Result<FlightInfo, FlightError>) -> Result<Ticket, Failure> {
         let info = info.map_err(|error| self.refused(error))?;
         let ticket = info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket);
         ticket.ok_or_else(|| Failure::work("the server gave no ticket for the answer"))
+    }
+
+    /// What there is to query.
+    pub(super) async fn relations(&mut self) -> Result<Vec<Relation>, Failure> {
+        let command = CommandGetTables { include_schema: true, ..CommandGetTables::default() };
+        let info = self.inner.get_tables(command).await;
+        let ticket = self.ticket(info)?;
+        let rows = self.rows(ticket).await?;
+        relations::read(&rows.try_collect::<Vec<_>>().await.map_err(failed)?)
+    }
+
+    /// Whether the server calls itself Sluice.
+    pub(crate) async fn is_sluice(&mut self) -> Result<bool, Failure> {
+        let info = self.inner.get_sql_info(vec![SqlInfo::FlightSqlServerName]).await;
+        let ticket = self.ticket(info)?;
+        let rows = self.rows(ticket).await?.try_collect::<Vec<_>>().await.map_err(failed)?;
+        let values = rows.first().and_then(|batch| batch.column_by_name("value"));
+        let values = values.and_then(|column| column.as_any().downcast_ref::<UnionArray>());
+        let name = values.filter(|values| !values.is_empty()).map(|values| values.value(0));
+        let name = name.as_ref().and_then(|name| name.as_string_opt::<i32>());
+        Ok(name.is_some_and(|name| name.value(0) == "Sluice"))
     }
 
     /// Starts a planned statement.

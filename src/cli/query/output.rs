@@ -1,9 +1,6 @@
 //! Rows as a table, CSV, JSON lines or an Arrow stream.
 
-use std::{
-    io::{IsTerminal, Write},
-    sync::Arc,
-};
+use std::{io::Write, sync::Arc};
 
 use arrow::{
     array::{Array as _, ArrayRef, RecordBatch, StringArray},
@@ -12,35 +9,71 @@ use arrow::{
     error::ArrowError,
     ipc::writer::StreamWriter,
     json::LineDelimitedWriter,
-    util::{display::FormatOptions, pretty::pretty_format_batches_with_options},
+    util::{
+        display::{ArrayFormatter, FormatOptions},
+        pretty::pretty_format_batches_with_options,
+    },
 };
+use tokio::time::Instant;
 
-use crate::cli::{Failure, query::Format};
+use crate::cli::{Failure, print, query::Format};
 
 const TIME: &str = "%Y-%m-%dT%H:%M:%S%.6fZ";
 
-pub(crate) fn is_terminal() -> bool {
-    std::io::stdout().is_terminal()
+/// How an answer is shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    pub(crate) format: Format,
+    /// A table has a line per value instead of a line per row.
+    pub(crate) expanded: bool,
+    /// A table ends after so many rows.
+    pub(crate) rows_max: usize,
+    /// The time since then is told with the number of rows.
+    pub(crate) timed: Option<Instant>,
+}
+
+impl Look {
+    /// All rows, nothing else.
+    pub(crate) fn plain(format: Format) -> Self {
+        Self { format, expanded: false, rows_max: usize::MAX, timed: None }
+    }
 }
 
 /// Writes batches as they come; a table only at the end, since its widths depend on all rows.
-pub(crate) struct Writer {
-    format: Format,
-    sink: Box<dyn Write + Send>,
+pub(crate) struct Writer<'a> {
+    look: Look,
+    sink: &'a mut (dyn Write + Send),
+    rows: usize,
     kept: Vec<RecordBatch>,
     arrow: Option<StreamWriter<Vec<u8>>>,
     headed: bool,
+    /// There are more rows than the table takes.
+    is_full: bool,
+    is_abandoned: bool,
 }
 
-impl Writer {
-    pub(crate) fn new(format: Format, sink: Box<dyn Write + Send>) -> Self {
-        Self { format, sink, kept: Vec::new(), arrow: None, headed: false }
+impl<'a> Writer<'a> {
+    pub(crate) fn new(look: Look, sink: &'a mut (dyn Write + Send)) -> Self {
+        let (kept, arrow) = (Vec::new(), None);
+        let (headed, is_full, is_abandoned) = (false, false, false);
+        Self { look, sink, rows: 0, kept, arrow, headed, is_full, is_abandoned }
+    }
+
+    /// Whether no more rows are wanted: the table is full, or the reader went away (`| head`).
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_full || self.is_abandoned
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
-        match self.format {
+        let room = match self.look.format {
+            Format::Table => self.look.rows_max - self.rows,
+            _ => usize::MAX,
+        };
+        self.is_full = batch.num_rows() > room;
+        self.rows += batch.num_rows().min(room);
+        match self.look.format {
             Format::Table => {
-                self.kept.push(batch.clone());
+                self.kept.push(batch.slice(0, batch.num_rows().min(room)));
                 Ok(())
             }
             Format::Csv => self.csv(batch),
@@ -58,20 +91,18 @@ impl Writer {
     }
 
     /// Ends the output; without any rows there is still a header or a schema.
-    pub(crate) fn finish(mut self, schema: Option<&SchemaRef>) -> Result<(), Failure> {
+    /// Whether anybody still reads.
+    pub(crate) fn finish(mut self, schema: Option<&SchemaRef>) -> Result<bool, Failure> {
         let empty = SchemaRef::new(Schema::empty());
         let schema = schema.unwrap_or(&empty);
-        match self.format {
+        match self.look.format {
             Format::Table => {
-                let options = FormatOptions::default().with_null("NULL").with_display_error(true);
                 if self.kept.is_empty() {
                     self.kept.push(RecordBatch::new_empty(SchemaRef::clone(schema)));
                 }
-                let text = pretty_format_batches_with_options(&self.kept, &options);
-                let text = text.map_err(unwritable)?.to_string();
-                let rows: usize = self.kept.iter().map(RecordBatch::num_rows).sum();
-                let noun = if rows == 1 { "row" } else { "rows" };
-                self.put(format!("{text}\n{rows} {noun}\n").as_bytes())?;
+                let text = self.table(schema).map_err(unwritable)?;
+                let summary = self.summary();
+                self.put(format!("{text}\n{summary}\n").as_bytes())?;
             }
             Format::Csv if !self.headed => {
                 self.csv(&RecordBatch::new_empty(SchemaRef::clone(schema)))?
@@ -82,7 +113,34 @@ impl Writer {
                 self.forward()?;
             }
         }
-        self.sink.flush().or_else(gone)
+        if self.look.format != Format::Table && self.look.timed.is_some() {
+            print::note(self.summary());
+        }
+        let flushed = self.sink.flush();
+        self.told(flushed)?;
+        Ok(!self.is_abandoned)
+    }
+
+    fn table(&self, schema: &Schema) -> Result<String, ArrowError> {
+        let options = FormatOptions::default().with_null("NULL").with_display_error(true);
+        if schema.fields().is_empty() {
+            Ok("(no columns)".to_owned())
+        } else if self.look.expanded {
+            expanded(&self.kept, &options)
+        } else {
+            Ok(pretty_format_batches_with_options(&self.kept, &options)?.to_string())
+        }
+    }
+
+    /// How many rows were written, and how long it took.
+    fn summary(&self) -> String {
+        let noun = if self.rows == 1 { "row" } else { "rows" };
+        let first = if self.is_full { "the first " } else { "" };
+        let time = self.look.timed.map_or_else(String::new, |started| {
+            format!(" in {} ms", started.elapsed().as_millis())
+        });
+        let hint = if self.is_full { r"; \format csv shows all, a LIMIT fewer" } else { "" };
+        format!("{first}{} {noun}{time}{hint}", self.rows)
     }
 
     fn csv(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
@@ -112,16 +170,41 @@ impl Writer {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.sink.write_all(bytes).or_else(gone)
+        let written = self.sink.write_all(bytes);
+        self.told(written)
+    }
+
+    /// A reader that went away is not a failure.
+    fn told(&mut self, written: std::io::Result<()>) -> Result<(), Failure> {
+        match written {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                self.is_abandoned = true;
+                Ok(())
+            }
+            written => written.map_err(|error| Failure::work(format!("write the rows: {error}"))),
+        }
     }
 }
 
-/// A reader that went away (`| head`) is not a failure.
-fn gone(error: std::io::Error) -> Result<(), Failure> {
-    if error.kind() == std::io::ErrorKind::BrokenPipe {
-        return Ok(());
+/// Each row as a list of its values.
+fn expanded(batches: &[RecordBatch], options: &FormatOptions<'_>) -> Result<String, ArrowError> {
+    let mut lines = Vec::new();
+    let mut number = 0_usize;
+    for batch in batches {
+        let schema = batch.schema();
+        let width = schema.fields().iter().map(|f| f.name().chars().count()).max().unwrap_or(0);
+        let columns = batch.columns().iter();
+        let values: Vec<ArrayFormatter<'_>> =
+            columns.map(|c| ArrayFormatter::try_new(c, options)).collect::<Result<_, _>>()?;
+        for row in 0..batch.num_rows() {
+            number += 1;
+            lines.push(format!("-- row {number}"));
+            for (field, value) in schema.fields().iter().zip(&values) {
+                lines.push(format!("{:width$} | {}", field.name(), value.value(row)));
+            }
+        }
     }
-    Err(Failure::work(format!("write the rows: {error}")))
+    Ok(lines.join("\n"))
 }
 
 fn unwritable(error: ArrowError) -> Failure {
@@ -157,28 +240,12 @@ fn json_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use arrow::{
         array::{Int64Array, ListBuilder, StringBuilder, TimestampMicrosecondArray},
         ipc::reader::StreamReader,
     };
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("lock").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn batch() -> RecordBatch {
         let at = TimestampMicrosecondArray::from(vec![1_500_000, 0]).with_timezone("UTC");
@@ -191,13 +258,17 @@ mod tests {
     }
 
     fn written(format: Format, batches: &[RecordBatch]) -> Vec<u8> {
-        let shared = Shared::default();
-        let mut writer = Writer::new(format, Box::new(shared.clone()));
+        written_as(Look::plain(format), batches)
+    }
+
+    fn written_as(look: Look, batches: &[RecordBatch]) -> Vec<u8> {
+        let mut sink = Vec::new();
+        let mut writer = Writer::new(look, &mut sink);
         for batch in batches {
             writer.write(batch).expect("written");
         }
         writer.finish(Some(&batch().schema())).expect("finished");
-        shared.0.lock().expect("lock").clone()
+        sink
     }
 
     fn text(format: Format, batches: &[RecordBatch]) -> String {
@@ -232,6 +303,73 @@ mod tests {
              {\"text\":\"x\\ny\",\"at\":\"1970-01-01T00:00:00Z\"}\n"
         );
         assert_eq!(text(Format::Json, &[]), "");
+    }
+
+    #[test]
+    fn a_table_without_columns_says_so() {
+        use arrow::array::RecordBatchOptions;
+        let options = RecordBatchOptions::new().with_row_count(Some(3));
+        let empty = SchemaRef::new(Schema::empty());
+        let batch = RecordBatch::try_new_with_options(SchemaRef::clone(&empty), vec![], &options);
+        let mut sink = Vec::new();
+        let mut writer = Writer::new(Look::plain(Format::Table), &mut sink);
+        writer.write(&batch.expect("batch")).expect("written");
+        writer.finish(Some(&empty)).expect("finished");
+        assert_eq!(sink, b"(no columns)\n3 rows\n");
+    }
+
+    /// A pipe whose reader took so many bytes.
+    struct Head(usize);
+
+    impl Write for Head {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0 == 0 {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_ends_the_answer() {
+        let mut head = Head(100);
+        let mut writer = Writer::new(Look::plain(Format::Csv), &mut head);
+        writer.write(&batch()).expect("written");
+        assert!(!writer.is_done());
+        writer.write(&batch()).expect("no failure");
+        assert!(writer.is_done());
+    }
+
+    #[test]
+    fn a_table_that_is_full_says_so() {
+        let look = Look { rows_max: 3, ..Look::plain(Format::Table) };
+        let shown =
+            |batches: &[RecordBatch]| String::from_utf8(written_as(look, batches)).expect("text");
+        let two = shown(&[batch(), batch().slice(0, 1)]);
+        assert!(two.ends_with("\n3 rows\n"), "{two}");
+        let four = shown(&[batch(), batch()]);
+        assert!(
+            four.ends_with("\nthe first 3 rows; \\format csv shows all, a LIMIT fewer\n"),
+            "{four}"
+        );
+        let csv = Look { rows_max: 1, ..Look::plain(Format::Csv) };
+        let csv = String::from_utf8(written_as(csv, &[batch()])).expect("text");
+        assert_eq!(csv.lines().count(), 4, "only tables are cut: {csv}");
+    }
+
+    #[test]
+    fn an_expanded_table_has_a_line_per_value() {
+        let look = Look { expanded: true, ..Look::plain(Format::Table) };
+        let shown = String::from_utf8(written_as(look, &[batch().slice(0, 1)])).expect("text");
+        let expected = "-- row 1\nid   | 1\ntext | a \"quote\", and\n\
+                        at   | 1970-01-01T00:00:01.500Z\n1 row\n";
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -27,9 +27,12 @@ use crate::{
 };
 
 mod block;
+mod probe;
 mod reader;
 mod store;
 mod writer;
+
+pub use probe::{Folder, look};
 
 #[cfg(test)]
 mod tests;

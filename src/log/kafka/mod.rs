@@ -27,10 +27,12 @@ use crate::{
 mod batch;
 mod cluster;
 mod health;
+mod probe;
 mod producers;
 mod reader;
 mod settings;
 
+pub use probe::{Copies, Seen, SeenTopic, TopicState, probe};
 pub use settings::{CONSUMER_GUARANTEES, PRODUCER_GUARANTEES, Secret, Settings};
 
 /// The header that carries an event's identity. Persisted in topics: must stay stable.
@@ -150,8 +152,7 @@ impl KafkaLog {
     }
 
     fn topic_of(&self, spec: &StreamSpec) -> String {
-        let prefixed = || format!("{}{}", self.settings.topic_prefix, spec.name);
-        spec.topic.name.clone().unwrap_or_else(prefixed)
+        self.settings.topic_of(spec)
     }
 
     /// Waits until a new topic has all its partitions.

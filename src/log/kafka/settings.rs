@@ -5,7 +5,7 @@ use std::{fmt, path::Path};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use serde::{Deserialize, Serialize};
 
-use crate::log::Error;
+use crate::log::{Error, StreamSpec};
 
 /// How the log talks to Kafka. The brokers' addresses come with `--log`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -204,6 +204,12 @@ impl Settings {
         config.set("fetch.error.backoff.ms", "100");
         config.set("queued.max.messages.kbytes", self.fetch_kb_max.to_string());
         Ok(config)
+    }
+
+    /// The topic of a stream: its contract's, else the prefix and the stream's name.
+    pub(super) fn topic_of(&self, spec: &StreamSpec) -> String {
+        let prefixed = || format!("{}{}", self.topic_prefix, spec.name);
+        spec.topic.name.clone().unwrap_or_else(prefixed)
     }
 
     /// What a topic of ours has to take.

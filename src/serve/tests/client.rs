@@ -1,8 +1,11 @@
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::support::{Server, view};
 use crate::{
     cli::{Failure, query, wait},
+    ops::Stop,
     serve::Settings,
 };
 
@@ -10,15 +13,19 @@ async fn run(server: &Server, sql: &str, after: Option<&str>) -> Result<String, 
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("rows.csv");
     let args = query::Args {
-        sql: sql.to_owned(),
+        sql: Some(sql.to_owned()),
         url: server.url.replace("http://", "grpc://"),
         format: query::Format::Csv,
         after: after.map(str::to_owned),
         output: Some(path.clone()),
         timeout: 30,
     };
-    query::run(args).await?;
+    query::run(args, Stop::default()).await?;
     Ok(std::fs::read_to_string(path).expect("file"))
+}
+
+async fn settled(url: String, timeout: u64) -> Result<(), Failure> {
+    wait::run(wait::Args { url, timeout }, CancellationToken::new()).await
 }
 
 async fn code(server: &Server, sql: &str, after: Option<&str>) -> u8 {
@@ -42,11 +49,11 @@ async fn the_query_command_writes_rows_and_tells_failures_apart() {
 async fn the_wait_command_ends_when_the_lake_has_settled_or_time_is_up() {
     let server = Server::start().await;
     let url = server.url.replace("http://", "grpc://");
-    let waiting = tokio::spawn(wait::run(wait::Args { url: url.clone(), timeout: 60 }));
+    let waiting = tokio::spawn(settled(url.clone(), 60));
     server.lake.settle_asked().await;
     server.lake.mark_settled(server.lake.settle_wanted());
     waiting.await.expect("joined").expect("settled");
-    let failure = wait::run(wait::Args { url, timeout: 1 }).await.expect_err("not settled");
+    let failure = settled(url, 1).await.expect_err("not settled");
     assert_eq!(failure.exit_code(), 1, "{failure}");
 }
 
@@ -66,7 +73,7 @@ async fn a_server_that_is_not_there_is_named() {
         .expect("closed");
         url
     };
-    let failure = wait::run(wait::Args { url: url.clone(), timeout: 1 }).await.expect_err("gone");
+    let failure = settled(url.clone(), 1).await.expect_err("gone");
     assert_eq!(failure.exit_code(), 69);
     assert!(failure.to_string().contains(&url), "{failure}");
 }

@@ -11,6 +11,7 @@ use super::{
     Encoding, ReadError, Row, Rows,
     lines::{Line, Lines, too_long},
 };
+use crate::domain::csv::{Fed, Fields};
 
 /// How much text a quoted field may span before its quote counts as never closed.
 const RECORD_BYTES_MAX: usize = 1024 * 1024;
@@ -23,24 +24,6 @@ pub(super) struct CsvRows {
     /// Column names as JSON, each with its colon; `None` before the header is read.
     columns: Option<Vec<String>>,
     fields: Fields,
-}
-
-/// The fields of one record, end to end.
-#[derive(Default)]
-struct Fields {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-    state: State,
-}
-
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum State {
-    #[default]
-    FieldStart,
-    Plain,
-    Quoted,
-    /// Behind a quote inside a quoted field: its end, or the first of two.
-    QuoteSeen,
 }
 
 /// The line that a record begins on, and what is wrong with it.
@@ -74,18 +57,17 @@ impl CsvRows {
         let number = first.number;
         let mut taken = Vec::new();
         let mut spanned = first.bytes.len();
-        let mut read = self.fields.feed(&first);
+        let mut read = self.fields.feed(&first.bytes);
         while read == Ok(Fed::Open) {
             match self.next_line()? {
                 Some(line) if spanned + line.bytes.len() <= RECORD_BYTES_MAX => {
                     spanned += line.bytes.len();
-                    read = self.fields.feed(&line);
+                    read = self.fields.feed(&line.bytes);
                     taken.push(line);
                 }
                 other => {
                     taken.extend(other);
-                    let field = self.fields.ends.len() + 1;
-                    read = Err(format!("the quote that opens field {field} is never closed"));
+                    read = Err(self.fields.never_closed());
                 }
             }
         }
@@ -130,13 +112,13 @@ impl Rows for CsvRows {
 }
 
 fn to_json(columns: &[String], fields: &Fields, encoding: Encoding) -> Result<Bytes, String> {
-    let found = fields.ends.len();
+    let found = fields.count();
     if found != columns.len() {
         let expected = columns.len();
         let what = if found < expected { "too few" } else { "too many" };
         return Err(format!("{what} fields: {found}, but the header has {expected}"));
     }
-    let mut json = String::with_capacity(fields.bytes.len() + columns.len() * 24);
+    let mut json = String::with_capacity(columns.len() * 40);
     for (column, field) in columns.iter().zip(fields.iter()) {
         json.push(if json.is_empty() { '{' } else { ',' });
         json.push_str(column);
@@ -153,69 +135,4 @@ fn to_json(columns: &[String], fields: &Fields, encoding: Encoding) -> Result<By
 
 fn not_utf8() -> String {
     "not valid UTF-8; is the file in Latin-1 (--encoding latin-1)?".to_owned()
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Fed {
-    /// The record ends with this line.
-    Complete,
-    /// A quoted field goes on in the next line.
-    Open,
-}
-
-impl Fields {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-        self.state = State::FieldStart;
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
-    }
-
-    fn feed(&mut self, line: &Line) -> Result<Fed, String> {
-        let content = line.content();
-        if self.state == State::FieldStart && !content.contains(&b'"') {
-            for field in content.split(|byte| *byte == b',') {
-                self.bytes.extend_from_slice(field);
-                self.ends.push(self.bytes.len());
-            }
-            return Ok(Fed::Complete);
-        }
-        for byte in content {
-            self.step(*byte)?;
-        }
-        if self.state == State::Quoted {
-            self.bytes.extend_from_slice(&line.bytes[content.len()..]);
-            return Ok(Fed::Open);
-        }
-        self.ends.push(self.bytes.len());
-        Ok(Fed::Complete)
-    }
-
-    fn step(&mut self, byte: u8) -> Result<(), String> {
-        self.state = match (self.state, byte) {
-            (State::FieldStart, b'"') => State::Quoted,
-            (State::FieldStart | State::Plain | State::QuoteSeen, b',') => {
-                self.ends.push(self.bytes.len());
-                State::FieldStart
-            }
-            (State::Quoted, b'"') => State::QuoteSeen,
-            (State::QuoteSeen, b'"') | (State::Quoted, _) => {
-                self.bytes.push(byte);
-                State::Quoted
-            }
-            (State::QuoteSeen, _) => {
-                let field = self.ends.len() + 1;
-                return Err(format!("text follows the closing quote of field {field}"));
-            }
-            (State::FieldStart | State::Plain, _) => {
-                self.bytes.push(byte);
-                State::Plain
-            }
-        };
-        Ok(())
-    }
 }

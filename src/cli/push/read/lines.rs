@@ -23,10 +23,6 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn content(&self) -> &[u8] {
-        without_end(&self.bytes)
-    }
-
     pub(super) fn is_blank(&self) -> bool {
         self.bytes.trim_ascii().is_empty()
     }
@@ -93,9 +89,4 @@ impl Lines {
     fn failed(&self, error: std::io::Error) -> ReadError {
         ReadError::Io(format!("{} after line {}", self.name, self.number), error)
     }
-}
-
-fn without_end(bytes: &[u8]) -> &[u8] {
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    bytes.strip_suffix(b"\r").unwrap_or(bytes)
 }
