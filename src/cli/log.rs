@@ -1,5 +1,4 @@
 //! `sluice log`: what an operator decides about the log.
-#![allow(clippy::print_stdout)]
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -54,14 +53,17 @@ async fn adopt(args: AdoptArgs) -> Result<(), Failure> {
     let adopted = adopted.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
     let mut lines = Vec::new();
     if adopted.is_empty() {
-        lines.push("nothing to adopt: the log is the one that filled the lake".to_owned());
+        return print::result("nothing to adopt: the log is the one that filled the lake");
     }
+    let mut lines = Vec::new();
     for process::Adopted { stream, log_id, partitions } in adopted {
         lines.push(format!("{stream}: adopted {log_id}"));
-        lines.extend(partitions.iter().enumerate().map(|(partition, (reached, next))| {
+        for (partition, (reached, next)) in partitions.iter().enumerate() {
             let reached = reached.map_or_else(|| "nothing".to_owned(), |at| format!("offset {at}"));
-            format!("  partition {partition}: the lake has {reached}, the log goes on as {next}")
-        }));
+            lines.push(format!(
+                "  partition {partition}: the lake has {reached}, the log goes on as {next}"
+            ));
+        }
     }
     print::result(lines.join("\n"))
 }
