@@ -53,17 +53,14 @@ async fn adopt(args: AdoptArgs) -> Result<(), Failure> {
     let adopted = adopted.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
     let mut lines = Vec::new();
     if adopted.is_empty() {
-        return print::result("nothing to adopt: the log is the one that filled the lake");
+        lines.push("nothing to adopt: the log is the one that filled the lake".to_owned());
     }
-    let mut lines = Vec::new();
     for process::Adopted { stream, log_id, partitions } in adopted {
         lines.push(format!("{stream}: adopted {log_id}"));
-        for (partition, (reached, next)) in partitions.iter().enumerate() {
+        lines.extend(partitions.iter().enumerate().map(|(partition, (reached, next))| {
             let reached = reached.map_or_else(|| "nothing".to_owned(), |at| format!("offset {at}"));
-            lines.push(format!(
-                "  partition {partition}: the lake has {reached}, the log goes on as {next}"
-            ));
-        }
+            format!("  partition {partition}: the lake has {reached}, the log goes on as {next}")
+        }));
     }
     print::result(lines.join("\n"))
 }
