@@ -170,6 +170,14 @@ def test_ctrl_c_clears_the_line_and_stops_the_query(clean, home):
         terminal.ends()
 
 
+def test_what_is_typed_ahead_is_not_lost(clean, home):
+    with shell(clean, home) as terminal:
+        until(terminal.is_raw, ANSWER_S, "the editor")
+        terminal.type("SELECT 1 AS a;\rSELECT 2 AS b;\rSELECT 3 AS c;\r")
+        for name in "abc":
+            terminal.shows(rf"^\| {name} \|$")
+
+
 def test_the_history_is_kept_for_its_owner_only(clean, home):
     with shell(clean, home) as terminal:
         terminal.type("SELECT 11 *\r11 AS square;\r")
