@@ -37,6 +37,11 @@ fn generation_id(log_id: &str, stream: &str) -> String {
     format!("log/{log_id}/{stream}")
 }
 
+/// Marks a log that another one was adopted after: going back to it takes an adoption too.
+pub(super) fn retired_id(log_id: &str, stream: &str) -> String {
+    format!("retired/{log_id}/{stream}")
+}
+
 fn shift_id(placed_id: &str, stream: &str, partition: Partition) -> String {
     format!("shift/{placed_id}/{stream}/{partition}")
 }
@@ -109,6 +114,13 @@ async fn adopt_stream(
     for derived in &mut opened.derived {
         derived.adopt(&from, &to).await?;
     }
+    let bronze = &mut opened.streams[at].bronze;
+    let retired = from.iter().map(|log| retired_id(&log.log_id, name));
+    let retired: Vec<String> = retired.filter(|id| *id != retired_id(&to_id, name)).collect();
+    bronze.table.also_read(retired.clone()).await?;
+    let retired = retired.into_iter().filter(|id| bronze.table.position(id).is_none());
+    let retired: Vec<Move> =
+        retired.map(|app_id| Move { app_id, from: None, to: generation }).collect();
     let extents = log.extents(name).await?;
     let mut partitions = Vec::new();
     let placing = |reached: &[Option<Offset>]| {
@@ -124,9 +136,8 @@ async fn adopt_stream(
             Move { app_id: shift_id(&to_id, name, p), from: None, to }
         });
         let shifts: Vec<Move> = shifts.collect();
-        shifts.into_iter().chain([counted]).collect()
+        shifts.into_iter().chain([counted]).chain(retired).collect()
     };
-    let bronze = &mut opened.streams[at].bronze;
     bronze.adopt(&from, &to, Followed::bronze_app_id, placing).await?;
     Ok(Adopted { stream: name.clone(), log_id: to_id, partitions })
 }

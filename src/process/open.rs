@@ -22,6 +22,7 @@ use crate::{
     models::{Class, Input, Plan},
     process::{
         Deps, Error,
+        adopt::retired_id,
         derived::Derived,
         offset_table::{Followed, OffsetTable},
         plans::RowModel,
@@ -121,10 +122,12 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
     };
     let spec = bronze_spec(contract);
     let about = info(RAW, RelationKind::Internal, "");
-    let bronze =
+    let mut bronze =
         OffsetTable::open(&deps.lake, &spec, about, followed.clone(), bronze_ids, BRONZE_COLUMNS)
             .await?;
     bronze.table.check_fingerprint()?;
+    let retired = retired_id(&deps.log.id(&contract.name), &contract.name);
+    bronze.table.also_read(vec![retired]).await?;
     let input_ids: Vec<String> =
         (0..followed.partitions).map(|p| followed.input_app_id(p)).collect();
     let spec =
@@ -171,6 +174,10 @@ pub(super) async fn check_log(
     let replaced = |partition, offset, reason| {
         Err(Error::LogReplaced { stream: contract.name.clone(), partition, offset, reason })
     };
+    let retired = retired_id(&deps.log.id(&contract.name), &contract.name);
+    if bronze.table.position(&retired).is_some() {
+        return replaced(0, 0, "another log was adopted after it");
+    }
     let known = (0..contract.partitions).any(|p| bronze.committed_at(p).is_some());
     if !known && bronze.table.committed().await?.rows > 0 {
         return replaced(0, 0, "its positions name another log");

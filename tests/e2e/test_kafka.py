@@ -203,17 +203,36 @@ def test_a_replaced_log_is_refused_until_it_is_adopted(servers, small, protocol,
     for word in ("log_replaced", "orders", "sluice log adopt"):
         assert word in done.stderr
 
-    command, *project = server.command
-    options = [f"--data-dir={server.data_dir}", f"--log={server.kept_in.url}"]
-    adopt = ["log", "adopt", *project, *options]
-    done = run(server.home, *adopt, settings=server.kept_in.settings)
-    assert done.returncode == 0, done
-
+    adopt(server)
     server.start()
     publish_all(protocol, server, range(25, 75))
     assert server.sql("SELECT count(*) FROM bronze.orders") == [(100,)]
     assert server.sql("SELECT count(*), count(DISTINCT order_id) FROM silver.order_lines") == [
         (75, 75)
+    ]
+
+
+def test_going_back_to_a_log_takes_an_adoption_too(servers, small, protocol):
+    first = servers(small()).start()
+    publish_all(protocol, first, range(20))
+    first.stop()
+    second = servers(first.command[1], home=first.home)
+    adopt(second)
+    second.start()
+    publish_all(protocol, second, range(20, 40))
+    second.stop()
+
+    done = first.refusal()
+    assert done.returncode == 1, done
+    assert "log_replaced" in done.stderr and "adopted after it" in done.stderr
+    adopt(first)
+    first.start()
+    publish_all(protocol, first, range(40, 60))
+    # The 20 records of the first log are there again, as repeats.
+    places = "count(DISTINCT concat(_partition, '/', _offset))"
+    assert first.sql(f"SELECT count(*), {places} FROM bronze.orders") == [(80, 80)]
+    assert first.sql("SELECT count(*), count(DISTINCT order_id) FROM silver.order_lines") == [
+        (60, 60)
     ]
 
 
@@ -370,6 +389,14 @@ def publish_all(protocol, server, numbers):
         for number in numbers:
             publish(protocol, channel, [projects.order(number, customer=f"c{number % 7}")])
     server.wait()
+
+
+def adopt(server):
+    command, *project = server.command
+    options = [f"--data-dir={server.data_dir}", f"--log={server.kept_in.url}"]
+    settings = server.kept_in.settings
+    done = run(server.home, "log", "adopt", *project, *options, settings=settings)
+    assert done.returncode == 0, done
 
 
 def accepted(protocol, channel, order):
