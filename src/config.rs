@@ -57,6 +57,10 @@ impl TryFrom<String> for LogKind {
         if text == "embedded" {
             return Ok(Self::Embedded);
         }
+        if text.contains('@') {
+            // Not repeated: what stands before the @ may be a password.
+            return Err("credentials do not belong into the address: see [kafka] sasl_*".to_owned());
+        }
         let brokers = text.strip_prefix("kafka://").filter(|brokers| {
             let address = |address: &str| {
                 let parts = address.rsplit_once(':');
@@ -228,7 +232,10 @@ impl Layers {
             return self.errors.push(message);
         }
         if let Some(wanted) = wrong_value(section, key, &value) {
-            return self.errors.push(format!("{origin}: {section}.{key} = {value}: {wanted}"));
+            let is_address = (section, key) == ("server", "log");
+            let has_credentials = is_address && value.as_str().is_some_and(|t| t.contains('@'));
+            let shown = if has_credentials { "***".to_owned() } else { value.to_string() };
+            return self.errors.push(format!("{origin}: {section}.{key} = {shown}: {wanted}"));
         }
         known.insert(key.to_owned(), value);
         self.origins.push((section.to_owned(), key.to_owned(), origin.to_owned()));
@@ -340,6 +347,11 @@ mod tests {
             ("SLUICE__PROCESS__SEAL_BYTES", "-1", "process.seal_bytes = -1: give a number"),
             ("SLUICE__SERVE__QUERIES_MAX", "0", "serve.queries_max = 0: give a number above 0"),
             ("SLUICE__SERVER__LOG", "kafka", "server.log = \"kafka\": use embedded or kafka://"),
+            (
+                "SLUICE__SERVER__LOG",
+                "kafka://u:hunter2@h:1",
+                "environment SLUICE__SERVER__LOG: server.log = ***: credentials do not belong",
+            ),
             ("SLUICE__SEVER__LOG", "x", "unknown section `sever` did you mean `server`?"),
         ] {
             let errors = effective(&[(name, value)], Vec::new()).expect_err(name).0;

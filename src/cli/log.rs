@@ -22,6 +22,9 @@ pub enum Command {
 pub struct AdoptArgs {
     /// Folder of the project, which holds sluice.yml
     pub project: PathBuf,
+    /// Also go on where the log forgot records that the lake does not have: they are lost
+    #[arg(long)]
+    pub accept_gap: bool,
     #[command(flatten)]
     pub server: ServerFlags,
 }
@@ -36,6 +39,8 @@ async fn adopt(args: AdoptArgs) -> Result<(), Failure> {
     let config = args.server.load()?.config;
     let planned = Arc::new(check::load(&args.project)?);
     let clock = Clock::system();
+    node::writable(&config.server.data_dir)?;
+    let _lock = node::lock(&config.server.data_dir)?;
     let log = node::open_log(&config, &clock).await?;
     node::ensure(log.as_ref(), &planned).await?;
     let lake = Lake::local(&config.server.data_dir.join("lake"), config.server.durability)
@@ -48,19 +53,38 @@ async fn adopt(args: AdoptArgs) -> Result<(), Failure> {
         clock,
         status: Arc::default(),
     };
-    let adopted = process::adopt(deps, Arc::clone(&log)).await;
+    let adopted = process::adopt(deps, Arc::clone(&log), args.accept_gap).await;
     log.close().await;
     let adopted = adopted.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
     let mut lines = Vec::new();
     if adopted.is_empty() {
         lines.push("nothing to adopt: the log is the one that filled the lake".to_owned());
     }
-    for process::Adopted { stream, log_id, partitions } in adopted {
-        lines.push(format!("{stream}: adopted {log_id}"));
-        lines.extend(partitions.iter().enumerate().map(|(partition, (reached, next))| {
-            let reached = reached.map_or_else(|| "nothing".to_owned(), |at| format!("offset {at}"));
-            format!("  partition {partition}: the lake has {reached}, the log goes on as {next}")
-        }));
-    }
+    lines.extend(adopted.iter().flat_map(told));
     print::result(lines.join("\n"))
+}
+
+/// What an adoption did, a line per stream and one per partition of it.
+fn told(adopted: &process::Adopted) -> Vec<String> {
+    match adopted {
+        process::Adopted::Log { stream, log_id, partitions } => {
+            let each = partitions.iter().enumerate().map(|(partition, (reached, next))| {
+                let reached =
+                    reached.map_or_else(|| "nothing".to_owned(), |at| format!("offset {at}"));
+                format!(
+                    "  partition {partition}: the lake has {reached}, the log goes on as {next}"
+                )
+            });
+            [format!("{stream}: adopted {log_id}")].into_iter().chain(each).collect()
+        }
+        process::Adopted::Gap { stream, lost } => {
+            let each = lost.iter().map(|(partition, (first, last))| {
+                format!("  partition {partition}: offsets {first} to {last} are lost")
+            });
+            [format!("{stream}: goes on with what the log still has")]
+                .into_iter()
+                .chain(each)
+                .collect()
+        }
+    }
 }

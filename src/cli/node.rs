@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::{File, TryLockError},
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     path::Path,
     sync::{
@@ -96,6 +97,8 @@ pub struct Node {
     ingest: Group,
     process: Group,
     serve: Group,
+    /// The data folder is this process's own.
+    _lock: File,
     log: Arc<dyn Log>,
     pub lake: Arc<LakeHandle>,
     pub status: Arc<Status>,
@@ -114,6 +117,7 @@ impl Node {
         let clock = Clock::system();
         let data_dir = &config.server.data_dir;
         writable(data_dir)?;
+        let lock = lock(data_dir)?;
         let log = open_log(config, &clock).await?;
         ensure(log.as_ref(), &planned).await?;
         let lake = Lake::local(&data_dir.join("lake"), config.server.durability)
@@ -125,6 +129,7 @@ impl Node {
             ingest: Tasks::new(CancellationToken::new()),
             process: Tasks::new(CancellationToken::new()),
             serve: Tasks::new(CancellationToken::new()),
+            _lock: lock,
             log: Arc::clone(&log),
             lake: Arc::clone(&view),
             status: Arc::clone(&status),
@@ -270,7 +275,7 @@ impl serve::http::StatusSource for ProcessStatus {
 }
 
 /// One clear sentence before any work where the data folder cannot be used.
-fn writable(folder: &Path) -> Result<(), Failure> {
+pub(super) fn writable(folder: &Path) -> Result<(), Failure> {
     let probe = folder.join(".sluice-write-test");
     let tried = std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&probe, b""))
@@ -279,6 +284,23 @@ fn writable(folder: &Path) -> Result<(), Failure> {
         let hint = "choose another with --data-dir";
         Failure::unavailable(format!("folder {} cannot be written: {e}; {hint}", folder.display()))
     })
+}
+
+/// Keeps a second process out of the data folder, as long as the file is open.
+pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join("lock");
+    let failed = |what: String| {
+        Failure::unavailable(format!(
+            "folder {} {what}; choose another with --data-dir",
+            folder.display()
+        ))
+    };
+    let file = File::create(&path).map_err(|e| failed(format!("cannot be written: {e}")))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(failed("is in use by another sluice".to_owned())),
+        Err(TryLockError::Error(e)) => Err(failed(format!("cannot be locked: {e}"))),
+    }
 }
 
 /// Makes the project's streams exist in the log.

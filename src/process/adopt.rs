@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::array::AsArray as _;
+use arrow::{array::AsArray as _, datatypes::Int32Type};
 use datafusion::{execution::runtime_env::RuntimeEnv, prelude::SessionConfig};
 
 use crate::{
@@ -18,19 +18,25 @@ use crate::{
     },
     process::{
         Deps, Error, Planned,
-        offset_table::Followed,
+        offset_table::{Followed, OffsetTable},
         open::{self, Opened},
         stream::StreamTables,
     },
 };
 
-/// A stream whose log was adopted.
+/// What an adoption changed for a stream.
 #[derive(Debug)]
-pub struct Adopted {
-    pub stream: String,
-    pub log_id: String,
-    /// Per partition: how far the tables reach, and the number that the log's first record gets.
-    pub partitions: Vec<(Option<Offset>, Offset)>,
+pub enum Adopted {
+    /// It follows another log.
+    Log {
+        stream: String,
+        log_id: String,
+        /// Per partition: how far the tables reach, and the number that the log's first record
+        /// gets.
+        partitions: Vec<(Option<Offset>, Offset)>,
+    },
+    /// It goes on behind what its log forgot: per partition, the first and the last offset lost.
+    Gap { stream: String, lost: BTreeMap<Partition, (Offset, Offset)> },
 }
 
 fn generation_id(log_id: &str, stream: &str) -> String {
@@ -73,8 +79,13 @@ pub async fn placements(
 
 /// Adopts `log` for every stream whose log it is not. `deps.log` is replaced.
 ///
-/// [`Error::DataGap`] stays an error: the log is the right one, but it forgot too early.
-pub async fn adopt(mut deps: Deps, log: Arc<dyn Log>) -> Result<Vec<Adopted>, Error> {
+/// [`Error::DataGap`], where the log is the right one but forgot too early, is an error unless
+/// `accept_gap`: then the positions pass over what is lost.
+pub async fn adopt(
+    mut deps: Deps,
+    log: Arc<dyn Log>,
+    accept_gap: bool,
+) -> Result<Vec<Adopted>, Error> {
     let placements = placements(&deps.planned, &deps.lake, log.as_ref()).await?;
     deps.log = Placed::new(Arc::clone(&log), placements.clone());
     let mut opened = open::open_tables(&deps).await?;
@@ -84,6 +95,11 @@ pub async fn adopt(mut deps: Deps, log: Arc<dyn Log>) -> Result<Vec<Adopted>, Er
         match open::check_log(&deps, &contract, &opened.streams[at].bronze).await {
             Ok(_) => continue,
             Err(Error::LogReplaced { .. }) => {}
+            Err(Error::DataGap { .. }) if accept_gap => {
+                adopted
+                    .push(pass_over_gaps(&deps, &contract, &mut opened.streams[at].bronze).await?);
+                continue;
+            }
             Err(error) => return Err(error),
         }
         let generation = placements.get(&contract.name).map_or(0, |placed| placed.generation) + 1;
@@ -91,6 +107,24 @@ pub async fn adopt(mut deps: Deps, log: Arc<dyn Log>) -> Result<Vec<Adopted>, Er
         adopted.push(done);
     }
     Ok(adopted)
+}
+
+/// Bronze goes on where the log now starts; the tables behind it follow when they catch up.
+async fn pass_over_gaps(
+    deps: &Deps,
+    contract: &Contract,
+    bronze: &mut OffsetTable,
+) -> Result<Adopted, Error> {
+    let mut lost = BTreeMap::new();
+    for (partition, extent) in (0..).zip(deps.log.extents(&contract.name).await?) {
+        let next = bronze.at(partition).map_or(0, |at| at + 1);
+        if next < extent.start {
+            lost.insert(partition, (next, extent.start - 1));
+        }
+    }
+    bronze.advance(&lost.iter().map(|(partition, (_, last))| (*partition, *last)).collect());
+    bronze.seal(true).await?;
+    Ok(Adopted::Gap { stream: contract.name.clone(), lost })
 }
 
 async fn adopt_stream(
@@ -102,11 +136,13 @@ async fn adopt_stream(
 ) -> Result<Adopted, Error> {
     let (id, name) = (log.id(&contract.name), &contract.name);
     let to_id = Placement { generation, shifts: Vec::new() }.id(&id);
-    let followed =
-        |log_id: String| Followed { log_id, stream: name.clone(), partitions: contract.partitions };
-    let to = followed(to_id.clone());
     let stream = &mut opened.streams[at];
-    let from: Vec<Followed> = log_ids(stream).await?.into_iter().map(followed).collect();
+    let (log_ids, held) = logs_of(stream).await?;
+    // The old log may have had more: should the new one grow, they too go on where they are.
+    let partitions = contract.partitions.max(held);
+    let followed = |log_id: String| Followed { log_id, stream: name.clone(), partitions };
+    let to = followed(to_id.clone());
+    let from: Vec<Followed> = log_ids.into_iter().map(followed).collect();
     let followers = [&mut stream.acceptance, &mut stream.quarantine].into_iter();
     for table in followers.chain(stream.models.iter_mut().map(|model| &mut model.table)) {
         table.adopt(&from, &to, Followed::input_app_id, |_| Vec::new()).await?;
@@ -121,7 +157,8 @@ async fn adopt_stream(
     let retired = retired.into_iter().filter(|id| bronze.table.position(id).is_none());
     let retired: Vec<Move> =
         retired.map(|app_id| Move { app_id, from: None, to: generation }).collect();
-    let extents = log.extents(name).await?;
+    let mut starts: Vec<Offset> = log.extents(name).await?.iter().map(|e| e.start).collect();
+    starts.resize(starts.len().max(partitions as usize), 0);
     let mut partitions = Vec::new();
     let placing = |reached: &[Option<Offset>]| {
         let counted = Move {
@@ -129,35 +166,37 @@ async fn adopt_stream(
             from: (generation > 1).then_some(generation - 1),
             to: generation,
         };
-        let shifts = (0..).zip(&extents).zip(reached).map(|((p, extent), reached)| {
+        let shifts = (0..).zip(&starts).zip(reached).map(|((p, start), reached)| {
             let next = reached.map_or(0, |at| at + 1);
             partitions.push((*reached, next));
-            let to = next - extent.start;
+            let to = next - start;
             Move { app_id: shift_id(&to_id, name, p), from: None, to }
         });
         let shifts: Vec<Move> = shifts.collect();
         shifts.into_iter().chain([counted]).chain(retired).collect()
     };
     bronze.adopt(&from, &to, Followed::bronze_app_id, placing).await?;
-    Ok(Adopted { stream: name.clone(), log_id: to_id, partitions })
+    Ok(Adopted::Log { stream: name.clone(), log_id: to_id, partitions })
 }
 
-/// The logs that Bronze's rows came from.
-async fn log_ids(stream: &mut StreamTables) -> Result<Vec<String>, Error> {
+/// The logs that Bronze's rows came from, and how many partitions they had.
+async fn logs_of(stream: &mut StreamTables) -> Result<(Vec<String>, Partition), Error> {
     let name = stream.bronze.info.name.clone();
     let mut view = LakeView::default();
     view.tables.insert(name.clone(), stream.bronze.state());
     let runtime = Arc::new(RuntimeEnv::default());
     let columns = session::Columns::All;
     let context = session::session(&Arc::new(view), columns, SessionConfig::new(), runtime);
-    let sql = format!("SELECT DISTINCT _log FROM \"{}\".\"{}\"", name.schema, name.name);
-    let batches = context.sql(&sql).await?.collect().await?;
-    let texts = batches.iter().flat_map(|batch| {
-        let column = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8);
-        column.map(|column| {
-            let texts = column.as_string::<i32>().iter();
-            texts.flatten().map(str::to_owned).collect::<Vec<_>>()
-        })
-    });
-    Ok(texts.flatten().collect())
+    let sql = format!(
+        "SELECT arrow_cast(_log, 'Utf8'), max(_partition) FROM \"{}\".\"{}\" GROUP BY 1",
+        name.schema, name.name
+    );
+    let (mut logs, mut partitions) = (Vec::new(), 0);
+    for batch in context.sql(&sql).await?.collect().await? {
+        logs.extend(batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned));
+        let last = arrow::compute::max(batch.column(1).as_primitive::<Int32Type>());
+        let count = last.and_then(|last| Partition::try_from(last).ok()).map_or(0, |last| last + 1);
+        partitions = count.max(partitions);
+    }
+    Ok((logs, partitions))
 }

@@ -8,6 +8,7 @@
 
 mod adopt;
 mod derived;
+mod ends;
 mod metrics;
 mod offset_table;
 mod open;
@@ -94,7 +95,8 @@ pub enum Error {
     )]
     LogReplaced { stream: String, partition: Partition, offset: Offset, reason: &'static str },
     #[error(
-        "data_gap: {stream}/{partition}: Bronze ends before offset {wanted}, the log starts at {start}"
+        "data_gap: {stream}/{partition}: Bronze ends before offset {wanted}, the log starts at {start}; \
+         what lies between is lost; `sluice log adopt --accept-gap` goes on with what is left"
     )]
     DataGap { stream: String, partition: Partition, wanted: Offset, start: Offset },
     #[error("{stream}/{partition}: no decision is recorded for offset {offset}")]

@@ -55,7 +55,10 @@ pub(super) struct Opened {
 pub(super) async fn open(deps: &Deps) -> Result<Opened, Error> {
     let mut opened = open_tables(deps).await?;
     for stream in &mut opened.streams {
-        stream.times = check_log(deps, stream.judge.contract(), &stream.bronze).await?;
+        let Checked { times, expired } =
+            check_log(deps, stream.judge.contract(), &stream.bronze).await?;
+        stream.times = times;
+        stream.pass_over(&expired);
     }
     Ok(opened)
 }
@@ -163,13 +166,24 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
     })
 }
 
-/// Compares the record at Bronze's position with what the log holds there. Returns the time of that
-/// record per partition.
+/// Offsets below a position in which the last record is looked for.
+const LOOK_BACK: Offset = 1_024;
+
+/// What a look at a stream's log told.
+pub(super) struct Checked {
+    /// Per partition, the time of the last record in Bronze.
+    pub times: BTreeMap<Partition, i64>,
+    /// Per partition, the last offset that others let expire before Sluice first looked: none of
+    /// its records. What expires from then on is missed.
+    pub expired: BTreeMap<Partition, Offset>,
+}
+
+/// Compares the record at Bronze's position with what the log holds there.
 pub(super) async fn check_log(
     deps: &Deps,
     contract: &Contract,
     bronze: &OffsetTable,
-) -> Result<BTreeMap<Partition, i64>, Error> {
+) -> Result<Checked, Error> {
     let extents = deps.log.extents(&contract.name).await?;
     let replaced = |partition, offset, reason| {
         Err(Error::LogReplaced { stream: contract.name.clone(), partition, offset, reason })
@@ -182,12 +196,14 @@ pub(super) async fn check_log(
     if !known && bronze.table.committed().await?.rows > 0 {
         return replaced(0, 0, "its positions name another log");
     }
-    let mut times = BTreeMap::new();
+    let (mut times, mut expired) = (BTreeMap::new(), BTreeMap::new());
     for (partition, extent) in (0..contract.partitions).zip(&extents) {
         let Some(at) = bronze.committed_at(partition) else {
-            // What others let expire before Sluice first looked is none of its records.
             if extent.start > 0 && (known || !contract.topic.is_external) {
                 return Err(gap(contract, partition, 0, extent.start));
+            }
+            if extent.start > 0 {
+                expired.insert(partition, extent.start - 1);
             }
             continue;
         };
@@ -197,7 +213,7 @@ pub(super) async fn check_log(
         if extent.start > at + 1 {
             return Err(gap(contract, partition, at + 1, extent.start));
         }
-        let windows = [(partition, OffsetWindow { after: Some(at - 1), through: at })];
+        let windows = [(partition, OffsetWindow { after: Some(at - LOOK_BACK), through: at })];
         let rows = bronze.rows_in(&windows.into()).await?;
         let last = rows.iter().filter_map(|rows| {
             let times = rows.column_by_name("_ts")?.as_primitive_opt::<TimestampMicrosecondType>();
@@ -213,7 +229,7 @@ pub(super) async fn check_log(
             }
         }
     }
-    Ok(times)
+    Ok(Checked { times, expired })
 }
 
 fn gap(contract: &Contract, partition: Partition, wanted: Offset, start: Offset) -> Error {

@@ -10,12 +10,13 @@ use tokio::{
 
 use crate::{
     bronze::bronze_rows,
-    domain::{ErrorKind, Offset, Partition, Positions, TableName},
+    domain::{Positions, TableName},
     lake::LakeView,
     log::{Chunk, Reader},
     process::{
         Deps, Error, Settings,
         derived::{Computed, Derived, Job, basis, is_due, run_round},
+        ends::if_reachable,
         metrics,
         open::{self, Opened},
         status::ModelStatus,
@@ -33,8 +34,8 @@ const POSITIONS_EVERY: Duration = Duration::from_secs(600);
 
 pub(super) struct Pipeline {
     settings: Settings,
-    deps: Deps,
-    streams: Vec<StreamTables>,
+    pub(super) deps: Deps,
+    pub(super) streams: Vec<StreamTables>,
     derived: Vec<Derived>,
     base: LakeView,
     /// Models that were not started, with the reason.
@@ -103,7 +104,7 @@ impl Pipeline {
     pub(super) async fn follow_to_end(&mut self) -> Result<(), Error> {
         let ends = self.log_ends().await?;
         while !self.reaches(&ends) {
-            if !self.poll().await? && self.is_read_out(&ends).await? {
+            if !self.poll().await? && self.pass_over_holes(&ends).await? {
                 break;
             }
             self.seal_if_due().await?;
@@ -132,10 +133,11 @@ impl Pipeline {
 
     /// Takes in what is left in the log, for a while, and commits everything.
     pub(super) async fn finish(mut self) -> Result<(), Error> {
-        let ends = self.log_ends().await?;
+        // Where the log cannot be reached, the next start takes in what it holds.
+        let ends = if_reachable(self.log_ends().await)?.unwrap_or_default();
         let deadline = Instant::now() + DRAIN;
         while !self.reaches(&ends) && Instant::now() < deadline {
-            if !self.poll().await? && self.is_read_out(&ends).await? {
+            if !self.poll().await? && self.pass_over_holes(&ends).await? {
                 break;
             }
         }
@@ -255,6 +257,9 @@ impl Pipeline {
         let positions_too = all || self.last_positions.elapsed() >= POSITIONS_EVERY;
         if positions_too {
             self.last_positions = started;
+            if let Some(ends) = if_reachable(self.log_ends().await)? {
+                if_reachable(self.pass_over_holes(&ends).await)?;
+            }
         }
         let bronze = self.streams.iter_mut().map(|stream| stream.bronze.seal(positions_too));
         let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
@@ -326,14 +331,10 @@ impl Pipeline {
         if wanted <= self.settled {
             return Ok(());
         }
-        let ends = match self.log_ends().await {
-            Ok(ends) => ends,
-            // Those who wait go on waiting, what is here stays visible.
-            Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        // Else those who wait go on waiting, and what is here stays visible.
+        let Some(ends) = if_reachable(self.log_ends().await)? else { return Ok(()) };
         while !self.reaches(&ends) {
-            if !self.poll().await? && self.is_read_out(&ends).await? {
+            if !self.poll().await? && self.pass_over_holes(&ends).await? {
                 break;
             }
         }
@@ -343,34 +344,6 @@ impl Pipeline {
         self.settled = wanted;
         self.deps.view.mark_settled(wanted);
         Ok(())
-    }
-
-    async fn log_ends(&self) -> Result<Vec<(usize, Partition, Offset)>, Error> {
-        let mut ends = Vec::new();
-        for (i, stream) in self.streams.iter().enumerate() {
-            let extents = self.deps.log.extents(stream.name()).await?;
-            ends.extend((0..).zip(extents).map(|(partition, extent)| (i, partition, extent.end)));
-        }
-        Ok(ends)
-    }
-
-    fn reaches(&self, ends: &[(usize, Partition, Offset)]) -> bool {
-        ends.iter().all(|(i, partition, end)| {
-            let at = self.streams[*i].bronze.at(*partition);
-            *end == 0 || at.is_some_and(|at| at + 1 >= *end)
-        })
-    }
-
-    /// Whether the partitions that are not at their ends hold no record there.
-    async fn is_read_out(&self, ends: &[(usize, Partition, Offset)]) -> Result<bool, Error> {
-        for (i, partition, end) in ends {
-            let stream = &self.streams[*i];
-            let from = stream.bronze.at(*partition).map_or(0, |at| at + 1);
-            if from < *end && self.deps.log.has_records(stream.name(), *partition, from).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     fn tail_bytes(&mut self) -> usize {

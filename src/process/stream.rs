@@ -122,6 +122,12 @@ impl StreamTables {
         Ok(())
     }
 
+    /// Includes offsets that no record has, or will have.
+    pub(super) fn pass_over(&mut self, ends: &BTreeMap<Partition, Offset>) {
+        self.bronze.advance(ends);
+        self.advance_followers(ends);
+    }
+
     /// Brings every table up to Bronze, from Bronze. Returns after each stretch with whether more
     /// is left, so that the caller can seal in between.
     pub(super) async fn catch_up(&mut self) -> Result<bool, Error> {

@@ -3,8 +3,8 @@
 import json
 import uuid
 
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from harness import Log, until
 
@@ -53,15 +53,31 @@ class Topics:
         entries = self.admin.describe_configs([resource])[resource].result(CALL_S)
         return {key: entry.value for key, entry in entries.items()}
 
-    def fill(self, name, values, **settings):
+    def grow(self, name, partitions):
+        self.admin.create_partitions([NewPartitions(name, partitions)])[name].result(CALL_S)
+        until(lambda: self.partitions(name) == partitions, CALL_S, f"{name} to grow")
+
+    def forget(self, name, partition, before):
+        """Deletes the records below an offset, as retention does."""
+        place = TopicPartition(name, partition, before)
+        [done] = self.admin.delete_records([place]).values()
+        done.result(CALL_S)
+
+    def fill(self, name, values, partition=None, **settings):
         """Writes records as a plain producer does: a value each, no key, no headers."""
+        place = {} if partition is None else {"partition": partition}
         failures = []
         largest = {"message.max.bytes": 16 * 1024 * 1024, "linger.ms": 5}
         producer = Producer({**self.address, **largest, **settings})
+        if "transactional.id" in settings:
+            producer.init_transactions(CALL_S)
+            producer.begin_transaction()
         for value in values:
             if not (value is None or isinstance(value, bytes)):
                 value = json.dumps(value).encode()
-            producer.produce(name, value, on_delivery=lambda e, _: e and failures.append(str(e)))
+            producer.produce(name, value, **place, on_delivery=lambda e, _: e and failures.append(str(e)))
             producer.poll(0)
+        if "transactional.id" in settings:
+            producer.commit_transaction(CALL_S)
         assert producer.flush(CALL_S) == 0, f"records left over for {name}"
         assert failures == []

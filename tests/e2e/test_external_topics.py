@@ -11,6 +11,7 @@ from broker import Topics
 from harness import same_rows, until
 from test_bad_projects import one_sentence
 from test_ingest import MIB, connect, details, publish
+from test_kafka import adopt
 
 pytestmark = pytest.mark.kafka
 
@@ -76,6 +77,43 @@ def test_a_record_that_comes_twice(servers, home, topics, topic, event_id, wante
     server.wait()
     assert count(server, "silver.order_lines") == wanted
     assert count(server, "bronze.orders") == 200
+
+
+def test_what_expired_before_the_first_look_is_no_gap(servers, home, topics, topic):
+    """Neither at the first start nor later; what expires unread from then on is one."""
+    topics.fill(topic, GOOD[:10], partition=1)
+    topics.forget(topic, 1, 10)
+    topics.fill(topic, GOOD[10:15], partition=0)
+    server = servers(external(home, topic)).start()
+    until(lambda: count(server, "silver.order_lines") == 5, SEEN_S, "the orders that are left")
+    server.stop()
+    server.start()
+    topics.fill(topic, GOOD[20:25], partition=1)
+    until(lambda: count(server, "silver.order_lines") == 10, SEEN_S, "the orders after it")
+    server.stop()
+    topics.fill(topic, GOOD[30:50], partition=1)
+    topics.forget(topic, 1, 30)
+    done = server.refusal()
+    assert done.returncode == 1, done
+    assert "data_gap" in done.stderr and "--accept-gap" in done.stderr
+    done = adopt(server, "--accept-gap")
+    assert "partition 1: offsets 15 to 29 are lost" in done.stdout
+    server.start()
+    until(lambda: count(server, "silver.order_lines") == 15, SEEN_S, "what is left")
+    places = "SELECT count(DISTINCT concat(_partition, '/', _offset)) FROM bronze.orders"
+    assert server.sql(places) == [(15,)]
+
+
+def test_markers_of_transactions_are_passed_over(servers, home, topics, topic):
+    settings = {"transactional.id": uuid.uuid4().hex}
+    topics.fill(topic, GOOD[:4], partition=0, **settings)
+    server = servers(external(home, topic)).start()
+    until(lambda: count(server, "silver.order_lines") == 4, SEEN_S, "the transaction")
+    server.stop()
+    topics.forget(topic, 0, 5)  # four records and the marker
+    server.start()
+    topics.fill(topic, GOOD[4:8], partition=0, **settings)
+    until(lambda: count(server, "silver.order_lines") == 8, SEEN_S, "the second transaction")
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])

@@ -212,6 +212,39 @@ def test_a_replaced_log_is_refused_until_it_is_adopted(servers, small, protocol,
     ]
 
 
+def test_a_partition_that_comes_back_goes_on_where_it_was(servers, small, protocol, kafka_address):
+    project = small()
+    server = servers(project).start()
+    topics, topic = Topics(kafka_address), topic_of(server.kept_in, "orders")
+    publish_all(protocol, server, range(40))
+    server.stop()
+    topics.delete(topic)
+    topics.create(topic, 1)
+    contract = project / "streams" / "orders.yml"
+    text = contract.read_text()
+    contract.write_text(text.replace("partitions: 2", "partitions: 1"))
+    adopt(server)
+    server.start()
+    publish_all(protocol, server, range(40, 50))
+    server.stop()
+    topics.grow(topic, 2)
+    contract.write_text(text)
+    server.start()
+    publish_all(protocol, server, range(50, 90))
+    places = "count(DISTINCT concat(_partition, '/', _offset))"
+    assert server.sql(f"SELECT count(*), {places} FROM bronze.orders") == [(90, 90)]
+    assert server.sql("SELECT count(*) FROM silver.order_lines") == [(90,)]
+
+
+def test_a_second_server_on_one_data_folder_is_refused(servers, small, protocol):
+    server = servers(small()).start()
+    other = servers(server.command[1], home=server.home)
+    done = other.refusal()
+    assert done.returncode == 69, done
+    assert "in use by another sluice" in done.stderr and one_sentence(done.stderr)
+    publish_all(protocol, server, range(3))
+
+
 def test_going_back_to_a_log_takes_an_adoption_too(servers, small, protocol):
     first = servers(small()).start()
     publish_all(protocol, first, range(20))
@@ -391,12 +424,13 @@ def publish_all(protocol, server, numbers):
     server.wait()
 
 
-def adopt(server):
+def adopt(server, *options):
     command, *project = server.command
-    options = [f"--data-dir={server.data_dir}", f"--log={server.kept_in.url}"]
+    options = [*options, f"--data-dir={server.data_dir}", f"--log={server.kept_in.url}"]
     settings = server.kept_in.settings
     done = run(server.home, "log", "adopt", *project, *options, settings=settings)
     assert done.returncode == 0, done
+    return done
 
 
 def accepted(protocol, channel, order):

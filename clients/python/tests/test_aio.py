@@ -182,6 +182,21 @@ def test_a_killed_server_loses_and_doubles_nothing(own_server: Any) -> None:
     run(own_server, test)
 
 
+def test_the_event_in_hand_is_taken_when_another_was_refused(
+    server: Any, client: sluice.Client
+) -> None:
+    async def test(aio: sluice.aio.AsyncClient) -> None:
+        async with aio.stream("picky") as stream:
+            await stream.send({**reading(1, value=-1), "device": None})
+            await until(lambda: stream.counts.refused == 1, "the refusal")
+            with pytest.raises(sluice.InvalidEvents):
+                await stream.send(reading(1, "aio-in-hand"))
+        assert stream.counts.accepted == 1
+
+    run(server, test)
+    assert numbers(client, "aio-in-hand", "picky") == [1]
+
+
 def test_what_was_not_acked_is_handed_back(own_server: Any) -> None:
     async def test(client: sluice.aio.AsyncClient) -> None:
         stream = client.stream("readings", linger=3_600)
@@ -196,4 +211,4 @@ def test_what_was_not_acked_is_handed_back(own_server: Any) -> None:
         table = await client.sql("SELECT count(*) AS n FROM silver.readings_rows", after="all")
         assert table.to_pylist() == [{"n": 10}]
 
-    run(own_server, test, retry_for=1)
+    run(own_server, test, retry_for=3)

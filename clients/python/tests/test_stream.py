@@ -187,6 +187,23 @@ def test_refused_events_are_raised_at_the_end_at_the_latest(client: sluice.Clien
     assert stream.counts.refused == 1
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_the_event_in_hand_is_taken_when_another_was_refused(
+    client: sluice.Client, many: bool
+) -> None:
+    with client.stream("picky") as stream:
+        stream.send(BAD)
+        until(lambda: stream.counts.refused == 1, 30, "the refusal")
+        with pytest.raises(sluice.InvalidEvents, match="outside"):
+            if many:
+                stream.send_many(reading(n, "in-hand") for n in range(10, 20))
+            else:
+                stream.send(reading(9, "in-hand"))
+    wanted = range(10, 20) if many else range(9, 10)
+    assert stream.counts.accepted == len(wanted)
+    assert set(wanted) <= set(numbers(client, "in-hand", "picky"))
+
+
 def test_an_event_that_cannot_be_sent_leaves_the_stream_as_it_was(client: sluice.Client) -> None:
     with client.stream("readings") as stream:
         stream.send(reading(0, "left"))
@@ -352,7 +369,7 @@ def test_a_server_that_is_stopped_for_a_restart_is_waited_for(own_server: Any) -
 
 
 def test_what_was_not_acked_is_handed_back_and_resumed(own_server: Any) -> None:
-    with connect(own_server, retry_for=1.5) as client:
+    with connect(own_server, retry_for=3) as client:
         stream = client.stream("readings", batch_events=10, linger=3_600)
         stream.send_many(reading(n, "back") for n in range(100))
         stream.flush(timeout=30)

@@ -99,11 +99,15 @@ impl Cluster {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 return Ok(None);
             }
-            Some(RDKafkaErrorCode::LeaderNotAvailable) => return Ok(Some(0)),
+            Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
             Some(code) => return Err(self.refused_topic(topic, code)),
         }
-        let led = found.partitions().iter().filter(|partition| partition.leader() >= 0);
-        Ok(Some(u32::try_from(led.count()).unwrap_or(u32::MAX)))
+        let all = found.partitions();
+        if all.is_empty() || all.iter().any(|partition| partition.leader() < 0) {
+            let reason = format!("topic {topic:?} has a partition without a leader");
+            return Err(Error::Unreachable { path: url(&self.brokers), reason });
+        }
+        Ok(Some(u32::try_from(all.len()).unwrap_or(u32::MAX)))
     }
 
     pub(super) fn extents(&self, place: &Place) -> Result<Vec<Extent>, Error> {

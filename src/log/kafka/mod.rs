@@ -121,6 +121,9 @@ impl KafkaLog {
     }
 
     async fn extents_of(&self, place: &Arc<Place>) -> Result<Vec<Extent>, Error> {
+        if let Some(reason) = self.health.reason_down() {
+            return Err(Error::Unreachable { path: url(&self.brokers), reason });
+        }
         let place = Arc::clone(place);
         blocking(&self.brokers, &self.cluster, move |cluster| cluster.extents(&place)).await
     }
@@ -159,8 +162,10 @@ impl KafkaLog {
     async fn wait_ready(&self, place: &Arc<Place>) -> Result<(), Error> {
         let deadline = tokio::time::Instant::now() + TOPIC_READY;
         loop {
-            if self.partitions_of(place).await? == Some(place.partitions) {
-                return Ok(());
+            match self.partitions_of(place).await {
+                Ok(Some(found)) if found == place.partitions => return Ok(()),
+                Ok(_) | Err(Error::Unreachable { .. }) => {}
+                Err(error) => return Err(error),
             }
             if tokio::time::Instant::now() >= deadline {
                 let reason = format!("topic {:?} was created but is not ready", place.topic);
@@ -225,16 +230,16 @@ impl Log for KafkaLog {
             let place = Arc::new(Place { stream, topic, partitions });
             match self.partitions_of(&place).await? {
                 Some(existing) if existing == partitions => {}
-                Some(existing) if existing > 0 => {
+                Some(existing) => {
                     let stream = spec.name.clone();
                     return Err(Error::PartitionCount { stream, existing, wanted: partitions });
                 }
-                _ if spec.topic.is_external => {
+                None if spec.topic.is_external => {
                     let (stream, topic) = (spec.name.clone(), place.topic.clone());
                     let hint = "create it, or let the contract say `topic: {mode: create}`";
                     return Err(Error::NoTopic { stream, topic, hint });
                 }
-                _ => missing.push((Place::clone(&place), spec)),
+                None => missing.push((Place::clone(&place), spec)),
             }
             all.push((spec, place));
         }

@@ -108,7 +108,10 @@ impl Producers {
                     batch.handed_over(0);
                     return Ok(batch);
                 }
-                Some(RDKafkaErrorCode::QueueFull) if self.health.reason_down().is_none() => {
+                Some(RDKafkaErrorCode::QueueFull)
+                    if self.health.reason_down().is_none()
+                        && Arc::ptr_eq(&producers, &self.current()) =>
+                {
                     tokio::time::sleep(QUEUE_PAUSE).await;
                 }
                 Some(code) => {

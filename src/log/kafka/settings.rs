@@ -135,6 +135,8 @@ impl Settings {
             set("ssl.key.location", &self.ssl_key_file);
             set("ssl.key.password", &self.ssl_key_password.0);
         }
+        // The end of a partition is what is decided: below every open transaction.
+        set("isolation.level", "read_committed");
         // A topic that is gone stays gone until somebody makes it again.
         set("allow.auto.create.topics", "false");
         set("reconnect.backoff.ms", "100");

@@ -236,20 +236,26 @@ class Session:
         options = self.options
         return Unacked(options.stream, options.producer_id, options.epoch, first, batches)
 
-    def check(self) -> None:
-        """Raises what the caller has to know before it goes on."""
+    def check_open(self) -> None:
+        """Raises why no more events can be taken over."""
         if self.failure is not None:
             raise self.failure
         if self.is_closing:
             raise errors.Closed("the stream is closed")
-        refusal = self.take_refusal()
-        if refusal is not None:
-            raise refusal
+
+    def check(self) -> None:
+        """Raises what the caller has to know before it goes on."""
+        self.check_open()
+        self.check_end()
 
     def check_end(self) -> None:
         """Raises what the caller has to know at the end."""
         if self.failure is not None:
             raise self.failure
+        self.check_refused()
+
+    def check_refused(self) -> None:
+        """Raises for the events that were refused since the last call."""
         refusal = self.take_refusal()
         if refusal is not None:
             raise refusal

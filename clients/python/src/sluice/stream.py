@@ -73,33 +73,39 @@ class Stream:
         Blocks while more than `max_inflight_bytes` are not acked. `key` is its partition key,
         `event_id` its identity; both are needed only where the contract names no column for it.
 
-        Raises `EncodeError` or `TooLarge` for this event; `InvalidEvents` for events sent before;
-        `Closed`, or what made the stream fail.
+        Raises `EncodeError`, `TooLarge` or `Closed`, or what made the stream fail: this event is
+        not taken over then. `InvalidEvents` is about events sent before; this one is on its way.
         """
         if type(event) is dict and key is None and event_id is None:
             self._add(_encode.encode(event), b"", b"")
         else:
             record = _encode.record(event, key, event_id)
             self._add(record.payload, record.key, record.event_id)
+        self._check_refused()
 
     def send_many(self, events: object, *, keys: Keys = None, event_ids: Ids = None) -> None:
         """Takes many events over: an iterable of what `send` takes, a pyarrow table, batch or
         reader, or a pandas or polars frame.
 
         `keys`: one for all, or one each. Otherwise as `send`; events before one that cannot be
-        sent are taken over.
+        sent are taken over, and `InvalidEvents` comes after all of them were.
         """
         for record in _encode.records(events, keys, event_ids):
             self._add(record.payload, record.key, record.event_id)
+        self._check_refused()
 
     def _add(self, payload: bytes, key: bytes, event_id: bytes) -> None:
         with self._lock:
-            self._session.check()
+            self._session.check_open()
             while not self._session.has_room:
                 self._wait_progress(None)
-                self._session.check()
+                self._session.check_open()
             if self._session.add(payload, key, event_id):
                 self._work.notify_all()
+
+    def _check_refused(self) -> None:
+        with self._lock:
+            self._session.check_refused()
 
     def flush(self, timeout: float | None = None) -> None:
         """Returns once all that was sent, from any thread, is answered for good.

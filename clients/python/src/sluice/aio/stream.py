@@ -82,17 +82,19 @@ class AsyncStream:
         """As `sluice.Stream.send`; waits while too much is not acked."""
         record = _encode.record(event, key, event_id)
         await self._add(record.payload, record.key, record.event_id)
+        self._session.check_refused()
 
     async def send_many(self, events: object, *, keys: Keys = None, event_ids: Ids = None) -> None:
         """As `sluice.Stream.send_many`."""
         for record in _encode.records(events, keys, event_ids):
             await self._add(record.payload, record.key, record.event_id)
+        self._session.check_refused()
 
     async def _add(self, payload: bytes, key: bytes, event_id: bytes) -> None:
-        self._running().check()
+        self._running().check_open()
         while not self._session.has_room:
             await self._wait_progress(None)
-            self._session.check()
+            self._session.check_open()
         if self._session.add(payload, key, event_id):
             self._work.set()
             # The other tasks get their turn between two batches.

@@ -1,0 +1,59 @@
+//! How far the log goes, and whether the tables are there.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    domain::{ErrorKind, Offset, Partition},
+    process::{Error, pipeline::Pipeline},
+};
+
+impl Pipeline {
+    pub(super) async fn log_ends(&self) -> Result<Vec<(usize, Partition, Offset)>, Error> {
+        let mut ends = Vec::new();
+        for (i, stream) in self.streams.iter().enumerate() {
+            let extents = self.deps.log.extents(stream.name()).await?;
+            ends.extend((0..).zip(extents).map(|(partition, extent)| (i, partition, extent.end)));
+        }
+        Ok(ends)
+    }
+
+    pub(super) fn reaches(&self, ends: &[(usize, Partition, Offset)]) -> bool {
+        ends.iter().all(|(i, partition, end)| {
+            let at = self.streams[*i].bronze.at(*partition);
+            *end == 0 || at.is_some_and(|at| at + 1 >= *end)
+        })
+    }
+
+    /// Whether the partitions that are not at their ends hold no record there, such as markers of
+    /// transactions: then their positions pass over it, so that the log may forget it.
+    pub(super) async fn pass_over_holes(
+        &mut self,
+        ends: &[(usize, Partition, Offset)],
+    ) -> Result<bool, Error> {
+        let mut holes: Vec<(usize, BTreeMap<Partition, Offset>)> = Vec::new();
+        for (i, partition, end) in ends {
+            let stream = &self.streams[*i];
+            let from = stream.bronze.at(*partition).map_or(0, |at| at + 1);
+            if from >= *end {
+                continue;
+            }
+            if self.deps.log.has_records(stream.name(), *partition, from).await? {
+                return Ok(false);
+            }
+            holes.push((*i, [(*partition, end - 1)].into()));
+        }
+        for (i, to) in holes {
+            self.streams[i].pass_over(&to);
+        }
+        Ok(true)
+    }
+}
+
+/// `None` where the log cannot be reached now.
+pub(super) fn if_reachable<T>(asked: Result<T, Error>) -> Result<Option<T>, Error> {
+    match asked {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(None),
+        Err(error) => Err(error),
+    }
+}
