@@ -162,7 +162,13 @@ impl Layers {
         };
         let table: Table = match text.parse() {
             Ok(table) => table,
-            Err(error) => return self.errors.push(format!("{origin}: {error}")),
+            // Without the line itself, which may hold a secret.
+            Err(error) => {
+                let before = error.span().and_then(|span| text.get(..span.start));
+                let line = before.unwrap_or_default().matches('\n').count() + 1;
+                let message = error.message();
+                return self.errors.push(format!("{origin}, line {line}: {message}"));
+            }
         };
         for (section, values) in table {
             let Value::Table(values) = values else {
@@ -404,5 +410,16 @@ mod tests {
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(errors[0].contains("seal_bytes: \"many\" is no integer"), "{errors:?}");
         assert!(errors[1].contains("did you mean `data_dir`?"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_refused_without_its_secrets() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("sluice.toml");
+        std::fs::write(&file, "[kafka]\nsasl_password = hunter2\n").expect("write");
+        let error = load(Some(&file), std::iter::empty(), Vec::new()).expect_err("no toml");
+        let text = error.to_string();
+        assert!(text.contains("sluice.toml, line 2: "), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
     }
 }

@@ -36,7 +36,9 @@ pub fn decode_udf(judge: Arc<Judge>) -> ScalarUDF {
         contract.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
     fields.push(Field::new(RESCUED, DataType::Utf8, true));
     fields.push(Field::new(VERDICT, DataType::Utf8, true));
-    let signature = Signature::exact(vec![DataType::Binary], Volatility::Immutable);
+    // The optimiser may put the column itself, as Parquet gives it, in the place of its cast.
+    let binary = vec![DataType::Binary, DataType::BinaryView, DataType::LargeBinary];
+    let signature = Signature::uniform(1, binary, Volatility::Immutable);
     ScalarUDF::from(Decode { name, judge, fields: fields.into(), signature })
 }
 

@@ -110,7 +110,7 @@ pub(super) fn append_failed(error: &log::Error, again: &str) -> Status {
         log::Error::RecordTooLarge { size, limit } => {
             oversize("the log's record size", Some(*size), *limit)
         }
-        log::Error::Unreachable { .. } => {
+        log::Error::Unreachable { .. } | log::Error::TopicGone { .. } => {
             let mut details = details("LOG_UNREACHABLE", &[]);
             details.set_retry_info(Some(RETRY_AFTER));
             let message = format!("nothing was written, send {again} again: {error}");

@@ -64,6 +64,8 @@ pub enum Error {
     Unavailable { path: String, reason: String },
     #[error("the log at {path} cannot be reached: {reason}")]
     Unreachable { path: String, reason: String },
+    #[error("the log at {path} cannot be reached: topic {topic:?} does not exist any more")]
+    TopicGone { path: String, topic: String },
     #[error("stream {stream:?}: the log has no topic {topic:?}: {hint}")]
     NoTopic { stream: String, topic: String, hint: &'static str },
     #[error("the log at {path} does not take what is configured: {reason}")]
@@ -80,9 +82,10 @@ impl Error {
                 ErrorKind::Invalid
             }
             Self::RecordTooLarge { .. } => ErrorKind::Exhausted,
-            Self::Closed | Self::Unavailable { .. } | Self::Unreachable { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::Closed
+            | Self::Unavailable { .. }
+            | Self::Unreachable { .. }
+            | Self::TopicGone { .. } => ErrorKind::Unavailable,
             Self::Gap { .. } | Self::Truncated { .. } | Self::Damaged(_) => ErrorKind::Data,
         }
     }

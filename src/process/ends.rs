@@ -17,6 +17,14 @@ impl Pipeline {
         Ok(ends)
     }
 
+    /// Whether what was read since the last seal came from the logs that it is committed under.
+    pub(super) async fn confirm_log(&self) -> Result<(), Error> {
+        for stream in &self.streams {
+            stream.anchors.confirm(self.deps.log.as_ref(), stream.name()).await?;
+        }
+        Ok(())
+    }
+
     pub(super) fn reaches(&self, ends: &[(usize, Partition, Offset)]) -> bool {
         ends.iter().all(|(i, partition, end)| {
             let at = self.streams[*i].bronze.at(*partition);

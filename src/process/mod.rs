@@ -7,6 +7,7 @@
 //! again from the tables.
 
 mod adopt;
+mod anchors;
 mod derived;
 mod ends;
 mod metrics;

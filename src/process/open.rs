@@ -6,7 +6,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array as _, AsArray as _},
+    array::{Array as _, AsArray as _, RecordBatch},
     datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
 };
 
@@ -15,7 +15,7 @@ use crate::{
         Identities, Judge, Origin, acceptance_schema, accepted_schema, accepted_sql, bronze_schema,
         bronze_view_schema, bronze_view_sql, decode_udf, quarantine_schema,
     },
-    domain::{Offset, Partition, TableName, contract::Contract},
+    domain::{Offset, Partition, TableName, contract::Contract, record::LogRecord},
     lake::{
         LakeView, OFFSET, OffsetWindow, PARTITION, RelationInfo, RelationKind, TableSpec, ViewState,
     },
@@ -23,10 +23,11 @@ use crate::{
     process::{
         Deps, Error,
         adopt::retired_id,
+        anchors::Anchors,
         derived::Derived,
         offset_table::{Followed, OffsetTable},
         plans::RowModel,
-        stream::{Counts, StreamTables, placed_schema, remember},
+        stream::{Counts, StreamTables, believable, placed_schema, remember},
     },
     project::{ACCEPTED, Seed},
 };
@@ -55,9 +56,10 @@ pub(super) struct Opened {
 pub(super) async fn open(deps: &Deps) -> Result<Opened, Error> {
     let mut opened = open_tables(deps).await?;
     for stream in &mut opened.streams {
-        let Checked { times, expired } =
+        let Checked { times, expired, last } =
             check_log(deps, stream.judge.contract(), &stream.bronze).await?;
         stream.times = times;
+        last.iter().for_each(|record| stream.anchors.committed_at(record));
         stream.pass_over(&expired);
     }
     Ok(opened)
@@ -163,6 +165,7 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
             topic: deps.log.topic(&contract.name),
         },
         times: BTreeMap::new(),
+        anchors: Anchors::default(),
     })
 }
 
@@ -176,6 +179,8 @@ pub(super) struct Checked {
     /// Per partition, the last offset that others let expire before Sluice first looked: none of
     /// its records. What expires from then on is missed.
     pub expired: BTreeMap<Partition, Offset>,
+    /// The records at Bronze's position that the log still has.
+    pub last: Vec<LogRecord>,
 }
 
 /// Compares the record at Bronze's position with what the log holds there.
@@ -196,7 +201,7 @@ pub(super) async fn check_log(
     if !known && bronze.table.committed().await?.rows > 0 {
         return replaced(0, 0, "its positions name another log");
     }
-    let (mut times, mut expired) = (BTreeMap::new(), BTreeMap::new());
+    let (mut times, mut expired, mut last_records) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for (partition, extent) in (0..contract.partitions).zip(&extents) {
         let Some(at) = bronze.committed_at(partition) else {
             if extent.start > 0 && (known || !contract.topic.is_external) {
@@ -220,36 +225,37 @@ pub(super) async fn check_log(
             arrow::compute::max(times?)
         });
         times.extend(last.max().map(|time| (partition, time)));
-        if let Some(record) = deps.log.get(&contract.name, partition, at).await? {
-            let same = rows.iter().any(|rows| {
-                is_record(rows, at, record.timestamp_us, record.payload.as_deref()).unwrap_or(false)
-            });
-            if !same {
-                return replaced(partition, at, "the record there is another one");
+        // The position itself may be that of no record, such as a transaction's marker.
+        let offsets = rows.iter().filter_map(|rows| {
+            let offsets = rows.column_by_name("_offset")?.as_primitive_opt::<Int64Type>();
+            arrow::compute::max(offsets?)
+        });
+        let Some(last_row) = offsets.max() else { continue };
+        if let Some(record) = deps.log.get(&contract.name, partition, last_row).await? {
+            if !rows.iter().any(|rows| is_record(rows, &record).unwrap_or(false)) {
+                return replaced(partition, last_row, "the record there is another one");
             }
+            last_records.push(record);
         }
     }
-    Ok(Checked { times, expired })
+    Ok(Checked { times, expired, last: last_records })
 }
 
 fn gap(contract: &Contract, partition: Partition, wanted: Offset, start: Offset) -> Error {
     Error::DataGap { stream: contract.name.clone(), partition, wanted, start }
 }
 
-fn is_record(
-    rows: &arrow::array::RecordBatch,
-    offset: Offset,
-    timestamp_us: i64,
-    payload: Option<&[u8]>,
-) -> Option<bool> {
+/// Whether a Bronze row of `rows` is that record.
+fn is_record(rows: &RecordBatch, record: &LogRecord) -> Option<bool> {
+    let time_of = |name| rows.column_by_name(name)?.as_primitive_opt::<TimestampMicrosecondType>();
     let offsets = rows.column_by_name("_offset")?.as_primitive_opt::<Int64Type>()?;
-    let times = rows.column_by_name("_ts")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    let (times, read) = (time_of("_ts")?, time_of("_ingested_at")?);
     let payloads = rows.column_by_name("_payload")?.as_binary_opt::<i32>()?;
     Some((0..rows.num_rows()).any(|row| {
         // Bronze raises times that fall.
-        offsets.value(row) == offset
-            && times.value(row) >= timestamp_us
-            && payloads.is_valid(row).then(|| payloads.value(row)) == payload
+        offsets.value(row) == record.offset
+            && times.value(row) >= believable(record.timestamp_us, read.value(row))
+            && payloads.is_valid(row).then(|| payloads.value(row)) == record.payload.as_deref()
     }))
 }
 

@@ -168,7 +168,8 @@ impl Pipeline {
         let Some(stream) = self.streams.iter_mut().find(|s| s.name() == chunk.stream) else {
             return Err(Error::Internal(format!("records of unknown stream {}", chunk.stream)));
         };
-        stream.raise_times(&mut chunk.records);
+        stream.anchors.read(&chunk.records);
+        stream.raise_times(&mut chunk.records, now);
         chunk.records.sort_by_key(|r| (r.timestamp_us, r.partition, r.offset));
         let rows = bronze_rows(&stream.origin, stream.judge.contract(), &chunk.records, now)?;
         stream.ingest(rows)?;
@@ -254,6 +255,11 @@ impl Pipeline {
     /// committed only recently.
     async fn seal(&mut self, all: bool) -> Result<(), Error> {
         let started = Instant::now();
+        // Where the log cannot be asked, what was read from it stays in memory, and in the log.
+        if if_reachable(self.confirm_log().await)?.is_none() {
+            self.last_seal = Instant::now();
+            return Ok(());
+        }
         let positions_too = all || self.last_positions.elapsed() >= POSITIONS_EVERY;
         if positions_too {
             self.last_positions = started;
@@ -263,6 +269,7 @@ impl Pipeline {
         }
         let bronze = self.streams.iter_mut().map(|stream| stream.bronze.seal(positions_too));
         let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
+        self.streams.iter_mut().for_each(|stream| stream.anchors.sealed());
         self.trim_log().await?;
         // What follows from decisions comes after the decisions.
         let decisions = self.streams.iter_mut().map(|s| s.acceptance.seal(positions_too));

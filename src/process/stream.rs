@@ -27,7 +27,7 @@ use crate::{
     domain::{Offset, Partition, identity::Identity, record::LogRecord},
     lake::{OFFSET, OffsetWindow, PARTITION, STREAM},
     models::Input,
-    process::{Error, offset_table::OffsetTable, plans::RowModel},
+    process::{Error, anchors::Anchors, offset_table::OffsetTable, plans::RowModel},
 };
 
 /// Rows of Bronze that are caught up from the table at once, per partition.
@@ -49,6 +49,7 @@ pub(super) struct StreamTables {
     pub origin: Origin,
     /// Per partition, the time of the last record in Bronze, tail included.
     pub times: BTreeMap<Partition, i64>,
+    pub anchors: Anchors,
 }
 
 /// What became of the stream's records since the process started.
@@ -105,10 +106,12 @@ impl StreamTables {
     }
 
     /// Raises times that fall within a partition, so that arrival order is the order of offsets.
-    pub(super) fn raise_times(&mut self, records: &mut [LogRecord]) {
+    /// Times far ahead of `now_us` are lowered first: one of them would raise all that follow.
+    pub(super) fn raise_times(&mut self, records: &mut [LogRecord], now_us: i64) {
         for record in records {
-            let last = self.times.entry(record.partition).or_insert(record.timestamp_us);
-            *last = record.timestamp_us.max(*last);
+            let time = believable(record.timestamp_us, now_us);
+            let last = self.times.entry(record.partition).or_insert(time);
+            *last = time.max(*last);
             record.timestamp_us = *last;
         }
     }
@@ -301,6 +304,14 @@ impl StreamTables {
         }
         Ok(())
     }
+}
+
+/// How far a record's time may be ahead of our clock, in microseconds: what brokers allow, too.
+const AHEAD_US: i64 = 3_600_000_000;
+
+/// The time of a record that was read at `now_us`, as Bronze takes it.
+pub(super) fn believable(timestamp_us: i64, now_us: i64) -> i64 {
+    timestamp_us.min(now_us.saturating_add(AHEAD_US))
 }
 
 impl Counts {

@@ -63,9 +63,10 @@ class Topics:
         [done] = self.admin.delete_records([place]).values()
         done.result(CALL_S)
 
-    def fill(self, name, values, partition=None, **settings):
+    def fill(self, name, values, partition=None, timestamp=None, **settings):
         """Writes records as a plain producer does: a value each, no key, no headers."""
-        place = {} if partition is None else {"partition": partition}
+        place = {"partition": partition, "timestamp": timestamp}
+        place = {key: value for key, value in place.items() if value is not None}
         failures = []
         largest = {"message.max.bytes": 16 * 1024 * 1024, "linger.ms": 5}
         producer = Producer({**self.address, **largest, **settings})

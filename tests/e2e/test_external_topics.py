@@ -116,6 +116,35 @@ def test_markers_of_transactions_are_passed_over(servers, home, topics, topic):
     until(lambda: count(server, "silver.order_lines") == 8, SEEN_S, "the second transaction")
 
 
+def test_a_topic_made_again_is_found_behind_a_marker(servers, home, topics, topic):
+    """The position is that of a transaction's marker, where no record is."""
+    settings = {"transactional.id": uuid.uuid4().hex}
+    topics.fill(topic, GOOD[:4], partition=0, **settings)
+    server = servers(external(home, topic)).start()
+    until(lambda: count(server, "silver.order_lines") == 4, SEEN_S, "the transaction")
+    server.stop()
+    topics.delete(topic)
+    topics.create(topic, 2)
+    topics.fill(topic, GOOD[100:120], partition=0, **settings)
+    done = server.refusal()
+    assert done.returncode == 1, done
+    assert "log_replaced" in done.stderr
+
+
+def test_a_time_far_ahead_does_not_spread(servers, home, topics):
+    name = f"foreign-{uuid.uuid4().hex[:12]}"
+    topics.create(name, 2, message_timestamp_after_max_ms=2**63 - 1)
+    topics.fill(name, GOOD[:1], partition=0, timestamp=4_102_444_800_000)  # the year 2100
+    topics.fill(name, GOOD[1:3], partition=0)
+    server = servers(external(home, name)).start()
+    until(lambda: count(server, "silver.order_lines") == 3, SEEN_S, "the orders")
+    late = "SELECT count(*) FROM bronze.orders WHERE _ts > now() + INTERVAL '2 hours'"
+    assert server.sql(late) == [(0,)]
+    server.restart()
+    topics.fill(name, GOOD[3:5], partition=0)
+    until(lambda: count(server, "silver.order_lines") == 5, SEEN_S, "the orders after a restart")
+
+
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 def test_every_compression_is_read(servers, home, topics, topic, codec):
     topics.fill(topic, GOOD, **{"compression.type": codec})

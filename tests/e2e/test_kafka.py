@@ -1,6 +1,7 @@
 """Kafka as the log: a broker that goes away, topics that change under our feet, credentials."""
 
 import threading
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -188,6 +189,32 @@ def test_a_topic_that_is_made_again_stops_the_server(servers, small, protocol, k
     assert server.process.returncode == 1, server.output()
     for word in ("log_replaced", "orders", "sluice log adopt"):
         assert word in server.output()
+
+
+def test_a_topic_that_is_made_again_and_filled_unseen_stops_the_server(
+    servers, small, protocol, kafka_address
+):
+    """Offsets go on in it where the old one's ended, among other records: none of them counts."""
+    server = servers(small()).start()
+    topics, topic = Topics(kafka_address), topic_of(server.kept_in, "orders")
+    publish_all(protocol, server, range(40))
+    server.process.send_signal(signal.SIGSTOP)
+    topics.delete(topic)
+    topics.create(topic, 2)
+    for partition in range(2):
+        first = 1_000 * (partition + 1)
+        made = [projects.order(n) for n in range(first, first + 100)]
+        topics.fill(topic, made, partition=partition)
+    server.process.send_signal(signal.SIGCONT)
+    until(lambda: not server.running(), ENDED_S, "the server to end")
+    assert server.process.returncode == 1, server.output()
+    assert "log_replaced" in server.output()
+    adopt(server)
+    server.start()
+    server.wait()
+    places = "count(*), count(DISTINCT concat(_partition, '/', _offset))"
+    assert server.sql(f"SELECT {places} FROM bronze.orders") == [(240, 240)]
+    assert server.sql("SELECT count(*) FROM silver.order_lines") == [(240,)]
 
 
 def test_a_replaced_log_is_refused_until_it_is_adopted(servers, small, protocol, kafka_address):

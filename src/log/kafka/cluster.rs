@@ -254,8 +254,7 @@ impl Cluster {
     pub(super) fn failed(&self, place: &Place, error: &KafkaError) -> Error {
         match error.rdkafka_error_code() {
             Some(code) if is_gone(code) => {
-                let reason = format!("topic {:?} does not exist any more", place.topic);
-                Error::Unreachable { path: url(&self.brokers), reason }
+                Error::TopicGone { path: url(&self.brokers), topic: place.topic.clone() }
             }
             Some(
                 code @ (RDKafkaErrorCode::TopicAuthorizationFailed

@@ -5,7 +5,7 @@
 //! checked with a question of our own, and while that is not answered appends are refused.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
     mpsc,
 };
@@ -21,13 +21,19 @@ use tokio::sync::watch;
 
 use crate::log::kafka::batch::Tracked;
 
-/// What the supervisor is asked to do.
+/// What a thread is asked to do.
 pub(super) enum Signal {
-    /// Ask Kafka whether it is there.
-    Suspect,
-    /// Replace the producers: they can do no more, or hold what must not land any more.
-    Renew,
+    Act,
     Close,
+}
+
+/// What is asked for, each by a thread of its own.
+pub(super) struct Signals {
+    /// To ask Kafka whether it is there.
+    pub suspicions: mpsc::Receiver<Signal>,
+    /// To replace the producers: they can do no more, or hold what must not land any more. That
+    /// cannot wait for an answer of Kafka.
+    pub renewals: mpsc::Receiver<Signal>,
 }
 
 /// Shared by all clients of one log.
@@ -38,19 +44,25 @@ pub(super) struct Health {
     refused: AtomicBool,
     suspected: AtomicBool,
     renewing: AtomicBool,
-    signals: mpsc::Sender<Signal>,
+    suspicions: mpsc::Sender<Signal>,
+    renewals: mpsc::Sender<Signal>,
 }
 
 impl Health {
-    pub(super) fn new(signals: mpsc::Sender<Signal>) -> Self {
-        Self {
+    pub(super) fn new() -> (Arc<Self>, Signals) {
+        let (suspicions, suspicions_receiver) = mpsc::channel();
+        let (renewals, renewals_receiver) = mpsc::channel();
+        let health = Self {
             down: watch::Sender::new(None),
             last_error: Mutex::default(),
             refused: AtomicBool::new(false),
             suspected: AtomicBool::new(false),
             renewing: AtomicBool::new(false),
-            signals,
-        }
+            suspicions,
+            renewals,
+        };
+        let signals = Signals { suspicions: suspicions_receiver, renewals: renewals_receiver };
+        (Arc::new(health), signals)
     }
 
     /// Why Kafka cannot be reached, if it cannot.
@@ -77,7 +89,7 @@ impl Health {
     /// Has Kafka asked whether it is there.
     pub(super) fn suspect(&self) {
         if !self.suspected.swap(true, Ordering::SeqCst) {
-            self.signals.send(Signal::Suspect).ok();
+            self.suspicions.send(Signal::Act).ok();
         }
     }
 
@@ -88,16 +100,19 @@ impl Health {
     /// Has the producers replaced.
     pub(super) fn renew(&self) {
         if !self.renewing.swap(true, Ordering::SeqCst) {
-            self.signals.send(Signal::Renew).ok();
+            self.renewals.send(Signal::Act).ok();
         }
     }
 
-    pub(super) fn is_renewed(&self) {
+    /// From here on, another failure asks for another replacement.
+    pub(super) fn begins_renewal(&self) {
         self.renewing.store(false, Ordering::SeqCst);
     }
 
     pub(super) fn close(&self) {
-        self.signals.send(Signal::Close).ok();
+        // Whoever does not listen any more has ended.
+        self.suspicions.send(Signal::Close).ok();
+        self.renewals.send(Signal::Close).ok();
     }
 
     /// The last error in librdkafka's words.
@@ -144,7 +159,7 @@ fn is_final(code: RDKafkaErrorCode) -> bool {
 }
 
 /// What librdkafka calls back.
-pub(super) struct Context(pub(super) std::sync::Arc<Health>);
+pub(super) struct Context(pub(super) Arc<Health>);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

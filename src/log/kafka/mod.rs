@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use rdkafka::consumer::BaseConsumer;
 
 use self::{
     cluster::{Cluster, Place, refused},
-    health::{Context, Health, Signal},
+    health::{Context, Health},
     producers::{Packed, Producers, supervise},
     reader::Follower,
     settings::url,
@@ -42,6 +42,8 @@ const IDENTITY_HEADER: &str = "sluice-id";
 const CLOSE: Duration = Duration::from_secs(5);
 /// A new topic can be used after so long at most.
 const TOPIC_READY: Duration = Duration::from_secs(20);
+/// Without a delivery report, it is asked this often whether the topic is still there.
+const TOPIC_ASKED_EVERY: Duration = Duration::from_secs(1);
 
 /// A Kafka cluster as the log.
 pub struct KafkaLog {
@@ -61,6 +63,8 @@ struct Stream {
     is_external: bool,
     /// Appends hand their records over one after the other, in the order in which they came.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the one append that asks whether the topic is still there.
+    asking: Arc<tokio::sync::Mutex<()>>,
     /// Per partition, what was deleted last.
     trimmed: Arc<Mutex<BTreeMap<Partition, Offset>>>,
 }
@@ -71,8 +75,7 @@ impl KafkaLog {
     /// [`Error::Unreachable`] where no broker answers, [`Error::Refused`] where the settings or the
     /// credentials are not taken.
     pub async fn open(brokers: &str, settings: Settings) -> Result<Arc<Self>, Error> {
-        let (signals, receiver) = mpsc::channel::<Signal>();
-        let health = Arc::new(Health::new(signals));
+        let (health, signals) = Health::new();
         let cluster = Arc::new(Cluster::new(brokers, &settings, Arc::clone(&health))?);
         let cluster_id = blocking(brokers, &cluster, |cluster| cluster.id()).await?;
         health.set_down(None);
@@ -80,7 +83,7 @@ impl KafkaLog {
         let (count, limit) = (settings.producers, settings.max_record_bytes);
         let producers = Producers::new(brokers, config, count, limit, Arc::clone(&health))?;
         let supervisor =
-            supervise(Arc::clone(&cluster), Arc::clone(&producers), Arc::clone(&health), receiver);
+            supervise(Arc::clone(&cluster), Arc::clone(&producers), Arc::clone(&health), signals);
         let supervisor = supervisor.map_err(|e| Error::Unavailable {
             path: url(brokers),
             reason: format!("its health thread does not start: {e}"),
@@ -150,12 +153,29 @@ impl KafkaLog {
         if partition >= place.partitions {
             return Ok(None);
         }
+        if let Some(reason) = self.health.reason_down() {
+            return Err(Error::Unreachable { path: url(&self.brokers), reason });
+        }
         let ask = move |cluster: &Cluster| cluster.first_from(&place, partition, from);
         blocking(&self.brokers, &self.cluster, ask).await
     }
 
     fn topic_of(&self, spec: &StreamSpec) -> String {
         self.settings.topic_of(spec)
+    }
+
+    /// Waits until the topic is not there any more: librdkafka goes on trying for as long as a
+    /// record may take.
+    async fn topic_went(&self, stream: &Stream) -> Error {
+        loop {
+            tokio::time::sleep(TOPIC_ASKED_EVERY).await;
+            let Ok(_asking) = stream.asking.try_lock() else { continue };
+            if matches!(self.partitions_of(&stream.place).await, Ok(None)) {
+                let topic = &stream.place.topic;
+                let reason = format!("topic {topic:?} does not exist any more");
+                return Error::Unavailable { path: url(&self.brokers), reason };
+            }
+        }
     }
 
     /// Waits until a new topic has all its partitions.
@@ -252,8 +272,8 @@ impl Log for KafkaLog {
         let mut known = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         for (spec, place) in all {
             let is_external = spec.topic.is_external;
-            let (turn, trimmed) = (Arc::default(), Arc::default());
-            let stream = Stream { place, is_external, turn, trimmed };
+            let (turn, asking, trimmed) = Default::default();
+            let stream = Stream { place, is_external, turn, asking, trimmed };
             known.entry(spec.name.clone()).or_insert(stream);
         }
         Ok(())
@@ -274,7 +294,14 @@ impl Log for KafkaLog {
             }
             self.producers.hand_over(topic, &records).await?
         };
-        self.producers.landed(topic, &batch, &records).await
+        tokio::select! {
+            landed = self.producers.landed(topic, &batch, &records) => landed,
+            error = self.topic_went(&stream) => {
+                // What is on its way must not land in a topic of the same name.
+                self.health.renew();
+                Err(error)
+            }
+        }
     }
 
     async fn extents(&self, stream: &str) -> Result<Vec<Extent>, Error> {

@@ -1,9 +1,6 @@
 //! What a cluster shows of itself before anything is done with it. Nothing is created or changed.
 
-use std::{
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use rdkafka::{
     admin::{
@@ -82,8 +79,7 @@ pub async fn probe(
     specs: &[StreamSpec],
 ) -> Result<Seen, Error> {
     // Nobody supervises here: what librdkafka tells is only kept for messages.
-    let (signals, _) = mpsc::channel();
-    let health = Arc::new(Health::new(signals));
+    let (health, _signals) = Health::new();
     let cluster = Arc::new(Cluster::new(brokers, settings, Arc::clone(&health))?);
     let cluster_id = blocking(brokers, &cluster, |cluster| cluster.id()).await?;
     let config = settings.client(brokers)?;

@@ -18,7 +18,7 @@ use super::{
     IDENTITY_HEADER,
     batch::{Batch, Tracked},
     cluster::{Cluster, is_gone, refused},
-    health::{Context, Health, Signal},
+    health::{Context, Health, Signal, Signals},
     settings::url,
 };
 use crate::{
@@ -70,6 +70,8 @@ impl Producers {
 
     /// New producers in the place of the old, which give up what they hold.
     fn renew(&self) -> Result<(), Error> {
+        // At once: what follows takes its time.
+        purge(&self.current());
         let made = (0..self.count.max(1)).map(|_| {
             let context = Context(Arc::clone(&self.health));
             self.config.create_with_context(context).map_err(|e| refused(&self.brokers, &e))
@@ -79,9 +81,8 @@ impl Producers {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *current, Arc::new(made))
         };
-        for producer in old.iter() {
-            producer.purge(PurgeConfig::default().queue().inflight());
-        }
+        // What was handed over meanwhile.
+        purge(&old);
         Ok(())
     }
 
@@ -155,10 +156,7 @@ impl Producers {
             Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
                 Error::Refused { path, reason: format!("topic {topic:?}: {code}") }
             }
-            code if is_gone(code) => {
-                let reason = format!("topic {topic:?} does not exist any more");
-                Error::Unreachable { path, reason }
-            }
+            code if is_gone(code) => Error::TopicGone { path, topic: topic.to_owned() },
             code => Error::Unavailable { path, reason: format!("topic {topic:?}: {code}") },
         }
     }
@@ -203,60 +201,65 @@ fn send_from(
     None
 }
 
-/// Follows suspicions and replaces producers, on a thread of its own until it is told to close.
+/// Follows suspicions and replaces producers, on threads of its own until they are told to close.
 pub(super) fn supervise(
     cluster: Arc<Cluster>,
     producers: Arc<Producers>,
     health: Arc<Health>,
-    signals: mpsc::Receiver<Signal>,
+    signals: Signals,
 ) -> std::io::Result<JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name("kafka-health".into());
-    thread.spawn(move || {
-        let mut pending = None;
-        while let Some(signal) = pending.take().or_else(|| signals.recv().ok()) {
-            match signal {
-                Signal::Close => return,
-                Signal::Renew => {
-                    if let Err(error) = producers.renew() {
-                        health.set_down(Some(error.to_string()));
-                    }
-                    health.is_renewed();
-                }
-                Signal::Suspect => {
-                    pending = wait_until_there(&cluster, &health, &signals);
-                    health.settle_suspicion();
-                }
+    let Signals { suspicions, renewals } = signals;
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let renewing = Arc::clone(&health);
+    let renewal = thread("kafka-renewal").spawn(move || {
+        while let Ok(Signal::Act) = renewals.recv() {
+            renewing.begins_renewal();
+            if let Err(error) = producers.renew() {
+                renewing.set_down(Some(error.to_string()));
             }
+        }
+    })?;
+    thread("kafka-health").spawn(move || {
+        while let Ok(Signal::Act) = suspicions.recv() {
+            let goes_on = wait_until_there(&cluster, &health, &suspicions);
+            health.settle_suspicion();
+            if !goes_on {
+                break;
+            }
+        }
+        if renewal.join().is_err() {
+            tracing::error!("the thread that replaces kafka's producers panicked");
         }
     })
 }
 
-/// Asks until Kafka answers. Returns what else was asked for meanwhile.
+/// Gives up everything that producers hold.
+fn purge(producers: &[Producer]) {
+    for producer in producers {
+        producer.purge(PurgeConfig::default().queue().inflight());
+    }
+}
+
+/// Asks until Kafka answers. Whether to go on: nobody asked to close meanwhile.
 fn wait_until_there(
     cluster: &Cluster,
     health: &Health,
-    signals: &mpsc::Receiver<Signal>,
-) -> Option<Signal> {
+    suspicions: &mpsc::Receiver<Signal>,
+) -> bool {
     loop {
         match cluster.probe(PROBE) {
             Ok(()) => {
                 health.set_down(None);
-                return None;
+                return true;
             }
             Err(error) => health.set_down(Some(match error {
                 Error::Unreachable { reason, .. } => reason,
                 other => other.to_string(),
             })),
         }
-        match signals.recv_timeout(PROBE_PAUSE) {
-            Ok(Signal::Suspect) | Err(mpsc::RecvTimeoutError::Timeout) => {}
-            // The suspicion goes on after the other.
-            Ok(other) => {
-                health.settle_suspicion();
-                health.suspect();
-                return Some(other);
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Some(Signal::Close),
+        match suspicions.recv_timeout(PROBE_PAUSE) {
+            Ok(Signal::Act) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Ok(Signal::Close) | Err(mpsc::RecvTimeoutError::Disconnected) => return false,
         }
     }
 }

@@ -76,6 +76,30 @@ async fn hidden_columns_stay_hidden() {
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bronze_can_be_filtered_once_it_is_committed() {
+    let mut rig = Rig::new().await;
+    let running = rig.start();
+    rig.append([(1, "a", 10), (2, "b", 60), (3, "z", 5)]).await;
+    running.settled().await;
+    running.stop().await;
+    rig.reopen_log().await;
+    let running = rig.start();
+    rig.append([(4, "a", 70)]).await;
+    running.settled().await;
+    for (condition, wanted) in [
+        ("_offset >= 0", [4, 145]),
+        ("_offset >= 0 AND v > 50", [2, 130]),
+        ("_ts > TIMESTAMP '2020-01-01T00:00:00Z' AND _verdict = 'ok'", [3, 140]),
+        ("_event_id = 'e4'", [1, 70]),
+        ("_key IS NULL AND k <> 'a'", [2, 65]),
+    ] {
+        let sql = format!("SELECT count(*), sum(v) FROM bronze.events WHERE {condition}");
+        assert_eq!(running.numbers(&sql).await, wanted, "{condition}");
+    }
+    running.stop().await;
+}
+
 /// Events without the id that their contract names are told apart by their content.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_without_their_id_are_told_apart() {
