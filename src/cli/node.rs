@@ -190,8 +190,8 @@ impl Node {
             metrics,
             ready,
             outage: Arc::new({
-                let log = Arc::clone(&self.log);
-                move || log.outage()
+                let (log, status) = (Arc::clone(&self.log), Arc::clone(&self.status));
+                move || log.outage().or_else(|| status.outage())
             }),
             sources: vec![("process".to_owned(), Arc::new(source))],
         };

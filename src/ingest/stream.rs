@@ -2,7 +2,14 @@
 //! their sequences, an acker waits for them in the same order and answers. Many batches may be
 //! under way between the two.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use prost::Message as _;
 use tokio::{
@@ -76,6 +83,7 @@ pub(super) async fn serve(
         want_positions: open.want_positions,
         entries,
         inflight: Arc::new(Semaphore::new(stream_bytes)),
+        has_failed: Arc::default(),
         first: None,
         expected: None,
         forgotten: None,
@@ -136,6 +144,8 @@ struct Reader {
     entries: mpsc::Sender<Entry>,
     /// Bytes of this stream on the way into the log.
     inflight: Arc<Semaphore>,
+    /// Whether an append of this stream failed: none begins after it.
+    has_failed: Arc<AtomicBool>,
     /// The sequence of the next batch; a stream may begin at any.
     /// The first sequence of this stream.
     first: Option<i64>,
@@ -270,12 +280,19 @@ impl Reader {
         if records.is_empty() {
             return Landing::Done(Ok(Vec::new()));
         }
+        if self.has_failed.load(Ordering::SeqCst) {
+            // The client begins again at the batch that failed, and what comes after it waits.
+            return Landing::Done(Err(log::Error::Closed));
+        }
         let mut append = self.shared.append(&self.contract.name, records);
         if let std::task::Poll::Ready(done) = futures::poll!(append.as_mut()) {
+            self.has_failed.fetch_or(done.is_err(), Ordering::SeqCst);
             return Landing::Done(done);
         }
+        let has_failed = Arc::clone(&self.has_failed);
         let landing: JoinHandle<Appended> = self.shared.tasks.spawn(async move {
             let appended = append.await;
+            has_failed.fetch_or(appended.is_err(), Ordering::SeqCst);
             drop(permits);
             appended
         });

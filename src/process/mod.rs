@@ -176,6 +176,7 @@ pub async fn run(
         tracing::error!(%error, cause = ?std::error::Error::source(&error).map(ToString::to_string),
             "processing stopped, starting again from the tables");
         metrics::restarted();
+        deps.status.update(|status| status.outage = Some(error.to_string()));
         tokio::select! {
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(BACK_OFF_MAX),
             () = stop.cancelled() => return Err(error),
@@ -193,8 +194,15 @@ async fn run_once(
     pipeline.catch_up().await?;
     pipeline.follow_to_end().await?;
     caught_up.send_replace(true);
+    deps.status.update(|status| status.outage = None);
     while !stop.is_cancelled() {
-        pipeline.step().await?;
+        if let Err(error) = pipeline.step().await {
+            if matches!(error, Error::Log(log::Error::TopicGone { .. })) {
+                // What was read from it cannot be read again.
+                pipeline.seal(true).await?;
+            }
+            return Err(error);
+        }
     }
     pipeline.finish().await
 }

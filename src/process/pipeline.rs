@@ -253,7 +253,7 @@ impl Pipeline {
     /// Commits what is not committed, in the order Bronze, acceptance, what follows from them,
     /// replaced tables; `all`: also positions that moved without rows, and tables that were
     /// committed only recently.
-    async fn seal(&mut self, all: bool) -> Result<(), Error> {
+    pub(super) async fn seal(&mut self, all: bool) -> Result<(), Error> {
         let started = Instant::now();
         // Where the log cannot be asked, what was read from it stays in memory, and in the log.
         if if_reachable(self.confirm_log().await)?.is_none() {

@@ -15,6 +15,8 @@ pub(super) struct Snapshot {
     pub seals: u64,
     pub last_seal_ms: u64,
     pub last_round_ms: u64,
+    /// Why processing does not go on, while it tries again.
+    pub outage: Option<String>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -42,6 +44,11 @@ impl Status {
         // A poisoned lock only means that a writer panicked between two plain assignments.
         let mut snapshot = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut snapshot);
+    }
+
+    /// Why processing does not go on, while it tries again.
+    pub fn outage(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).outage.clone()
     }
 
     /// Records, verdicts and models as JSON.

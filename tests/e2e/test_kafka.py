@@ -1,7 +1,8 @@
 """Kafka as the log: a broker that goes away, topics that change under our feet, credentials."""
 
-import threading
+import json
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -11,8 +12,8 @@ import pytest
 
 import projects
 from broker import Topics, log_on, topic_of
-from harness import RENTAL_LINES, RENTALS, run, until
-from launcher import HOST, USERS, free_ports
+from harness import RENTAL_LINES, RENTALS, STOP_S, run, until
+from launcher import HOST, USERS, Broker, free_ports
 from test_bad_projects import one_sentence
 from test_ingest import MIB, connect, details, payload, publish
 from worlds import acked, enough
@@ -137,6 +138,70 @@ def test_an_address_that_is_none_is_refused(home, small, url):
     done = run(home, "up", small(), f"--data-dir={home / 'data'}", "--log", url)
     assert done.returncode == 2, done
     assert url in done.stderr and "kafka://HOST:PORT" in done.stderr
+
+
+def test_a_broker_that_freezes_keeps_the_order_of_a_key(servers, fresh_broker, home, small):
+    """Around the time after which records are given up, some of a push are and some are not."""
+    settings = {"delivery_timeout_ms": 1_500}
+    server = servers(small(), kept_in=log_on(fresh_broker.address, **settings)).start()
+    events = [projects.order(n, customer=f"c{n % 7}") for n in range(30_000)]
+    file = home / "orders.ndjson"
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    push = server.push("orders", file, "--rate", 3_000, "--batch-size", 50, "--retry-for", 120)
+    try:
+        for frozen_s in (1.2, 1.5, 1.8, 2.2):
+            before = acked(server, "orders")
+            until(lambda: acked(server, "orders") > before, RECOVERED_S, "acks")
+            assert push.running(), push.output()
+            fresh_broker.process.send_signal(signal.SIGSTOP)
+            time.sleep(frozen_s)
+            fresh_broker.process.send_signal(signal.SIGCONT)
+        push.finish()
+    finally:
+        push.close()
+    server.wait()
+    first = "SELECT customer, order_id, min(_offset) FROM bronze.orders GROUP BY 1, 2 ORDER BY 3"
+    seen = {}
+    for customer, order_id, _ in server.sql(first):
+        seen.setdefault(customer, []).append(int(order_id))
+    assert sum(map(len, seen.values())) == len(events)
+    assert all(orders == sorted(orders) for orders in seen.values())
+    assert server.sql("SELECT count(*) FROM silver.order_lines") == [(len(events),)]
+
+
+def test_another_cluster_at_the_address_takes_nothing(servers, tmp_path, small, protocol):
+    """Its topic of the same name goes on where the other one's ended."""
+    first = Broker(tmp_path / "first")
+    with first.start():
+        server = servers(small(topic={"name": "orders"}), kept_in=log_on(first.address)).start()
+        publish_all(protocol, server, range(5))
+        first.kill()
+        with Broker(tmp_path / "second", port=first.ports["PLAINTEXT"]).start() as second:
+            topics = Topics(second.address)
+            topics.create("orders", 2)
+            for partition in range(2):
+                made = [projects.order(100 * (partition + 1) + n) for n in range(20)]
+                topics.fill("orders", made, partition=partition)
+
+            def refused():
+                with connect(server) as channel:
+                    try:
+                        publish(protocol, channel, [projects.order("late")])
+                    except grpc.RpcError as status:
+                        return "another cluster" in status.details()
+                return False
+
+            until(refused, RECOVERED_S, "publishers to hear of the other cluster")
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(STOP_S)
+            done = server.refusal()
+            assert done.returncode == 1, done
+            assert "log_replaced" in done.stderr
+            adopt(server)
+            server.start()
+            server.wait()
+            assert server.sql("SELECT count(*) FROM bronze.orders") == [(45,)]
+            assert server.sql("SELECT count(*) FROM silver.order_lines") == [(45,)]
 
 
 # -- topics

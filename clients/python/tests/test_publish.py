@@ -16,6 +16,7 @@ from conftest import connect, numbers
 from project import reading
 
 import sluice
+from sluice.ingest.v1 import ingest_pb2 as pb
 
 BAD = reading(1, "bad", value=-1)
 
@@ -302,6 +303,25 @@ def test_out_of_time_the_exception_says_whether_it_may_be_in_the_log(
     assert caught.value.idempotency_key == scripted.published[0].idempotency_key
     assert [record.payload for record in caught.value.events] == [b'{"a":1}']
     assert len(scripted.published) > 1
+
+
+def test_a_last_try_without_an_answer_does_not_hide_why_the_others_failed(
+    scripted: fake.Fake,
+) -> None:
+    over = threading.Event()
+
+    def no_answer(request: pb.PublishRequest, context: Any) -> pb.PublishResponse:
+        over.wait(30)
+        return fake.accept(request, context)
+
+    scripted.answers = [fake.fail(UNAVAILABLE, "LOG_UNREACHABLE", 10), no_answer]
+    with sluice.connect(scripted.url) as client, pytest.raises(sluice.OutcomeUnknown) as caught:
+        client.publish("s", [{"a": 1}], timeout=0.5)
+    over.set()
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+    assert caught.value.reason == "LOG_UNREACHABLE"
+    assert "the try before: " in str(caught.value)
+    assert "scripted LOG_UNREACHABLE" in str(caught.value)
 
 
 def test_what_will_never_succeed_is_sent_once(scripted: fake.Fake) -> None:

@@ -1,7 +1,7 @@
 //! Questions to the cluster: is it there, which topics, which offsets, which record. Blocking.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -40,9 +40,19 @@ pub(super) struct Cluster {
     config: ClientConfig,
     settings: Settings,
     health: Arc<Health>,
-    meta: BaseConsumer<Context>,
+    meta: RwLock<Arc<BaseConsumer<Context>>>,
     /// Looks at single records. Made when it is first needed.
     peek: Mutex<Option<BaseConsumer<Context>>>,
+}
+
+/// A client for questions.
+fn client(
+    brokers: &str,
+    config: &ClientConfig,
+    health: &Arc<Health>,
+) -> Result<Arc<BaseConsumer<Context>>, Error> {
+    let made = config.create_with_context(Context(Arc::clone(health)));
+    made.map(Arc::new).map_err(|e| refused(brokers, &e))
 }
 
 impl Cluster {
@@ -52,8 +62,7 @@ impl Cluster {
         health: Arc<Health>,
     ) -> Result<Self, Error> {
         let config = settings.client(brokers)?;
-        let made = config.create_with_context(Context(Arc::clone(&health)));
-        let meta = made.map_err(|e| refused(brokers, &e))?;
+        let meta = RwLock::new(client(brokers, &config, &health)?);
         Ok(Self {
             brokers: brokers.to_owned(),
             timeout: Duration::from_millis(settings.request_timeout_ms),
@@ -68,28 +77,40 @@ impl Cluster {
     /// The cluster's id; fails where no broker answers within `timeout`.
     pub(super) fn id(&self) -> Result<String, Error> {
         self.probe(self.timeout)?;
-        let id = self.meta.client().fetch_cluster_id(self.timeout);
+        let id = self.meta().client().fetch_cluster_id(self.timeout);
         id.ok_or_else(|| self.unreachable(&KafkaError::Canceled))
+    }
+
+    fn meta(&self) -> Arc<BaseConsumer<Context>> {
+        Arc::clone(&self.meta.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks through new connections from now on.
+    pub(super) fn reconnect(&self) -> Result<(), Error> {
+        let fresh = client(&self.brokers, &self.config, &self.health)?;
+        *self.meta.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
     }
 
     /// Asks whether a broker answers.
     pub(super) fn probe(&self, timeout: Duration) -> Result<(), Error> {
-        let answer = self.meta.fetch_metadata(None, timeout);
+        let answer = self.meta().fetch_metadata(None, timeout);
         self.serve_events();
         answer.map(|_| ()).map_err(|e| self.unreachable(&e))
     }
 
     /// Lets librdkafka tell what happened.
     fn serve_events(&self) {
+        let meta = self.meta();
         // A poll that served an event says no more than one that had none.
         for _ in 0..EVENTS_MAX {
-            self.meta.poll(Duration::ZERO);
+            meta.poll(Duration::ZERO);
         }
     }
 
     /// Number of partitions of a topic; `None` where there is no such topic.
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<Partition>, Error> {
-        let metadata = self.meta.fetch_metadata(Some(topic), self.timeout);
+        let metadata = self.meta().fetch_metadata(Some(topic), self.timeout);
         let metadata = metadata.map_err(|e| self.unreachable(&e))?;
         let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else {
             return Ok(None);
@@ -118,7 +139,7 @@ impl Cluster {
     pub(super) fn extent(&self, place: &Place, partition: Partition) -> Result<Extent, Error> {
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
         let (start, end) = self
-            .meta
+            .meta()
             .fetch_watermarks(&place.topic, number, self.timeout)
             .map_err(|e| self.failed(place, &e))?;
         Ok(Extent { start, end })

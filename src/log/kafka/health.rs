@@ -80,7 +80,12 @@ impl Health {
     pub(super) fn set_down(&self, reason: Option<String>) {
         let was_down = self.down.send_replace(reason.clone()).is_some();
         match reason {
-            Some(reason) if !was_down => tracing::error!(reason, "kafka cannot be reached"),
+            Some(reason) if !was_down => {
+                tracing::error!(reason, "kafka cannot be reached");
+                // Callers are told that the outcome is unknown, and send again: what is queued must
+                // not land behind that, in another order.
+                self.renew();
+            }
             None if was_down => tracing::warn!("kafka is back"),
             _ => {}
         }

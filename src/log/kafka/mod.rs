@@ -82,8 +82,13 @@ impl KafkaLog {
         let config = settings.producer(brokers)?;
         let (count, limit) = (settings.producers, settings.max_record_bytes);
         let producers = Producers::new(brokers, config, count, limit, Arc::clone(&health))?;
-        let supervisor =
-            supervise(Arc::clone(&cluster), Arc::clone(&producers), Arc::clone(&health), signals);
+        let supervisor = supervise(
+            Arc::clone(&cluster),
+            Arc::clone(&producers),
+            Arc::clone(&health),
+            signals,
+            cluster_id.clone(),
+        );
         let supervisor = supervisor.map_err(|e| Error::Unavailable {
             path: url(brokers),
             reason: format!("its health thread does not start: {e}"),

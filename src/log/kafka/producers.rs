@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_millis(600);
 /// How long an answer to that may take.
 const PROBE: Duration = Duration::from_millis(1_000);
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
+/// After so many questions without an answer, they are asked through new connections.
+const RECONNECT_AFTER: u32 = 8;
 /// A full queue is tried again after so long.
 const QUEUE_PAUSE: Duration = Duration::from_millis(2);
 
@@ -207,6 +209,7 @@ pub(super) fn supervise(
     producers: Arc<Producers>,
     health: Arc<Health>,
     signals: Signals,
+    cluster_id: String,
 ) -> std::io::Result<JoinHandle<()>> {
     let Signals { suspicions, renewals } = signals;
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -221,7 +224,7 @@ pub(super) fn supervise(
     })?;
     thread("kafka-health").spawn(move || {
         while let Ok(Signal::Act) = suspicions.recv() {
-            let goes_on = wait_until_there(&cluster, &health, &suspicions);
+            let goes_on = wait_until_there(&cluster, &cluster_id, &health, &suspicions);
             health.settle_suspicion();
             if !goes_on {
                 break;
@@ -243,23 +246,32 @@ fn purge(producers: &[Producer]) {
 /// Asks until Kafka answers. Whether to go on: nobody asked to close meanwhile.
 fn wait_until_there(
     cluster: &Cluster,
+    cluster_id: &str,
     health: &Health,
     suspicions: &mpsc::Receiver<Signal>,
 ) -> bool {
-    loop {
-        match cluster.probe(PROBE) {
-            Ok(()) => {
+    for asked in 1_u32.. {
+        match cluster.probe(PROBE).and_then(|()| cluster.id()) {
+            Ok(id) if id == cluster_id => {
                 health.set_down(None);
                 return true;
             }
-            Err(error) => health.set_down(Some(match error {
-                Error::Unreachable { reason, .. } => reason,
-                other => other.to_string(),
-            })),
+            Ok(other) => {
+                let reason = format!("another cluster answers there, {other}, not {cluster_id}");
+                health.set_down(Some(reason));
+            }
+            Err(Error::Unreachable { reason, .. }) => health.set_down(Some(reason)),
+            Err(other) => health.set_down(Some(other.to_string())),
+        }
+        if asked.is_multiple_of(RECONNECT_AFTER)
+            && let Err(error) = cluster.reconnect()
+        {
+            tracing::warn!(%error, "no new client for questions to kafka");
         }
         match suspicions.recv_timeout(PROBE_PAUSE) {
             Ok(Signal::Act) | Err(mpsc::RecvTimeoutError::Timeout) => {}
             Ok(Signal::Close) | Err(mpsc::RecvTimeoutError::Disconnected) => return false,
         }
     }
+    false
 }

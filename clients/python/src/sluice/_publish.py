@@ -42,6 +42,7 @@ class Publication:
         self._errors: list[EventError] = []
         self._positions = Positions()
         self._is_unknown = False
+        self._last: SluiceError | None = None
         self._patience = Patience(timeout, clock)
         self._patience.start()
 
@@ -72,12 +73,18 @@ class Publication:
         self._positions |= positions_of(self._stream, result)
         self._part += 1
         self._is_unknown = False
+        self._last = None
 
     def failed(self, error: SluiceError) -> float:
         """Takes the failure of the request handed out last: seconds to wait before it is sent
         again, or the final error is raised.
         """
         self._is_unknown |= isinstance(error, errors.OutcomeUnknown)
+        if error.code == "DEADLINE_EXCEEDED" and self._last is not None:
+            # The last try had too little time left to be told more than that.
+            text = f"{error.message}; the try before: {self._last.message}"
+            error = errors.OutcomeUnknown(text, code=error.code, reason=self._last.reason)
+        self._last = error
         pause = self._patience.pause(error)
         if pause is not None:
             return pause
