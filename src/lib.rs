@@ -3,7 +3,7 @@
 //! An event travels top to bottom through this list.
 
 pub mod bronze; // every record as it came, and what its contract makes of it
-pub mod cli;
+pub mod cli; // one file per subcommand
 pub mod config; // settings of every part
 pub mod domain; // what an event, an identity, a position, a contract and a change are
 pub mod ingest; // gRPC in: validate, publish, ack
@@ -13,4 +13,5 @@ pub mod models; // Silver and Gold: SQL kept up to date
 pub mod ops; // clock, tasks, telemetry
 pub mod process; // moves each stage forward, exactly once
 pub mod project; // the user's streams, models and seeds, checked
-pub mod serve; // Flight SQL and HTTP // one file per subcommand
+pub mod serve; // Flight SQL and HTTP
+pub mod verify; // whether a lake keeps its promises

@@ -14,6 +14,7 @@ mod print;
 pub mod push;
 pub mod query;
 mod up;
+mod verify;
 pub mod wait;
 
 use clap::{Parser, Subcommand};
@@ -55,6 +56,9 @@ pub enum Command {
     Check(check::Args),
     /// Look whether log, lake, ports and machine are fit for a server, and say how to mend them
     Doctor(doctor::Args),
+    /// Check that a lake keeps its promises: nothing lost, nothing twice, every table what its SQL
+    /// gives
+    Verify(verify::Args),
     /// Decide about the log: adopt another one
     #[command(subcommand)]
     Log(log::Command),
@@ -74,6 +78,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(args, stop.token()).await,
         Command::Check(args) => check::run(&args),
         Command::Doctor(args) => doctor::run(args, stop.token()).await,
+        Command::Verify(args) => verify::run(args).await,
         Command::Log(command) => log::run(command).await,
         Command::Config(args) => config::run(&args),
     }

@@ -25,7 +25,7 @@ use crate::{
         stream::Responses,
     },
     log,
-    ops::Clock,
+    ops::{Clock, crash},
 };
 
 /// What the reader hands on, in the order of the stream.
@@ -169,6 +169,7 @@ impl Acker {
         self.unacked = 0;
         if let Some(acked_through) = self.through {
             self.send(Out::Ack(Ack { acked_through })).await;
+            crash::point("ingest.replied");
         }
     }
 

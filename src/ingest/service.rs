@@ -30,6 +30,7 @@ use crate::{
         tasks::Tasks,
     },
     log::{self, Log},
+    ops::crash,
 };
 
 /// Batches of more bytes are looked at off the async threads.
@@ -94,7 +95,12 @@ impl Shared {
         records: Vec<log::Record>,
     ) -> BoxFuture<'static, Appended> {
         let (log, stream) = (Arc::clone(&self.log), stream.to_owned());
-        Box::pin(async move { log.append(&stream, records).await })
+        Box::pin(async move {
+            crash::point("ingest.validated");
+            let appended = log.append(&stream, records).await;
+            crash::point("ingest.logged");
+            appended
+        })
     }
 
     /// Refuses a batch of `bytes` encoded bytes that is over a limit.
@@ -119,6 +125,7 @@ impl Shared {
         batch: RecordBatch,
         bytes: usize,
     ) -> Result<Result<Judged, BadBatch>, Status> {
+        crash::point("ingest.decoded");
         let max_event_bytes = self.settings.max_event_bytes;
         if bytes <= INLINE_BYTES_MAX {
             return Ok(judge::judge(contract, max_event_bytes, &origin, batch));

@@ -25,7 +25,10 @@ use deltalake::{
 use futures::TryStreamExt as _;
 use rand::Rng as _;
 
-use crate::domain::{ErrorKind, TableName};
+use crate::{
+    domain::{ErrorKind, TableName},
+    ops::crash,
+};
 
 /// Attempts before a commit is given up with its outcome known to be "not landed".
 const ATTEMPTS: u32 = 8;
@@ -97,11 +100,13 @@ pub(super) async fn commit(
         return Err(CommitError::NoMove { table: name.clone() });
     }
     let mut attempts = 0;
+    crash::point(format_args!("{}.written", name.schema));
     loop {
         expect_positions(name, recorded, &commit.moves)?;
         let base = delta.version().unwrap_or_default();
         let error = match attempt(delta, &commit).await {
             Ok(()) => {
+                crash::point(format_args!("{}.committed", name.schema));
                 for step in &commit.moves {
                     recorded.insert(step.app_id.clone(), Some(step.to));
                 }

@@ -2,6 +2,7 @@
 //!
 //! Only this module knows delta. Everything that is written goes through `commit`.
 
+mod audit;
 mod changes;
 mod commit;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod table;
 mod tests;
 pub mod view;
 
+pub use audit::{Audited, AuditedFile, AuditedVersion};
 pub use changes::{OFFSET, OffsetWindow, PARTITION, STREAM, conform};
 pub use commit::{CommitError, Move};
 pub use probe::{Probe, ProbeError, probe};

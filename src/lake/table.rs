@@ -25,6 +25,7 @@ use crate::{
         store::FsyncStore,
         view::Committed,
     },
+    ops::crash,
 };
 
 /// Where the fingerprint stands in a table's configuration. Persisted: must stay stable.
@@ -62,6 +63,8 @@ pub enum LakeError {
     Fingerprint { table: TableName, found: String, wanted: String },
     #[error("table {table}: {action}")]
     Table { table: TableName, action: &'static str, source: Box<DeltaTableError> },
+    #[error("table {table}: its log cannot be read: {reason}")]
+    Log { table: TableName, reason: String },
     #[error("table {table}: read rows")]
     Read { table: TableName, source: Box<datafusion::error::DataFusionError> },
 }
@@ -70,7 +73,10 @@ impl LakeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Folder { .. } => ErrorKind::Unavailable,
-            Self::Fingerprint { .. } | Self::Table { .. } | Self::Read { .. } => ErrorKind::Data,
+            Self::Fingerprint { .. }
+            | Self::Table { .. }
+            | Self::Log { .. }
+            | Self::Read { .. } => ErrorKind::Data,
         }
     }
 }
@@ -107,15 +113,7 @@ impl Lake {
             let table = spec.name.clone();
             move |source| LakeError::Table { table, action, source: Box::new(source) }
         };
-        let location = format!("{}/{}/", spec.name.schema, spec.name.name);
-        let url = self
-            .root
-            .join(&location)
-            .map_err(|e| LakeError::Folder { path: location.clone(), reason: e.to_string() })?;
-        let delta = DeltaTableBuilder::from_url(url.clone())
-            .map(|builder| builder.with_storage_backend(Arc::clone(&self.store), url))
-            .and_then(DeltaTableBuilder::build)
-            .map_err(failed("locate"))?;
+        let delta = self.locate(&spec.name)?;
         if !delta.verify_deltatable_existence().await.map_err(failed("look for its log"))? {
             create(&delta, spec).await.map_err(failed("create"))?;
         }
@@ -133,6 +131,23 @@ impl Lake {
 }
 
 impl Lake {
+    /// The table of that name, whether it is there or not.
+    pub(super) fn locate(&self, name: &TableName) -> Result<DeltaTable, LakeError> {
+        let location = format!("{}/{}/", name.schema, name.name);
+        let url = self
+            .root
+            .join(&location)
+            .map_err(|e| LakeError::Folder { path: location, reason: e.to_string() })?;
+        DeltaTableBuilder::from_url(url.clone())
+            .map(|builder| builder.with_storage_backend(Arc::clone(&self.store), url))
+            .and_then(DeltaTableBuilder::build)
+            .map_err(|source| LakeError::Table {
+                table: name.clone(),
+                action: "locate",
+                source: Box::new(source),
+            })
+    }
+
     /// Removes a table whose rows can be had again from elsewhere.
     pub async fn remove(&self, name: &TableName) -> Result<(), LakeError> {
         let error = |reason: String| LakeError::Folder { path: name.to_string(), reason };
@@ -268,6 +283,7 @@ impl Table {
             return Ok(false);
         }
         let done = checkpoints::create_checkpoint(&self.delta, None).await;
+        crash::point("lake.checkpointed");
         done.map(|()| true).map_err(|e| self.failed("write a checkpoint")(e))
     }
 
@@ -352,11 +368,20 @@ impl Table {
         if any { writer.flush().await.map_err(failed) } else { Ok(Vec::new()) }
     }
 
+    /// The definition that built the table.
+    pub(super) fn fingerprint(&self) -> Result<String, LakeError> {
+        let configuration = self.snapshot()?.metadata().configuration();
+        Ok(configuration.get(FINGERPRINT).cloned().unwrap_or_default())
+    }
+
+    pub(super) fn delta(&self) -> &DeltaTable {
+        &self.delta
+    }
+
     /// Whether the table was built by the definition that it was opened with; only then may it be
     /// written.
     pub fn check_fingerprint(&self) -> Result<(), LakeError> {
-        let configuration = self.snapshot()?.metadata().configuration();
-        let found = configuration.get(FINGERPRINT).cloned().unwrap_or_default();
+        let found = self.fingerprint()?;
         if found == self.spec.fingerprint {
             return Ok(());
         }

@@ -26,7 +26,10 @@ use crate::{
         session::{Columns, session},
     },
     models::{Plan, storable_batch},
-    process::offset_table::{Followed, SealError},
+    process::{
+        offset_table::{Followed, SealError},
+        relations::{SEED_DIGEST, read_id, seed_position},
+    },
 };
 
 /// What a table was computed from.
@@ -56,7 +59,10 @@ pub(super) struct Derived {
     /// Raised whenever the content changes.
     pub generation: u64,
     digest: Option<Digest>,
+    /// What the last run was over.
     basis: Option<Basis>,
+    /// What the content was computed from; the last run may have failed.
+    made_of: Option<Basis>,
     /// How far into the log the content reaches.
     pub positions: Positions,
     /// Why the last run failed.
@@ -80,7 +86,7 @@ impl Derived {
             parent_ids.insert(parent.info.name.clone(), parent.table.id()?);
         }
         let level = parents.iter().map(|parent| parent.level + 1).max().unwrap_or_default();
-        let mut app_ids: Vec<String> = parent_ids.values().map(|id| parent_app_id(id)).collect();
+        let mut app_ids: Vec<String> = parent_ids.values().map(|id| read_id(id)).collect();
         for stream in streams {
             app_ids.extend((0..stream.partitions).map(|p| stream.input_app_id(p)));
         }
@@ -107,6 +113,7 @@ impl Derived {
             generation: 1,
             digest: None,
             basis: None,
+            made_of: None,
             positions,
             failure: None,
         })
@@ -118,7 +125,7 @@ impl Derived {
         rows: &RecordBatch,
         digest: &str,
     ) -> Result<(), SealError> {
-        let to = i64::from_str_radix(digest.get(..15).unwrap_or("0"), 16).unwrap_or_default();
+        let to = seed_position(digest);
         let from = self.table.position(SEED_DIGEST);
         if from == Some(to) {
             return Ok(());
@@ -137,10 +144,12 @@ impl Derived {
         positions: &Positions,
         parents: &BTreeMap<TableName, i64>,
     ) {
-        let by_version = self.parent_ids.iter().all(|(name, id)| {
-            self.table.position(&parent_app_id(id)) == parents.get(name).copied()
-        });
+        let by_version = self
+            .parent_ids
+            .iter()
+            .all(|(name, id)| self.table.position(&read_id(id)) == parents.get(name).copied());
         if self.table.is_published() && by_version && self.positions == *positions {
+            self.made_of = Some(basis.clone());
             self.basis = Some(basis);
         }
     }
@@ -151,6 +160,9 @@ impl Derived {
 
     /// Takes over the result of a round.
     pub(super) fn install(&mut self, result: Computed) {
+        if !matches!(result.outcome, Outcome::Failed(_)) {
+            self.made_of = Some(result.basis.clone());
+        }
         self.basis = Some(result.basis);
         match result.outcome {
             Outcome::Unchanged => self.positions = result.positions,
@@ -201,9 +213,19 @@ impl Derived {
         Ok(())
     }
 
-    /// Whether a publication would write something: new rows, or (`force`) only positions.
-    pub(super) fn is_due(&self, force: bool, versions: &BTreeMap<TableName, i64>) -> bool {
-        self.pending.is_some() || (force && !self.moves(versions).is_empty())
+    /// Whether a publication would write something: new rows, or (`force`) only positions. Not
+    /// while the content was computed from others than the present `generations` of its parents,
+    /// as after a failure: their versions would be recorded with it.
+    pub(super) fn is_due(
+        &self,
+        force: bool,
+        versions: &BTreeMap<TableName, i64>,
+        generations: &BTreeMap<TableName, u64>,
+    ) -> bool {
+        let rests_on_present = self.made_of.as_ref().is_some_and(|basis| {
+            basis.generations.iter().all(|(name, of)| generations.get(name) == Some(of))
+        });
+        rests_on_present && (self.pending.is_some() || (force && !self.moves(versions).is_empty()))
     }
 
     /// Commits pending rows, or only positions where nothing else is pending. `versions` are those
@@ -226,9 +248,10 @@ impl Derived {
             let followed = self.streams.iter().find(|followed| followed.stream == stream)?;
             Some((followed.input_app_id(partition), offset))
         });
-        let parents = self.parent_ids.iter().filter_map(|(name, id)| {
-            versions.get(name).map(|version| (parent_app_id(id), *version))
-        });
+        let parents = self
+            .parent_ids
+            .iter()
+            .filter_map(|(name, id)| versions.get(name).map(|version| (read_id(id), *version)));
         let all = streams.chain(parents);
         all.filter_map(|(app_id, to)| {
             let from = self.table.position(&app_id);
@@ -254,14 +277,6 @@ impl Derived {
             positions: self.positions.clone(),
         }
     }
-}
-
-/// Position of a seed: a number made of its digest. Persisted: must stay stable.
-const SEED_DIGEST: &str = "in/seed";
-
-/// Position of an input that is read by version. Persisted: must stay stable.
-fn parent_app_id(table_id: &str) -> String {
-    format!("in/{table_id}")
 }
 
 /// The result of one table of a round.

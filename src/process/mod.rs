@@ -15,11 +15,12 @@ mod offset_table;
 mod open;
 mod pipeline;
 mod plans;
+pub mod relations;
 mod status;
 mod stream;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -11,14 +11,9 @@ use arrow::{
 };
 
 use crate::{
-    bronze::{
-        Identities, Judge, Origin, acceptance_schema, accepted_schema, accepted_sql, bronze_schema,
-        bronze_view_schema, bronze_view_sql, decode_udf, quarantine_schema,
-    },
+    bronze::{Identities, Judge, Origin, acceptance_schema, bronze_schema, quarantine_schema},
     domain::{Offset, Partition, TableName, contract::Contract, record::LogRecord},
-    lake::{
-        LakeView, OFFSET, OffsetWindow, PARTITION, RelationInfo, RelationKind, TableSpec, ViewState,
-    },
+    lake::{LakeView, OFFSET, OffsetWindow, PARTITION, RelationInfo, RelationKind, TableSpec},
     models::{Class, Input, Plan},
     process::{
         Deps, Error,
@@ -27,19 +22,16 @@ use crate::{
         derived::Derived,
         offset_table::{Followed, OffsetTable},
         plans::RowModel,
+        relations::{ACCEPTANCE, BRONZE_COLUMNS, RAW, base_view},
         stream::{Counts, StreamTables, believable, placed_schema, remember},
     },
-    project::{ACCEPTED, Seed},
+    project::Seed,
 };
 
-/// Schemas of tables and views that are Sluice's own.
-const RAW: &str = "_bronze";
-const ACCEPTANCE: &str = "_acceptance";
 /// Fingerprints of tables whose form only we decide. Persisted: raised with their schema.
 const BRONZE_FORM: &str = "bronze-1";
 const ACCEPTANCE_FORM: &str = "acceptance-1";
 const QUARANTINE_FORM: &str = "quarantine-1";
-const BRONZE_COLUMNS: (&str, &str) = ("_partition", "_offset");
 
 /// Everything open.
 pub(super) struct Opened {
@@ -73,7 +65,7 @@ pub(super) async fn open_tables(deps: &Deps) -> Result<Opened, Error> {
         streams.push(open_stream(deps, judge).await?);
     }
     let mut opened =
-        Opened { streams, derived: Vec::new(), base: base_view(deps), stopped: BTreeMap::new() };
+        Opened { streams, derived: Vec::new(), base: base_view(planned), stopped: BTreeMap::new() };
     for seed in &planned.project.seeds {
         let derived = open_seed(deps, seed).await?;
         opened.derived.push(derived);
@@ -297,10 +289,7 @@ async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(),
         columns: model.columns.clone(),
     };
     let stopped = match plan.class {
-        Class::View => {
-            opened.base.views.insert(model.name.clone(), Arc::new(view_state(plan, info)));
-            None
-        }
+        Class::View => None,
         Class::Append => open_append(deps, plan, info, opened, stopped_parent.is_some()).await?,
         Class::Recompute => {
             open_recompute(deps, plan, info, opened, stopped_parent.is_some()).await?
@@ -312,17 +301,6 @@ async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(),
         opened.stopped.insert(model.name.clone(), reason);
     }
     Ok(())
-}
-
-fn view_state(plan: &Plan, info: RelationInfo) -> ViewState {
-    let accepted = plan.read_streams.iter();
-    let raw = accepted.flat_map(|s| [TableName::new(RAW, s), TableName::new(ACCEPTANCE, s)]);
-    ViewState {
-        info: Arc::new(info),
-        schema: Arc::clone(&plan.schema),
-        sql: plan.model.sql.clone(),
-        reads: plan.tables.iter().cloned().chain(raw).collect(),
-    }
 }
 
 /// What to do when a table was built by another definition of its model.
@@ -401,84 +379,4 @@ async fn open_recompute(
     }
     opened.derived.push(derived);
     Ok(None)
-}
-
-/// The views that every project has.
-fn base_view(deps: &Deps) -> LakeView {
-    let mut base = LakeView::default();
-    let mut union = Vec::new();
-    for judge in &deps.planned.judges {
-        let contract = judge.contract();
-        let raw = TableName::new(RAW, &contract.name);
-        let acceptance = TableName::new(ACCEPTANCE, &contract.name);
-        base.functions.push(Arc::new(decode_udf(Arc::clone(judge))));
-        base.partitions.insert(contract.name.clone(), contract.partitions);
-        let fields = contract.fields.iter().map(|f| (f.name.clone(), f.description.clone()));
-        let bronze = ViewState {
-            info: Arc::new(RelationInfo {
-                name: TableName::new("bronze", &contract.name),
-                kind: RelationKind::Bronze,
-                description: contract.description.clone(),
-                columns: fields.collect(),
-            }),
-            schema: bronze_view_schema(contract),
-            sql: bronze_view_sql(contract, &quoted(&raw)),
-            reads: vec![raw.clone()],
-        };
-        let accepted = ViewState {
-            info: Arc::new(RelationInfo {
-                name: TableName::new(ACCEPTED, &contract.name),
-                kind: RelationKind::Internal,
-                description: String::new(),
-                columns: BTreeMap::new(),
-            }),
-            schema: accepted_schema(contract),
-            sql: accepted_sql(contract, &quoted(&raw), &quoted(&acceptance)),
-            reads: vec![raw, acceptance.clone()],
-        };
-        union.push((contract.name.clone(), acceptance));
-        for view in [bronze, accepted] {
-            base.views.insert(view.info.name.clone(), Arc::new(view));
-        }
-    }
-    if !union.is_empty() {
-        let view = acceptance_view(&union);
-        base.views.insert(view.info.name.clone(), Arc::new(view));
-    }
-    base
-}
-
-/// `system.acceptance`: what became of every record.
-fn acceptance_view(tables: &[(String, TableName)]) -> ViewState {
-    use arrow::datatypes::{DataType, Field, Schema};
-    let selects = tables.iter().map(|(stream, table)| {
-        format!(
-            "SELECT '{stream}' AS stream, \"_partition\" AS \"partition\", \"_offset\" AS \
-             \"offset\", \"_index\" AS \"index\", \"_event_id\" AS event_id, verdict FROM {}",
-            quoted(table)
-        )
-    });
-    let schema = Schema::new(vec![
-        Field::new("stream", DataType::Utf8, true),
-        Field::new("partition", DataType::Int32, true),
-        Field::new("offset", DataType::Int64, true),
-        Field::new("index", DataType::Int32, true),
-        Field::new("event_id", DataType::Utf8, true),
-        Field::new("verdict", DataType::Utf8, true),
-    ]);
-    ViewState {
-        info: Arc::new(RelationInfo {
-            name: TableName::new("system", "acceptance"),
-            kind: RelationKind::System,
-            description: "What became of every record: accepted, repeat or quarantined".into(),
-            columns: BTreeMap::new(),
-        }),
-        schema: Arc::new(schema),
-        sql: selects.collect::<Vec<_>>().join(" UNION ALL "),
-        reads: tables.iter().map(|(_, table)| table.clone()).collect(),
-    }
-}
-
-fn quoted(name: &TableName) -> String {
-    format!("\"{}\".\"{}\"", name.schema, name.name)
 }

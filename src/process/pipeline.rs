@@ -13,6 +13,7 @@ use crate::{
     domain::{Positions, TableName},
     lake::LakeView,
     log::{Chunk, Reader},
+    ops::crash,
     process::{
         Deps, Error, Settings,
         derived::{Computed, Derived, Job, basis, is_due, run_round},
@@ -157,7 +158,9 @@ impl Pipeline {
         let chunks = reader.poll(self.settings.batch_bytes, wait).await?;
         let mut moved = false;
         for chunk in chunks.into_iter().filter(|chunk| !chunk.records.is_empty()) {
+            crash::point("process.polled");
             self.ingest(chunk)?;
+            crash::point("process.applied");
             moved = true;
         }
         Ok(moved)
@@ -271,6 +274,7 @@ impl Pipeline {
         let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
         self.streams.iter_mut().for_each(|stream| stream.anchors.sealed());
         self.trim_log().await?;
+        crash::point("process.trimmed");
         // What follows from decisions comes after the decisions.
         let decisions = self.streams.iter_mut().map(|s| s.acceptance.seal(positions_too));
         committed += try_join_all(decisions).await?.into_iter().filter(|done| *done).count();
@@ -287,6 +291,7 @@ impl Pipeline {
             self.swap();
             self.report_seal(committed, started.elapsed());
             self.checkpoint().await;
+            crash::point("process.sealed");
         }
         Ok(())
     }
@@ -294,13 +299,14 @@ impl Pipeline {
     /// Commits recomputed tables, parents first, one level side by side.
     async fn publish(&mut self, positions_too: bool) -> Result<usize, Error> {
         let mut versions: BTreeMap<TableName, i64> = BTreeMap::new();
+        let generations = self.generations();
         let mut committed = 0;
         let levels = self.derived.iter().map(|derived| derived.level).max().unwrap_or_default();
         for level in 0..=levels {
             let at_level = self.derived.iter_mut().filter(|derived| derived.level == level);
             let due = at_level
                 .filter(|derived| derived.plan.is_some())
-                .filter(|derived| derived.is_due(positions_too, &versions));
+                .filter(|derived| derived.is_due(positions_too, &versions, &generations));
             let published = due.map(|derived| derived.publish(&versions));
             committed += try_join_all(published).await?.len();
             let done = self.derived.iter().filter(|derived| derived.level == level);
@@ -385,6 +391,7 @@ impl Pipeline {
     fn swap(&mut self) -> LakeView {
         let view = self.build_view();
         self.deps.view.swap(view.clone());
+        crash::point("process.swapped");
         let bytes = self.tail_bytes();
         metrics::tail_bytes(bytes);
         view

@@ -90,6 +90,8 @@ class Sluice:
         self.data_dir = self.home / "data"
         self.command = command or ["up", str(project)]
         self.addresses = {"ingest": "127.0.0.1:0", "flight": "127.0.0.1:0", "http": "127.0.0.1:0"}
+        self.settings = {}
+        """Of the starts to come, beside those of the log."""
         self.process = None
         self.starts = 0
 
@@ -102,7 +104,7 @@ class Sluice:
             self.process = subprocess.Popen(
                 [binary(), *self.arguments()],
                 cwd=ROOT,
-                env=environment(self.home, self.kept_in.settings),
+                env=environment(self.home, {**self.kept_in.settings, **self.settings}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     domain::{Offset, Partition},
     log::{Error, OffsetRange},
-    ops::Clock,
+    ops::{Clock, crash},
 };
 
 /// One append.
@@ -178,6 +178,7 @@ impl Writer {
         if let Some(error) = failed {
             return Err(error);
         }
+        crash::point("log.enqueued");
         batch.commit().map_err(|error| self.store.failure(&error))?;
         staged.into_values().for_each(publish);
         Ok(())

@@ -22,6 +22,7 @@ use self::{
 use crate::{
     domain::{Offset, Partition, Positions},
     log::{Error, Extent, Log, LogRecord, OffsetRange, Reader, Record, StreamSpec, partitioner},
+    ops::crash,
 };
 
 mod batch;
@@ -299,6 +300,7 @@ impl Log for KafkaLog {
             }
             self.producers.hand_over(topic, &records).await?
         };
+        crash::point("log.enqueued");
         tokio::select! {
             landed = self.producers.landed(topic, &batch, &records) => landed,
             error = self.topic_went(&stream) => {

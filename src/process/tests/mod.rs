@@ -3,4 +3,4 @@
 mod delivery;
 mod models;
 mod projects;
-mod support;
+pub(crate) mod support;

@@ -22,7 +22,7 @@ use crate::{
     project,
 };
 
-pub(super) const CONTRACT: &str = "
+pub(crate) const CONTRACT: &str = "
 name: events
 event_id: id
 partitions: 2
@@ -34,7 +34,7 @@ rules:
   small: v < 1000
 ";
 
-pub(super) const MODELS: [(&str, &str); 5] = [
+pub(crate) const MODELS: [(&str, &str); 5] = [
     ("silver/rows.sql", "SELECT id, k, v FROM {{ source('bronze', 'events') }}"),
     ("silver/big.sql", "SELECT id, v * 2 AS w FROM {{ ref('rows') }} WHERE v >= 50"),
     ("gold/totals.sql", "SELECT k, count(*) AS n, sum(v) AS s FROM {{ ref('rows') }} GROUP BY k"),
@@ -50,20 +50,20 @@ pub(super) const MODELS: [(&str, &str); 5] = [
 ];
 
 /// A project, its log and its lake in a temporary folder.
-pub(super) struct Rig {
-    pub(super) dir: tempfile::TempDir,
-    pub(super) log: Option<Arc<EmbeddedLog>>,
+pub(crate) struct Rig {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) log: Option<Arc<EmbeddedLog>>,
 }
 
 /// A running loop.
-pub(super) struct Running {
-    pub(super) view: Arc<LakeHandle>,
-    pub(super) status: Arc<Status>,
-    pub(super) stop: CancellationToken,
-    pub(super) task: JoinHandle<Result<(), Error>>,
+pub(crate) struct Running {
+    pub(crate) view: Arc<LakeHandle>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinHandle<Result<(), Error>>,
 }
 
-pub(super) fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         seal_interval_ms: 20,
         poll_wait_ms: 2,
@@ -73,7 +73,7 @@ pub(super) fn settings() -> Settings {
 }
 
 impl Rig {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let mut rig = Self { dir: tempfile::tempdir().expect("folder"), log: None };
         rig.write("sluice.yml", "name: test\n");
         rig.write("streams/events.yml", CONTRACT);
@@ -85,17 +85,17 @@ impl Rig {
         rig
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.dir.path().join("project").join(name);
         std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
         std::fs::write(path, text).expect("file");
     }
 
-    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
 
-    pub(super) async fn open_log(&mut self) {
+    pub(crate) async fn open_log(&mut self) {
         let settings = embedded::Settings {
             // Small, so that trimming really drops segments.
             segment_bytes: 2_048,
@@ -108,16 +108,16 @@ impl Rig {
     }
 
     /// Closes the log and opens it again, as a restart does.
-    pub(super) async fn reopen_log(&mut self) {
+    pub(crate) async fn reopen_log(&mut self) {
         self.log.take();
         self.open_log().await;
     }
 
-    pub(super) fn log(&self) -> &Arc<EmbeddedLog> {
+    pub(crate) fn log(&self) -> &Arc<EmbeddedLog> {
         self.log.as_ref().expect("log")
     }
 
-    pub(super) async fn append(
+    pub(crate) async fn append(
         &self,
         events: impl IntoIterator<Item = (usize, &'static str, i64)>,
     ) {
@@ -125,16 +125,16 @@ impl Rig {
         self.log().append("events", records).await.expect("append");
     }
 
-    pub(super) fn plain_lake(&self) -> Lake {
+    pub(crate) fn plain_lake(&self) -> Lake {
         Lake::local(&self.path("lake"), Durability::Os).expect("lake")
     }
 
-    pub(super) fn planned(&self) -> Planned {
+    pub(crate) fn planned(&self) -> Planned {
         let loaded = project::load(&self.path("project")).and_then(plan);
         loaded.unwrap_or_else(|errors| panic!("{errors}"))
     }
 
-    pub(super) fn deps(&self, lake: Lake) -> Deps {
+    pub(crate) fn deps(&self, lake: Lake) -> Deps {
         Deps {
             planned: Arc::new(self.planned()),
             log: Arc::<EmbeddedLog>::clone(self.log()),
@@ -145,12 +145,12 @@ impl Rig {
         }
     }
 
-    pub(super) fn start(&self) -> Running {
+    pub(crate) fn start(&self) -> Running {
         self.start_on(self.plain_lake())
     }
 
     /// Runs on a lake whose commits meet what `plan` says; it sees the path of every commit.
-    pub(super) fn start_on_faults(
+    pub(crate) fn start_on_faults(
         &self,
         mut plan: impl FnMut(&str) -> Option<Fault> + Send + 'static,
     ) -> Running {
@@ -160,7 +160,7 @@ impl Rig {
         self.start_on(Lake::with_store(&self.path("lake"), store).expect("lake"))
     }
 
-    pub(super) fn start_on(&self, lake: Lake) -> Running {
+    pub(crate) fn start_on(&self, lake: Lake) -> Running {
         let deps = self.deps(lake);
         let (view, status) = (Arc::clone(&deps.view), Arc::clone(&deps.status));
         let stop = CancellationToken::new();
@@ -169,7 +169,7 @@ impl Rig {
     }
 }
 
-pub(super) fn event(id: usize, k: &str, v: i64) -> Record {
+pub(crate) fn event(id: usize, k: &str, v: i64) -> Record {
     Record {
         key: None,
         identity: Identity::Given(format!("e{id}")),
@@ -179,45 +179,45 @@ pub(super) fn event(id: usize, k: &str, v: i64) -> Record {
 
 impl Running {
     /// Everything that is in the log is in every table, committed.
-    pub(super) async fn settled(&self) -> &Self {
+    pub(crate) async fn settled(&self) -> &Self {
         tokio::time::timeout(Duration::from_secs(120), self.view.settle()).await.expect("settled");
         self
     }
 
-    pub(super) async fn numbers(&self, sql: &str) -> Vec<i64> {
+    pub(crate) async fn numbers(&self, sql: &str) -> Vec<i64> {
         numbers(&self.view.load(), sql).await
     }
 
-    pub(super) async fn text(&self, sql: &str) -> String {
+    pub(crate) async fn text(&self, sql: &str) -> String {
         text(&self.view.load(), sql).await
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("task").expect("stopped");
     }
 
     /// Ends as a killed process does: nothing more is written.
-    pub(super) async fn kill(self) {
+    pub(crate) async fn kill(self) {
         self.task.abort();
         self.task.await.ok();
     }
 }
 
-pub(super) async fn batches(view: &Arc<LakeView>, sql: &str) -> Vec<arrow::array::RecordBatch> {
+pub(crate) async fn batches(view: &Arc<LakeView>, sql: &str) -> Vec<arrow::array::RecordBatch> {
     let runtime = Arc::new(RuntimeEnv::default());
     let context = session(view, Columns::Visible, SessionConfig::new(), runtime);
     context.sql(sql).await.expect(sql).collect().await.expect(sql)
 }
 
 /// The first row.
-pub(super) async fn numbers(view: &Arc<LakeView>, sql: &str) -> Vec<i64> {
+pub(crate) async fn numbers(view: &Arc<LakeView>, sql: &str) -> Vec<i64> {
     let rows = batches(view, sql).await;
     let row = rows.iter().find(|b| b.num_rows() > 0).expect("a row");
     row.columns().iter().map(|c| c.as_primitive::<Int64Type>().value(0)).collect()
 }
 
-pub(super) async fn text(view: &Arc<LakeView>, sql: &str) -> String {
+pub(crate) async fn text(view: &Arc<LakeView>, sql: &str) -> String {
     let rows = batches(view, sql).await;
     let mut lines: Vec<String> = Vec::new();
     for batch in &rows {
@@ -232,4 +232,4 @@ pub(super) async fn text(view: &Arc<LakeView>, sql: &str) -> String {
 }
 
 /// What `silver.rows` holds: rows, identities, sum.
-pub(super) const COUNTS: &str = "SELECT count(*), count(DISTINCT id), sum(v) FROM silver.rows";
+pub(crate) const COUNTS: &str = "SELECT count(*), count(DISTINCT id), sum(v) FROM silver.rows";

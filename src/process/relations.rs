@@ -1,0 +1,178 @@
+//! How a project's tables, views and positions are named, for whoever opens or checks them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    bronze::{accepted_schema, accepted_sql, bronze_view_schema, bronze_view_sql, decode_udf},
+    domain::{Partition, TableName},
+    lake::{LakeView, RelationInfo, RelationKind, ViewState},
+    models::{Class, Plan},
+    process::Planned,
+    project::ACCEPTED,
+};
+
+/// Schema under which Bronze is read as stored; `bronze` is the decoded view.
+pub(super) const RAW: &str = "_bronze";
+pub(super) const ACCEPTANCE: &str = "_acceptance";
+/// The columns that hold the place of a row of Bronze and of acceptance.
+pub const BRONZE_COLUMNS: (&str, &str) = ("_partition", "_offset");
+/// Position of a seed: a number made of its digest. Persisted: must stay stable.
+pub const SEED_DIGEST: &str = "in/seed";
+
+/// Where Bronze is stored.
+pub fn bronze_table(stream: &str) -> TableName {
+    TableName::new("bronze", stream)
+}
+
+/// The name under which Bronze is read as stored.
+pub fn raw_name(stream: &str) -> TableName {
+    TableName::new(RAW, stream)
+}
+
+/// The tables of a stream itself: Bronze, acceptance, quarantine.
+pub fn stored_of(stream: &str) -> [TableName; 3] {
+    [bronze_table(stream), TableName::new(ACCEPTANCE, stream), TableName::new("quarantine", stream)]
+}
+
+/// Position of an input that is read by version. Persisted: must stay stable.
+pub fn read_id(table_id: &str) -> String {
+    format!("in/{table_id}")
+}
+
+/// The value under [`SEED_DIGEST`].
+pub fn seed_position(digest: &str) -> i64 {
+    i64::from_str_radix(digest.get(..15).unwrap_or("0"), 16).unwrap_or_default()
+}
+
+/// Stream and partition of an app id that counts offsets of a log, in Bronze or in what reads it.
+pub fn stream_position(app_id: &str, is_bronze: bool) -> Option<(&str, Partition)> {
+    let place = match (app_id.split_once('/')?, is_bronze) {
+        (("in", place), false) => place,
+        (("in" | "log" | "retired" | "shift" | "sluice", _), _) | (_, false) => return None,
+        (_, true) => app_id,
+    };
+    let (log_and_stream, partition) = place.rsplit_once('/')?;
+    let (_, stream) = log_and_stream.rsplit_once('/')?;
+    Some((stream, partition.parse().ok()?))
+}
+
+/// A model that is computed when it is read.
+fn model_view(plan: &Plan) -> ViewState {
+    let model = &plan.model;
+    let info = RelationInfo {
+        name: model.name.clone(),
+        kind: RelationKind::Model,
+        description: model.description.clone(),
+        columns: model.columns.clone(),
+    };
+    let accepted = plan.read_streams.iter();
+    let raw = accepted.flat_map(|s| [TableName::new(RAW, s), TableName::new(ACCEPTANCE, s)]);
+    ViewState {
+        info: Arc::new(info),
+        schema: Arc::clone(&plan.schema),
+        sql: model.sql.clone(),
+        reads: plan.tables.iter().cloned().chain(raw).collect(),
+    }
+}
+
+/// The views of a project and the functions that they call, over no tables yet.
+pub fn base_view(planned: &Planned) -> LakeView {
+    let mut base = LakeView::default();
+    let mut union = Vec::new();
+    for judge in &planned.judges {
+        let contract = judge.contract();
+        let raw = TableName::new(RAW, &contract.name);
+        let acceptance = TableName::new(ACCEPTANCE, &contract.name);
+        base.functions.push(Arc::new(decode_udf(Arc::clone(judge))));
+        base.partitions.insert(contract.name.clone(), contract.partitions);
+        let fields = contract.fields.iter().map(|f| (f.name.clone(), f.description.clone()));
+        let bronze = ViewState {
+            info: Arc::new(RelationInfo {
+                name: TableName::new("bronze", &contract.name),
+                kind: RelationKind::Bronze,
+                description: contract.description.clone(),
+                columns: fields.collect(),
+            }),
+            schema: bronze_view_schema(contract),
+            sql: bronze_view_sql(contract, &quoted(&raw)),
+            reads: vec![raw.clone()],
+        };
+        let accepted = ViewState {
+            info: Arc::new(RelationInfo {
+                name: TableName::new(ACCEPTED, &contract.name),
+                kind: RelationKind::Internal,
+                description: String::new(),
+                columns: BTreeMap::new(),
+            }),
+            schema: accepted_schema(contract),
+            sql: accepted_sql(contract, &quoted(&raw), &quoted(&acceptance)),
+            reads: vec![raw, acceptance.clone()],
+        };
+        union.push((contract.name.clone(), acceptance));
+        for view in [bronze, accepted] {
+            base.views.insert(view.info.name.clone(), Arc::new(view));
+        }
+    }
+    if !union.is_empty() {
+        let view = acceptance_view(&union);
+        base.views.insert(view.info.name.clone(), Arc::new(view));
+    }
+    for plan in planned.plans.iter().filter(|plan| plan.class == Class::View) {
+        base.views.insert(plan.model.name.clone(), Arc::new(model_view(plan)));
+    }
+    base
+}
+
+/// `system.acceptance`: what became of every record.
+fn acceptance_view(tables: &[(String, TableName)]) -> ViewState {
+    use arrow::datatypes::{DataType, Field, Schema};
+    let selects = tables.iter().map(|(stream, table)| {
+        format!(
+            "SELECT '{stream}' AS stream, \"_partition\" AS \"partition\", \"_offset\" AS \
+             \"offset\", \"_index\" AS \"index\", \"_event_id\" AS event_id, verdict FROM {}",
+            quoted(table)
+        )
+    });
+    let schema = Schema::new(vec![
+        Field::new("stream", DataType::Utf8, true),
+        Field::new("partition", DataType::Int32, true),
+        Field::new("offset", DataType::Int64, true),
+        Field::new("index", DataType::Int32, true),
+        Field::new("event_id", DataType::Utf8, true),
+        Field::new("verdict", DataType::Utf8, true),
+    ]);
+    ViewState {
+        info: Arc::new(RelationInfo {
+            name: TableName::new("system", "acceptance"),
+            kind: RelationKind::System,
+            description: "What became of every record: accepted, repeat or quarantined".into(),
+            columns: BTreeMap::new(),
+        }),
+        schema: Arc::new(schema),
+        sql: selects.collect::<Vec<_>>().join(" UNION ALL "),
+        reads: tables.iter().map(|(_, table)| table.clone()).collect(),
+    }
+}
+
+fn quoted(name: &TableName) -> String {
+    format!("\"{}\".\"{}\"", name.schema, name.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_of_streams_are_told_from_others() {
+        let bronze = |app_id| stream_position(app_id, true);
+        let others = |app_id| stream_position(app_id, false);
+        assert_eq!(bronze("a1b2/orders/3"), Some(("orders", 3)));
+        assert_eq!(bronze("kafka/cluster/topic/2/orders/0"), Some(("orders", 0)));
+        assert_eq!(others("in/kafka/cluster/topic/2/orders/11"), Some(("orders", 11)));
+        for app_id in ["log/a1b2/orders", "shift/a1b2/orders/1", "retired/a1b2/orders", "in/seed"] {
+            assert_eq!((bronze(app_id), others(app_id)), (None, None), "{app_id}");
+        }
+        let table = read_id("9b2e2a5e-0000-4000-8000-000000000000");
+        assert_eq!((bronze(&table), others(&table)), (None, None));
+    }
+}

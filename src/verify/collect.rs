@@ -1,0 +1,370 @@
+//! From a lake to [`Facts`]: reads, and computes every table anew from its inputs.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{Array as _, AsArray as _, RecordBatch},
+    datatypes::{Int32Type, Int64Type, TimestampMicrosecondType},
+};
+use datafusion::{
+    catalog::TableProvider,
+    datasource::{ViewTable, provider_as_source},
+    error::DataFusionError,
+    execution::runtime_env::RuntimeEnv,
+    logical_expr::LogicalPlanBuilder,
+    prelude::{Expr, SessionConfig, SessionContext, ident, lit},
+};
+use futures::TryStreamExt as _;
+
+use crate::{
+    bronze::Verdict,
+    domain::{ErrorKind, Partition, TableName, identity::fingerprint},
+    lake::{
+        Audited, Committed, Lake, LakeError, LakeView, OFFSET, Overlay, PARTITION, RelationInfo,
+        RelationKind, TableState,
+        session::{Columns, session},
+    },
+    models::{Class, Plan, storable, storable_batch},
+    process::{Planned, relations},
+    project::Seed,
+    verify::{
+        content::differences,
+        facts::{Content, Decided, Facts, Place, Reach, Read, Record, StreamFacts, TableFacts},
+    },
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error("read {table}")]
+    Query { table: TableName, source: Box<DataFusionError> },
+}
+
+impl Error {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Lake(error) => error.kind(),
+            Self::Query { .. } => ErrorKind::Data,
+        }
+    }
+}
+
+/// Reads the whole lake of a project. A server may go on writing beside it.
+pub async fn collect(planned: &Planned, lake: &Lake) -> Result<Facts, Error> {
+    let mut tables = BTreeMap::new();
+    // Children first: what a table was built from is there when it is.
+    for name in names(planned).into_iter().rev() {
+        if let Some(audited) = lake.audit(&name).await? {
+            tables.insert(name, audited);
+        }
+    }
+    let collector = Collector { planned, tables };
+    let mut facts = Facts::default();
+    for contract in &planned.project.streams {
+        facts.streams.push(collector.stream(&contract.name).await?);
+    }
+    for name in names(planned) {
+        if let Some(audited) = collector.tables.get(&name) {
+            facts.tables.push(TableFacts {
+                reads: collector.reads(&name, audited),
+                versions: audited.versions.clone(),
+                files: audited.files.clone(),
+                content: collector.content(&name, audited).await?,
+                name,
+            });
+        }
+    }
+    Ok(facts)
+}
+
+/// Every stored table of the project, parents before children.
+fn names(planned: &Planned) -> Vec<TableName> {
+    let mut names = Vec::new();
+    for contract in &planned.project.streams {
+        names.extend(relations::stored_of(&contract.name));
+    }
+    names.extend(planned.project.seeds.iter().map(|seed| seed.name.clone()));
+    let stored = planned.plans.iter().filter(|plan| plan.class != Class::View);
+    names.extend(stored.map(|plan| plan.model.name.clone()));
+    names
+}
+
+struct Collector<'a> {
+    planned: &'a Planned,
+    tables: BTreeMap<TableName, Audited>,
+}
+
+impl Collector<'_> {
+    fn plan(&self, name: &TableName) -> Option<&Plan> {
+        self.planned.plans.iter().find(|plan| plan.model.name == *name)
+    }
+
+    fn reach(&self, table: &TableName, stream: &str) -> Reach {
+        let positions = self.tables.get(table).map(Audited::positions).unwrap_or_default();
+        let is_bronze = *table == relations::bronze_table(stream);
+        let mut reach = Reach::new();
+        for (app_id, at) in &positions {
+            let Some((of, partition)) = relations::stream_position(app_id, is_bronze) else {
+                continue;
+            };
+            if of == stream {
+                let last = reach.entry(partition).or_insert(*at);
+                *last = (*at).max(*last);
+            }
+        }
+        reach
+    }
+
+    async fn stream(&self, stream: &str) -> Result<StreamFacts, Error> {
+        let [bronze, acceptance, quarantine] = relations::stored_of(stream);
+        let mut facts = StreamFacts {
+            name: stream.to_owned(),
+            bronze: self.reach(&bronze, stream),
+            acceptance: self.reach(&acceptance, stream),
+            quarantine: self.reach(&quarantine, stream),
+            ..StreamFacts::default()
+        };
+        let columns = ["_partition", "_offset", "_index", "_ts", "_event_id", "_payload"];
+        self.each_batch(&bronze, &columns, |rows| {
+            let ts = rows.column(3).as_primitive::<TimestampMicrosecondType>();
+            let (ids, payloads) = (rows.column(4).as_string::<i32>(), rows.column(5));
+            let payloads = payloads.as_binary::<i32>();
+            facts.records.extend(places(rows).enumerate().map(|(row, place)| Record {
+                place,
+                ts: ts.value(row),
+                event_id: fingerprint(ids.value(row).as_bytes()),
+                payload: payloads.is_valid(row).then(|| fingerprint(payloads.value(row))),
+            }));
+        })
+        .await?;
+        let columns = ["_partition", "_offset", "_index", "_event_id", "verdict", "__identity"];
+        self.each_batch(&acceptance, &columns, |rows| {
+            let (ids, verdicts) =
+                (rows.column(3).as_string::<i32>(), rows.column(4).as_string::<i32>());
+            let identities = rows.column(5).as_binary::<i32>();
+            facts.decisions.extend(places(rows).enumerate().map(|(row, place)| Decided {
+                place,
+                event_id: fingerprint(ids.value(row).as_bytes()),
+                // What cannot be read is nobody's repeat and counts for nothing: it is found.
+                identity: identities.value(row).try_into().unwrap_or_default(),
+                verdict: Verdict::parse(verdicts.value(row)).unwrap_or(Verdict::Repeat),
+            }));
+        })
+        .await?;
+        self.each_batch(&quarantine, &["_partition", "_offset", "_index"], |rows| {
+            facts.quarantined.extend(places(rows));
+        })
+        .await?;
+        Ok(facts)
+    }
+
+    /// The rows of a table, in the order and types of `columns`.
+    async fn each_batch(
+        &self,
+        name: &TableName,
+        columns: &[&str],
+        mut visit: impl FnMut(&RecordBatch),
+    ) -> Result<(), Error> {
+        let Some(audited) = self.tables.get(name) else { return Ok(()) };
+        let mut view = LakeView::default();
+        let provider = audited.rows_at(None).await?;
+        view.tables.insert(name.clone(), state(name, audited, provider));
+        let list: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
+        let sql = format!("SELECT {} FROM \"{}\".\"{}\"", list.join(", "), name.schema, name.name);
+        let read = async {
+            let frame = over(view, Columns::All).sql(&sql).await?;
+            let mut rows = frame.execute_stream().await?;
+            while let Some(batch) = rows.try_next().await? {
+                visit(&batch);
+            }
+            Ok(())
+        };
+        read.await.map_err(|source| Error::Query { table: name.clone(), source: Box::new(source) })
+    }
+
+    /// What a table says that it was built from.
+    fn reads(&self, name: &TableName, audited: &Audited) -> Vec<Read> {
+        let mut reads = Vec::new();
+        for contract in &self.planned.project.streams {
+            let bronze = relations::bronze_table(&contract.name);
+            if *name == bronze {
+                continue;
+            }
+            let there = self.reach(&bronze, &contract.name);
+            for (partition, at) in self.reach(name, &contract.name) {
+                let input = format!("{}/{partition}", contract.name);
+                reads.push(Read { input, at, newest: there.get(&partition).copied() });
+            }
+        }
+        let positions = audited.positions();
+        for (input, parent) in &self.tables {
+            let recorded = parent.id().ok().and_then(|id| positions.get(&relations::read_id(&id)));
+            if let Some(at) = recorded {
+                let newest = i64::try_from(parent.version()).ok();
+                reads.push(Read { input: input.to_string(), at: *at, newest });
+            }
+        }
+        reads
+    }
+
+    async fn content(&self, name: &TableName, audited: &Audited) -> Result<Content, Error> {
+        if let Some(seed) = self.planned.project.seeds.iter().find(|seed| seed.name == *name) {
+            return self.seed_content(seed, audited).await;
+        }
+        let Some(plan) = self.plan(name) else { return Ok(Content::Given) };
+        if audited.fingerprint != plan.fingerprint {
+            let reason = "its table was built by another definition of the model";
+            return Ok(Content::NotCompared(reason.to_owned()));
+        }
+        if audited.positions().is_empty() {
+            return Ok(Content::NotCompared("it was never built".to_owned()));
+        }
+        let view = match self.inputs(plan, audited).await? {
+            Ok(view) => view,
+            Err(reason) => return Ok(Content::NotCompared(reason)),
+        };
+        let computed = async {
+            let rows = over(view, Columns::Model).sql(&plan.model.sql).await?.collect().await?;
+            let rows = rows.iter().map(|batch| storable_batch(batch, &plan.schema));
+            rows.collect::<Result<Vec<_>, _>>().map_err(DataFusionError::from)
+        };
+        let expected = match computed.await {
+            Ok(rows) => rows,
+            Err(error) => {
+                let reason = format!("its SQL fails: {}", error.strip_backtrace());
+                return Ok(Content::NotCompared(reason));
+            }
+        };
+        self.compared(name, &expected).await
+    }
+
+    async fn seed_content(&self, seed: &Seed, audited: &Audited) -> Result<Content, Error> {
+        let recorded = audited.positions().get(relations::SEED_DIGEST).copied();
+        if recorded != Some(relations::seed_position(&seed.digest)) {
+            let reason = "its file is another than the one that it was loaded from";
+            return Ok(Content::NotCompared(reason.to_owned()));
+        }
+        let schema = storable(seed.rows.schema().as_ref());
+        let expected =
+            storable_batch(&seed.rows, &schema).map_err(|e| failed(&seed.name, e.into()))?;
+        self.compared(&seed.name, &[expected]).await
+    }
+
+    async fn compared(&self, name: &TableName, expected: &[RecordBatch]) -> Result<Content, Error> {
+        let schema = match (expected.first(), self.plan(name)) {
+            (_, Some(plan)) => Arc::clone(&plan.schema),
+            (Some(first), None) => first.schema(),
+            (None, None) => return Ok(Content::Given),
+        };
+        let columns: Vec<&str> =
+            schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let mut found = Vec::new();
+        self.each_batch(name, &columns, |rows| found.push(rows.clone())).await?;
+        let conformed = found.iter().map(|batch| storable_batch(batch, &schema));
+        let found = conformed.collect::<Result<Vec<_>, _>>();
+        let compared = found.and_then(|found| differences(expected, &found));
+        compared.map(Content::Compared).map_err(|e| failed(name, e.into()))
+    }
+
+    /// Everything that a model reads, as far as its table says that it was built; or why that
+    /// cannot be had.
+    async fn inputs(
+        &self,
+        plan: &Plan,
+        audited: &Audited,
+    ) -> Result<Result<LakeView, String>, Error> {
+        let mut view = relations::base_view(self.planned);
+        let name = &plan.model.name;
+        for contract in &self.planned.project.streams {
+            let reach = self.reach(name, &contract.name);
+            let [bronze, acceptance, _] = relations::stored_of(&contract.name);
+            let shown = [relations::raw_name(&contract.name), acceptance.clone()];
+            for (stored, shown) in [bronze, acceptance].iter().zip(shown) {
+                let Some(input) = self.tables.get(stored) else { continue };
+                let rows = limited(input.rows_at(None).await?, relations::BRONZE_COLUMNS, &reach);
+                let rows = rows.map_err(|e| failed(stored, e))?;
+                view.tables.insert(shown.clone(), state(&shown, input, rows));
+            }
+        }
+        let positions = audited.positions();
+        for table in &plan.tables {
+            let Some(input) = self.tables.get(table) else {
+                return Ok(Err(format!("{table}, which it reads, is not there")));
+            };
+            let by_offset = self.plan(table).filter(|plan| plan.class == Class::Append);
+            let rows = if let Some(parent) = by_offset {
+                let stream = parent.streams.first().map_or("", String::as_str);
+                let reach = self.reach(name, stream);
+                limited(input.rows_at(None).await?, (PARTITION, OFFSET), &reach)
+                    .map_err(|e| failed(table, e))?
+            } else {
+                let at = positions.get(&relations::read_id(&input.id()?)).copied();
+                let Some(version) = at.and_then(|at| u64::try_from(at).ok()) else {
+                    return Ok(Err(format!("no version of {table} is recorded")));
+                };
+                match input.rows_at(Some(version)).await {
+                    Ok(rows) => rows,
+                    Err(error) => {
+                        return Ok(Err(format!("version {version} of {table}: {error}")));
+                    }
+                }
+            };
+            view.tables.insert(table.clone(), state(table, input, rows));
+        }
+        Ok(Ok(view))
+    }
+}
+
+fn failed(table: &TableName, source: DataFusionError) -> Error {
+    Error::Query { table: table.clone(), source: Box::new(source) }
+}
+
+fn over(view: LakeView, columns: Columns) -> SessionContext {
+    let runtime = Arc::new(RuntimeEnv::default());
+    session(&Arc::new(view), columns, SessionConfig::new(), runtime)
+}
+
+fn state(name: &TableName, audited: &Audited, provider: Arc<dyn TableProvider>) -> Arc<TableState> {
+    let version = audited.version();
+    Arc::new(TableState {
+        info: Arc::new(RelationInfo {
+            name: name.clone(),
+            kind: RelationKind::Internal,
+            description: String::new(),
+            columns: BTreeMap::new(),
+        }),
+        schema: Arc::clone(audited.schema()),
+        committed: Some(Committed { version, provider, rows: 0, files: 0, bytes: 0 }),
+        overlay: Overlay::None,
+        streams: Vec::new(),
+        positions: crate::domain::Positions::default(),
+    })
+}
+
+/// The rows of `provider` within `reach`.
+fn limited(
+    provider: Arc<dyn TableProvider>,
+    (partition, offset): (&str, &str),
+    reach: &Reach,
+) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    let within = reach.iter().map(|(number, last)| {
+        let here = ident(partition).eq(lit(i32::try_from(*number).unwrap_or(i32::MAX)));
+        here.and(ident(offset).lt_eq(lit(*last)))
+    });
+    let filter = within.reduce(Expr::or).unwrap_or_else(|| lit(false));
+    let scan = LogicalPlanBuilder::scan("t", provider_as_source(provider), None)?;
+    Ok(Arc::new(ViewTable::new(scan.filter(filter)?.build()?, None)))
+}
+
+/// The places of a batch whose first columns they are.
+fn places(rows: &RecordBatch) -> impl Iterator<Item = Place> + '_ {
+    let partitions = rows.column(0).as_primitive::<Int32Type>();
+    let offsets = rows.column(1).as_primitive::<Int64Type>();
+    let indexes = rows.column(2).as_primitive::<Int32Type>();
+    (0..rows.num_rows()).map(move |row| Place {
+        partition: Partition::try_from(partitions.value(row)).unwrap_or(Partition::MAX),
+        offset: offsets.value(row),
+        index: indexes.value(row),
+    })
+}

@@ -1,0 +1,118 @@
+//! What a lake holds, as plain data: all that [`super::check`] looks at.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    bronze::Verdict,
+    domain::{Offset, Partition, TableName, identity::Fingerprint},
+    lake::{AuditedFile, AuditedVersion},
+};
+
+/// Where an event stands in its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub partition: Partition,
+    pub offset: Offset,
+    pub index: i32,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "partition {} offset {}", self.partition, self.offset)?;
+        if self.index == 0 { Ok(()) } else { write!(f, " event {}", self.index) }
+    }
+}
+
+/// How far a table reaches into a stream: per partition the last offset included.
+pub(super) type Reach = BTreeMap<Partition, Offset>;
+
+/// Whether `place` lies within `reach`.
+pub(super) fn is_within(place: Place, reach: &Reach) -> bool {
+    reach.get(&place.partition).is_some_and(|last| place.offset <= *last)
+}
+
+/// A row of Bronze.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub place: Place,
+    /// Microseconds since 1970.
+    pub ts: i64,
+    /// Of the text in `_event_id`.
+    pub event_id: Fingerprint,
+    /// The first half of the payload's SHA-256; `None` for a null payload.
+    pub payload: Option<Fingerprint>,
+}
+
+/// A row of the acceptance table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    pub place: Place,
+    /// Of the text in `_event_id`.
+    pub event_id: Fingerprint,
+    /// What repeats are told by.
+    pub identity: Fingerprint,
+    pub verdict: Verdict,
+}
+
+/// A stream, from its records to what was decided about each.
+#[derive(Debug, Clone, Default)]
+pub struct StreamFacts {
+    pub name: String,
+    pub records: Vec<Record>,
+    pub bronze: Reach,
+    pub decisions: Vec<Decided>,
+    pub acceptance: Reach,
+    /// Places of the rows in quarantine.
+    pub quarantined: Vec<Place>,
+    pub quarantine: Reach,
+}
+
+/// What a table holds beside what its SQL over its inputs gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Difference {
+    pub rows: u64,
+    /// Rows that the SQL gives and the table lacks.
+    pub missing: u64,
+    /// Rows of the table that the SQL does not give.
+    pub surplus: u64,
+    /// Some of them, with a sign.
+    pub samples: Vec<String>,
+}
+
+/// Why a table's content was not compared, or how it differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing to compare with: the beginning of a chain, or one that a stream's facts cover.
+    Given,
+    Compared(Difference),
+    /// It belongs to another definition of its model, or could not be computed.
+    NotCompared(String),
+}
+
+/// How far a table says that it was built into one of its inputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// The table, or the stream and partition.
+    pub input: String,
+    /// Version or offset.
+    pub at: i64,
+    /// How far the input itself reaches; `None`: nowhere.
+    pub newest: Option<i64>,
+}
+
+/// A stored table.
+#[derive(Debug, Clone)]
+pub struct TableFacts {
+    pub name: TableName,
+    pub reads: Vec<Read>,
+    pub versions: Vec<AuditedVersion>,
+    pub files: Vec<AuditedFile>,
+    pub content: Content,
+}
+
+/// The whole lake.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub streams: Vec<StreamFacts>,
+    pub tables: Vec<TableFacts>,
+}
