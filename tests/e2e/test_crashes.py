@@ -20,7 +20,7 @@ from histories import PROJECT, History, Producer, orders, verified
 pytestmark = pytest.mark.both_logs
 
 DEATH_S = 60
-PUSHED, PUSHED_PER_S = 10_000, 4_000
+PUSHED, PUSHED_PER_S = 8_000, 2_500
 # How often a point is reached at least before the end may come there.
 POINTS = {
     "ingest.decoded": 20,
@@ -40,8 +40,8 @@ POINTS = {
     "quarantine.committed": 3,
     "silver.written": 6,
     "silver.committed": 6,
-    "gold.written": 3,
-    "gold.committed": 3,
+    "gold.written": 2,
+    "gold.committed": 2,
     "process.sealed": 3,
     "lake.checkpointed": 1,
 }
@@ -106,16 +106,19 @@ def test_a_crash_loses_and_doubles_nothing(servers, home, protocol, point, seed)
 
 def rate(point):
     """Events per second of the push, which has to go on until the end comes."""
-    return PUSHED_PER_S // 4 if point == "lake.checkpointed" else PUSHED_PER_S
+    return PUSHED_PER_S // 3 if point == "lake.checkpointed" else PUSHED_PER_S
 
 
 def settings(point, rng):
     """The point where the server ends, after three seals; a checkpoint comes after 50 commits."""
     times = rng.randint(1, POINTS[point])
     interval = 20 if point == "lake.checkpointed" else 100
+    # Gold is committed at every seal, not only at some.
+    share = 100 if point.startswith("gold.") else 10
     return {
         "SLUICE_CRASH_AT": f"process.sealed:3,{point}:{times}",
         "SLUICE__PROCESS__SEAL_INTERVAL_MS": str(interval),
+        "SLUICE__PROCESS__RECOMPUTE_PERCENT": str(share),
     }
 
 

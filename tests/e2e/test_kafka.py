@@ -238,6 +238,7 @@ def test_a_deleted_topic_is_told_to_publishers(servers, small, protocol, kafka_a
         return False
 
     until(refused, ENDED_S, "publishers to hear of the topic")
+    until(lambda: health(server, "readyz") == 503, ENDED_S, "the server to be not ready")
     assert server.running()
     assert server.sql("SELECT count(*) FROM silver.order_lines") == [(20,)]
 
