@@ -5,7 +5,7 @@ use std::{fmt, io::Write as _, process::ExitCode};
 use clap::Parser as _;
 use sluice::{
     cli::{self, Cli},
-    ops::{Stop, crash},
+    ops::Stop,
 };
 
 #[global_allocator]
@@ -13,18 +13,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Planning deeply nested queries recurses.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
-const USAGE: u8 = 2;
 const INTERNAL: u8 = 70;
 const SECOND_SIGNAL: i32 = 130;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Ok(plan) = std::env::var(crash::VARIABLE)
-        && let Err(error) = crash::arm(&plan)
-    {
-        tell(error);
-        return ExitCode::from(USAGE);
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)

@@ -23,7 +23,7 @@ pub use failure::{Failure, chain};
 pub use flags::ServerFlags;
 pub use node::{Bound, Node};
 
-use crate::ops::Stop;
+use crate::ops::{Stop, crash};
 
 /// A real-time lakehouse data plane: events in over gRPC, Delta tables out over Arrow Flight SQL.
 #[derive(Debug, Parser)]
@@ -32,6 +32,9 @@ use crate::ops::Stop;
                         configuration, 69 a server or port is missing, 70 a defect of Sluice, \
                         130 stopped by Ctrl-C, or at once by a second")]
 pub struct Cli {
+    /// For tests: where the process is to end by SIGKILL
+    #[arg(long, env = crash::VARIABLE, hide = true)]
+    crash_at: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -68,6 +71,9 @@ pub enum Command {
 
 /// Runs a command. `stop` tells Ctrl-C and SIGTERM.
 pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
+    if let Some(plan) = &cli.crash_at {
+        crash::arm(plan).map_err(Failure::invalid)?;
+    }
     match cli.command {
         Command::Demo(args) => demo::run(args, stop.token()).await,
         Command::Up(args) => up::run(args, stop.token()).await,

@@ -3,7 +3,7 @@
 //! Equal means the same bits, but for binary floating point: its last digits depend on the order of
 //! additions, so values are equal within a relative 1e-9.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, RecordBatch},
@@ -121,7 +121,7 @@ fn each_row(
             (0..batch.num_rows()).for_each(|row| visit(Fingerprint::default(), (number, row)));
             continue;
         }
-        let picked: Vec<ArrayRef> = columns.iter().map(|i| batch.column(*i).clone()).collect();
+        let picked: Vec<ArrayRef> = columns.iter().map(|i| Arc::clone(batch.column(*i))).collect();
         for (row, bytes) in converter.convert_columns(&picked)?.iter().enumerate() {
             visit(fingerprint(bytes.as_ref()), (number, row));
         }
@@ -160,7 +160,6 @@ fn shown(batch: &RecordBatch, row: usize) -> Result<String, ArrowError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use arrow::array::{Float64Array, Int64Array, StringArray};
@@ -176,11 +175,13 @@ mod tests {
     }
 
     type Row = (&'static str, Option<f64>);
+    /// What it shows, expected rows, found rows, how many are missing and too many.
+    type Case<'a> = (&'a str, &'a [Row], &'a [Row], (u64, u64));
 
     #[test]
     fn bags_are_compared() {
         const A: Row = ("a", Some(1.0));
-        let cases: [(&str, &[Row], &[Row], (u64, u64)); 9] = [
+        let cases: [Case<'_>; 9] = [
             ("in another order", &[A, ("b", None)], &[("b", None), A], (0, 0)),
             ("one too many", &[A], &[A, A], (0, 1)),
             ("one too few", &[A, A], &[A], (1, 0)),
