@@ -13,6 +13,7 @@ mod node;
 mod print;
 pub mod push;
 pub mod query;
+mod status;
 mod up;
 mod verify;
 pub mod wait;
@@ -53,6 +54,8 @@ pub enum Command {
     Query(query::Args),
     /// Wait until everything acked so far can be queried
     Wait(wait::Args),
+    /// Show how far a running server is: streams with their lag, tables, models
+    Status(status::Args),
     /// Measure what this machine does
     Bench(bench::Args),
     /// Check a project without running it, and show how its models are kept
@@ -81,6 +84,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Generate(args) => generate::run(args, stop.token()).await,
         Command::Query(args) => query::run(args, stop).await,
         Command::Wait(args) => wait::run(args, stop.token()).await,
+        Command::Status(args) => status::run(args, stop.token()).await,
         Command::Bench(args) => bench::run(args, stop.token()).await,
         Command::Check(args) => check::run(&args),
         Command::Doctor(args) => doctor::run(args, stop.token()).await,

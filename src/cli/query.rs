@@ -85,7 +85,7 @@ pub(crate) async fn unless_stopped<T>(
     }
 }
 
-async fn single(args: Args, sql: &str) -> Result<(), Failure> {
+pub(super) async fn single(args: Args, sql: &str) -> Result<(), Failure> {
     let mut client = connect(&args).await?;
     let mut sink = Sink::to(args.output);
     answer(&mut client, sql, Look::plain(args.format), &mut sink).await.map(|_| ())

@@ -27,6 +27,7 @@ use rand::Rng as _;
 
 use crate::{
     domain::{ErrorKind, TableName},
+    lake::LakeError,
     ops::crash,
 };
 
@@ -61,6 +62,8 @@ pub enum CommitError {
     Write { table: TableName, source: Box<DeltaTableError> },
     #[error("{table}: the table could not be read again, the outcome of a commit is unknown")]
     Unknown { table: TableName, source: Box<DeltaTableError> },
+    #[error("the table could not be read before a commit")]
+    Unreadable(#[source] Box<LakeError>),
     #[error("{table}: not committed after {attempts} attempts")]
     Exhausted { table: TableName, attempts: u32, source: Box<DeltaTableError> },
 }
@@ -72,6 +75,7 @@ impl CommitError {
                 ErrorKind::Conflict
             }
             Self::NoMove { .. } => ErrorKind::Internal,
+            Self::Unreadable(error) => error.kind(),
             Self::Write { .. } | Self::Exhausted { .. } => ErrorKind::Unavailable,
         }
     }

@@ -13,6 +13,7 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 pub mod view;
 
 pub use audit::{Audited, AuditedFile, AuditedVersion};
@@ -21,6 +22,7 @@ pub use commit::{CommitError, Move};
 pub use probe::{Probe, ProbeError, probe};
 pub use store::FsyncStore;
 pub use table::{Lake, LakeError, Table, TableSpec};
+pub use upkeep::{Compacted, Compaction, SMALL_FILES};
 pub use view::{
     Committed, LakeHandle, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState,
 };

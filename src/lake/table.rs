@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use datafusion::catalog::TableProvider;
+use datafusion::{catalog::TableProvider, execution::SendableRecordBatchStream};
 use deltalake::{
     DeltaTable, DeltaTableBuilder, DeltaTableError,
     delta_datafusion::DeltaScanNext,
@@ -15,14 +15,16 @@ use deltalake::{
     writer::{DeltaWriter as _, RecordBatchWriter},
 };
 use futures::TryStreamExt as _;
-use object_store::ObjectStore;
+use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use url::Url;
 
 use crate::{
     domain::{Durability, ErrorKind, TableName},
     lake::{
+        changes::conform,
         commit::{self, Commit, CommitError, Move, Recorded},
         store::FsyncStore,
+        upkeep::UPKEEP,
         view::Committed,
     },
     ops::crash,
@@ -118,10 +120,12 @@ impl Lake {
             create(&delta, spec).await.map_err(failed("create"))?;
         }
         let mut app_ids: Vec<String> = app_ids.into_iter().collect();
-        app_ids.push(PUBLISHED.to_owned());
+        app_ids.extend([PUBLISHED.to_owned(), UPKEEP.to_owned()]);
         let (delta, recorded) =
             commit::load(&delta, app_ids.into_iter()).await.map_err(failed("load"))?;
-        let mut table = Table { spec: spec.clone(), delta, recorded };
+        let last_checkpoint =
+            last_checkpoint(&delta).await.map_err(failed("find its checkpoint"))?;
+        let mut table = Table { spec: spec.clone(), delta, recorded, last_checkpoint };
         if table.check_fingerprint().is_err() {
             // Read as what it is; whoever writes checks first.
             table.spec.schema = table.stored_schema()?;
@@ -161,6 +165,18 @@ impl Lake {
 /// Persisted: must stay stable.
 const PUBLISHED: &str = "sluice/published";
 
+/// The version that the hint of the log names; a hint that cannot be read costs a checkpoint.
+async fn last_checkpoint(delta: &DeltaTable) -> Result<Option<u64>, DeltaTableError> {
+    let store = delta.log_store().object_store(None);
+    let hint = match store.get(&Path::from("_delta_log/_last_checkpoint")).await {
+        Ok(found) => found.bytes().await?,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let hint: Option<serde_json::Value> = serde_json::from_slice(&hint).ok();
+    Ok(hint.and_then(|hint| hint.get("version")?.as_u64()))
+}
+
 async fn create(delta: &DeltaTable, spec: &TableSpec) -> Result<(), DeltaTableError> {
     let schema: StructType = spec.schema.as_ref().try_into_kernel()?;
     let created = delta
@@ -189,6 +205,7 @@ pub struct Table {
     spec: TableSpec,
     delta: DeltaTable,
     recorded: Recorded,
+    last_checkpoint: Option<u64>,
 }
 
 impl Table {
@@ -278,13 +295,21 @@ impl Table {
     }
 
     /// Writes a checkpoint when enough commits came since the last; never part of a commit.
-    pub async fn checkpoint_if_due(&self) -> Result<bool, LakeError> {
-        if self.version() == 0 || !self.version().is_multiple_of(CHECKPOINT_EVERY) {
+    pub async fn checkpoint_if_due(&mut self) -> Result<bool, LakeError> {
+        let version = self.version();
+        if version < self.last_checkpoint.unwrap_or_default() + CHECKPOINT_EVERY {
             return Ok(false);
         }
         let done = checkpoints::create_checkpoint(&self.delta, None).await;
+        done.map_err(|e| self.failed("write a checkpoint")(e))?;
         crash::point("lake.checkpointed");
-        done.map(|()| true).map_err(|e| self.failed("write a checkpoint")(e))
+        self.last_checkpoint = Some(version);
+        Ok(true)
+    }
+
+    /// The version of the last checkpoint.
+    pub fn last_checkpoint(&self) -> Option<u64> {
+        self.last_checkpoint
     }
 
     /// The snapshot as the lake view shows it.
@@ -352,6 +377,36 @@ impl Table {
         let log_store = self.delta.log_store();
         let views = self.delta.snapshot()?.snapshot().file_views(log_store.as_ref(), None);
         views.map_ok(|file| Action::Remove(file.remove_action(true))).try_collect().await
+    }
+
+    /// The same table for somebody who only reads it.
+    pub(super) fn reader(&self) -> Self {
+        let (spec, delta) = (self.spec.clone(), self.delta.clone());
+        let recorded = self.recorded.clone();
+        Self { spec, delta, recorded, last_checkpoint: self.last_checkpoint }
+    }
+
+    /// What a commit needs.
+    pub(super) fn parts(&mut self) -> (&TableName, &mut DeltaTable, &mut Recorded) {
+        (&self.spec.name, &mut self.delta, &mut self.recorded)
+    }
+
+    /// Writes rows into files that no commit names yet.
+    pub(super) async fn write_stream(
+        &self,
+        mut rows: SendableRecordBatchStream,
+    ) -> Result<Vec<Add>, LakeError> {
+        let failed = self.failed("write files");
+        let read =
+            |source| LakeError::Read { table: self.spec.name.clone(), source: Box::new(source) };
+        let mut writer = RecordBatchWriter::for_table(&self.delta)
+            .map_err(&failed)?
+            .with_target_file_size(TARGET_FILE_BYTES);
+        while let Some(batch) = rows.try_next().await.map_err(read)? {
+            let batch = conform(&batch, &self.spec.schema).map_err(|e| read(e.into()))?;
+            writer.write(batch).await.map_err(&failed)?;
+        }
+        writer.flush().await.map_err(&failed)
     }
 
     async fn write(&self, batches: &[RecordBatch]) -> Result<Vec<Add>, CommitError> {

@@ -240,6 +240,82 @@ async fn a_checkpoint_keeps_positions_and_rows() {
     assert_eq!(all(&again).await.len(), 51);
 }
 
+/// A table of `commits` files with a row each.
+async fn scattered(rig: &Rig, commits: i64) -> Table {
+    let mut table = rig.table().await;
+    let mut from = None;
+    for offset in 0..commits {
+        table.append(&[rows(offset..offset + 1)], step(from, offset)).await.expect("commit");
+        from = Some(offset);
+    }
+    table
+}
+
+async fn compacted(table: &Table) -> Compacted {
+    let due = table.compaction_due().await.expect("due").expect("it is due");
+    due.run([PARTITION, OFFSET]).await.expect("compacted")
+}
+
+async fn files(table: &Table) -> u64 {
+    table.committed().await.expect("committed").files
+}
+
+#[tokio::test]
+async fn few_files_are_left_alone() {
+    let rig = Rig::new();
+    let table = scattered(&rig, 31).await;
+    assert!(table.compaction_due().await.expect("due").is_none());
+}
+
+#[tokio::test]
+async fn of_two_compactions_from_one_snapshot_one_wins() {
+    let rig = Rig::new();
+    let mut one = scattered(&rig, 40).await;
+    let mut other = rig.table().await;
+    let (first, second) = (compacted(&one).await, compacted(&other).await);
+    assert_eq!(first.files(), (40, 1));
+    assert!(one.compact(first).await.expect("commit"));
+    assert!(!other.compact(second).await.expect("commit"));
+    let again = rig.table().await;
+    for table in [&one, &other, &again] {
+        assert_eq!(all(table).await, (0..40).collect::<Vec<_>>());
+        assert_eq!((files(table).await, table.position(APP)), (1, Some(39)));
+    }
+}
+
+#[tokio::test]
+async fn a_compaction_and_a_publisher_leave_every_row_once() {
+    let rig = Rig::new();
+    let mut compactor = scattered(&rig, 40).await;
+    let mut publisher = rig.table().await;
+    // The publisher is faster: the compactor gives way, and wins the next time.
+    let late = compacted(&compactor).await;
+    publisher.append(&[rows(40..45)], step(Some(39), 44)).await.expect("append");
+    assert!(!compactor.compact(late).await.expect("commit"));
+    assert_eq!(all(&compactor).await, (0..45).collect::<Vec<_>>());
+    let again = compacted(&compactor).await;
+    assert!(compactor.compact(again).await.expect("commit"));
+    // The publisher appends on a snapshot that is not the newest any more.
+    publisher.append(&[rows(45..50)], step(Some(44), 49)).await.expect("append");
+    let fresh = rig.table().await;
+    assert_eq!(all(&fresh).await, (0..50).collect::<Vec<_>>());
+    assert_eq!((files(&fresh).await, fresh.position(APP)), (2, Some(49)));
+    let window = OffsetWindow { after: Some(37), through: 46 };
+    let read = fresh.rows_in(PARTITION, OFFSET, &[(0, window)].into()).await.expect("rows");
+    assert_eq!(values(&read), (38..47).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_compaction_that_landed_unseen_counts() {
+    let rig = Rig::new();
+    scattered(&rig, 40).await;
+    let mut table = open(&rig.faulty(0, Fault::ReplyLost)).await;
+    let ready = compacted(&table).await;
+    assert!(table.compact(ready).await.expect("commit"));
+    assert_eq!(all(&rig.table().await).await, (0..40).collect::<Vec<_>>());
+    assert_eq!(files(&rig.table().await).await, 1);
+}
+
 fn state(name: &str, streams: &[&str], positions: &str) -> (TableName, Arc<TableState>) {
     let name = TableName::new("gold", name);
     let state = TableState {

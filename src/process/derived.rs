@@ -67,6 +67,8 @@ pub(super) struct Derived {
     pub positions: Positions,
     /// Why the last run failed.
     pub failure: Option<String>,
+    /// When the content was last found to be that of its inputs, in microseconds.
+    computed_at: Option<i64>,
 }
 
 /// Order-independent digest of rows.
@@ -116,6 +118,7 @@ impl Derived {
             made_of: None,
             positions,
             failure: None,
+            computed_at: None,
         })
     }
 
@@ -159,9 +162,10 @@ impl Derived {
     }
 
     /// Takes over the result of a round.
-    pub(super) fn install(&mut self, result: Computed) {
+    pub(super) fn install(&mut self, result: Computed, now_us: i64) {
         if !matches!(result.outcome, Outcome::Failed(_)) {
             self.made_of = Some(result.basis.clone());
+            self.computed_at = Some(now_us);
         }
         self.basis = Some(result.basis);
         match result.outcome {
@@ -180,6 +184,15 @@ impl Derived {
                 self.failure = Some(error);
             }
         }
+    }
+
+    /// When the content was last found to be that of its inputs, in microseconds.
+    pub(super) fn computed_at(&self) -> Option<i64> {
+        self.computed_at
+    }
+
+    pub(super) fn committed(&self) -> &Committed {
+        &self.committed
     }
 
     pub(super) fn pending_bytes(&self) -> usize {

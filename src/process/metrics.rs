@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use crate::process::stream::Counts;
+use crate::{domain::TableName, process::stream::Counts};
 
 pub(super) fn restarted() {
     counter!("sluice_process_restarts_total").increment(1);
@@ -25,6 +25,10 @@ pub(super) fn records(stream: &str, records: u64, counts: Counts) {
     counter!("sluice_process_accepted_total", "stream" => label.clone()).absolute(counts.accepted);
     counter!("sluice_process_repeats_total", "stream" => label.clone()).absolute(counts.repeats);
     counter!("sluice_process_quarantined_total", "stream" => label).absolute(counts.quarantined);
+}
+
+pub(super) fn compacted(table: &TableName) {
+    counter!("sluice_process_compactions_total", "table" => table.to_string()).increment(1);
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]

@@ -18,6 +18,8 @@ mod plans;
 pub mod relations;
 mod status;
 mod stream;
+mod system;
+mod upkeep;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -8,8 +8,8 @@ use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
 use crate::{
     domain::{Offset, Partition, Positions},
     lake::{
-        CommitError, Committed, Lake, LakeError, Move, OffsetWindow, Overlay, RelationInfo, Table,
-        TableSpec, TableState,
+        CommitError, Committed, Compacted, Lake, LakeError, Move, OffsetWindow, Overlay,
+        RelationInfo, Table, TableSpec, TableState,
     },
 };
 
@@ -137,6 +137,28 @@ impl OffsetTable {
         self.tail_bytes = 0;
         self.state = None;
         Ok(true)
+    }
+
+    /// Puts the new files in the place of those they were made of. Whether it was done.
+    pub(super) async fn compact(&mut self, compacted: Compacted) -> Result<bool, SealError> {
+        let done = self.table.compact(compacted).await?;
+        self.committed = self.table.committed().await?;
+        self.state = None;
+        Ok(done)
+    }
+
+    pub(super) fn committed(&self) -> &Committed {
+        &self.committed
+    }
+
+    /// Files of the snapshot.
+    pub(super) fn files(&self) -> u64 {
+        self.committed.files
+    }
+
+    /// The columns that hold the place of a row's record.
+    pub(super) fn columns(&self) -> [&'static str; 2] {
+        [self.columns.0, self.columns.1]
     }
 
     fn moves(&self) -> Vec<Move> {

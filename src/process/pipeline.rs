@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     bronze::bronze_rows,
-    domain::{Positions, TableName},
+    domain::{Offset, Partition, Positions, TableName},
     lake::LakeView,
     log::{Chunk, Reader},
     ops::crash,
@@ -22,6 +22,7 @@ use crate::{
         open::{self, Opened},
         status::ModelStatus,
         stream::StreamTables,
+        upkeep::Upkeep,
     },
 };
 
@@ -37,7 +38,7 @@ pub(super) struct Pipeline {
     settings: Settings,
     pub(super) deps: Deps,
     pub(super) streams: Vec<StreamTables>,
-    derived: Vec<Derived>,
+    pub(super) derived: Vec<Derived>,
     base: LakeView,
     /// Models that were not started, with the reason.
     stopped: BTreeMap<TableName, String>,
@@ -53,6 +54,9 @@ pub(super) struct Pipeline {
     /// Not before then may recomputed tables be committed again.
     next_publish: Instant,
     settled: u64,
+    pub(super) upkeep: Upkeep,
+    /// Where the log ended at the last seal.
+    pub(super) ends: Vec<(usize, Partition, Offset)>,
 }
 
 impl Pipeline {
@@ -75,6 +79,8 @@ impl Pipeline {
             next_round: now,
             next_publish: now,
             settled: 0,
+            upkeep: Upkeep::default(),
+            ends: Vec::new(),
         };
         pipeline.report_models();
         pipeline.swap();
@@ -212,9 +218,10 @@ impl Pipeline {
     /// Takes over the results of a round.
     fn end_round(&mut self, results: Result<Vec<Computed>, JoinError>) -> Result<(), Error> {
         let results = results.map_err(|e| Error::Internal(format!("recomputing tables: {e}")))?;
+        let now = self.deps.clock.now_us();
         for result in results {
             if let Some(derived) = self.derived.iter_mut().find(|d| d.info.name == result.name) {
-                derived.install(result);
+                derived.install(result, now);
             }
         }
         self.last_round = self.round_started.elapsed();
@@ -264,11 +271,14 @@ impl Pipeline {
             return Ok(());
         }
         let positions_too = all || self.last_positions.elapsed() >= POSITIONS_EVERY;
-        if positions_too {
-            self.last_positions = started;
-            if let Some(ends) = if_reachable(self.log_ends().await)? {
+        if let Some(ends) = if_reachable(self.log_ends().await)? {
+            if positions_too {
                 if_reachable(self.pass_over_holes(&ends).await)?;
             }
+            self.ends = ends;
+        }
+        if positions_too {
+            self.last_positions = started;
         }
         let bronze = self.streams.iter_mut().map(|stream| stream.bronze.seal(positions_too));
         let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
@@ -286,6 +296,7 @@ impl Pipeline {
             committed += self.publish(positions_too).await?;
             self.next_publish = Instant::now() + self.pause_after(publishing.elapsed());
         }
+        committed += usize::from(self.keep_up().await?);
         self.last_seal = Instant::now();
         if committed > 0 {
             self.swap();
@@ -330,8 +341,8 @@ impl Pipeline {
     /// Writes checkpoints that are due. One that fails costs time at the next start, nothing else.
     async fn checkpoint(&mut self) {
         let tables = self.streams.iter_mut().flat_map(StreamTables::tables_mut);
-        let tables = tables.map(|table| &table.table);
-        for table in tables.chain(self.derived.iter().map(|derived| &derived.table)) {
+        let tables = tables.map(|table| &mut table.table);
+        for table in tables.chain(self.derived.iter_mut().map(|derived| &mut derived.table)) {
             if let Err(error) = table.checkpoint_if_due().await {
                 tracing::warn!(%error, "checkpoint not written");
             }
@@ -408,8 +419,22 @@ impl Pipeline {
         for derived in &self.derived {
             view.tables.insert(derived.info.name.clone(), Arc::new(derived.state()));
         }
-        view.lagging = self.lagging();
+        let lagging = self.lagging();
+        match self.system_tables(&lagging) {
+            Ok(tables) => {
+                let named = tables.into_iter().map(|t| (t.info.name.clone(), Arc::new(t)));
+                view.tables.extend(named);
+            }
+            Err(error) => tracing::error!(%error, "system tables cannot be made"),
+        }
+        view.lagging = lagging;
         view
+    }
+
+    pub(super) fn is_stopped(&self, name: &TableName) -> bool {
+        let mut models = self.streams.iter().flat_map(|stream| &stream.models);
+        self.stopped.contains_key(name)
+            || models.any(|model| model.name == *name && model.failure.is_some())
     }
 
     /// Models that do not follow their inputs, and why.

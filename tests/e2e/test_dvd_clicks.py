@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import CLICK_LINES, CLICKS, EXAMPLE, RENTAL_LINES, same_rows
+from harness import CLICK_LINES, CLICKS, EXAMPLE, RENTAL_LINES, run, same_rows
+from histories import verified
 from worlds import PUSHES, push_all_twice_with_kills
 
 pytestmark = pytest.mark.both_logs
@@ -120,3 +121,23 @@ def rule_sets(server, stream):
     """How often each set of rules stands in the quarantine of `stream`."""
     rows = server.table(f"SELECT rules FROM quarantine.{stream}").column("rules").to_pylist()
     return Counter(frozenset(rules) for rules in rows)
+
+
+def test_the_lake_keeps_its_promises(world):
+    """Checked beside the running server."""
+    report = verified(world, EXAMPLE)
+    assert report["green"] and report["not_compared"] == [], report
+    # Repeats are recognised, and every model is compared with its SQL.
+    assert report["looked_at"]["accepted"] == 16044 + 1586
+    assert report["looked_at"]["quarantined"] == 12
+    assert report["looked_at"]["rows_compared"] > 16044
+
+
+def test_the_status_shows_how_far_it_is(clean):
+    done = run(clean.home, "status", "--url", clean.flight_url)
+    assert done.returncode == 0, done
+    for words in ("Streams", "dvd_rentals", "Tables", "gold.fact_rental", "Models", "follows"):
+        assert words in done.stdout, done.stdout
+    assert clean.sql("SELECT sum(lag) FROM system.streams") == [(0,)]
+    committed = "SELECT rows FROM system.tables WHERE schema = 'silver' AND name = 'rentals'"
+    assert clean.sql(committed) == [(RENTAL_LINES,)]

@@ -139,7 +139,9 @@ impl Health {
             _ => {}
         }
         let refused = matches!(code, Some(Code::Authentication | Code::SaslAuthenticationFailed))
-            || matches!(code, Some(Code::SSL));
+            || matches!(code, Some(Code::SSL))
+            // The same, where librdkafka meets it while it reads: as a failure of transport.
+            || reason.contains("certificate verify failed");
         if !matches!(code, Some(Code::AllBrokersDown)) {
             self.refused.store(refused, Ordering::SeqCst);
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);

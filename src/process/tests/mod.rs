@@ -4,3 +4,4 @@ mod delivery;
 mod models;
 mod projects;
 pub(crate) mod support;
+mod upkeep;

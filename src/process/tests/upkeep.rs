@@ -1,0 +1,78 @@
+//! Growing tables stay few files, and what they hold stays the same.
+
+use std::time::Duration;
+
+use super::support::{COUNTS, Rig};
+use crate::{domain::TableName, verify};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_many_seals_is_compacted() {
+    let mut rig = Rig::new().await;
+    let running = rig.start();
+    for number in 0..40 {
+        rig.append([(2 * number, "a", 1), (2 * number + 1, "b", 60), (number, "a", 1)]).await;
+        running.settled().await;
+    }
+    let bronze = TableName::new("_bronze", "events");
+    let few = |view: &crate::lake::LakeView| {
+        let committed = view.tables[&bronze].committed.as_ref();
+        committed.is_some_and(|committed| committed.files < 20)
+    };
+    // A compaction is committed at a mark, and a mark needs something to commit.
+    let mut number = 1_000;
+    while !few(&running.view.load()) {
+        assert!(number < 1_100, "no compaction in a hundred seals");
+        rig.append([(number, "c", 2)]).await;
+        running.settled().await;
+        number += 1;
+    }
+    let more = i64::try_from(number - 1_000).expect("few");
+    let wanted = [80 + more, 80 + more, 40 * 61 + 2 * more];
+    assert_eq!(running.numbers(COUNTS).await, wanted);
+    running.stop().await;
+    rig.reopen_log().await;
+    let running = rig.start();
+    running.settled().await;
+    assert_eq!(running.numbers(COUNTS).await, wanted);
+    tokio::time::timeout(Duration::from_secs(60), running.stop()).await.expect("stopped");
+    let facts = verify::collect(&rig.planned(), &rig.plain_lake()).await.expect("facts");
+    let report = verify::check(&[], &facts);
+    assert!(report.green && report.not_compared.is_empty(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_system_tables_say_how_far_everything_is() {
+    let mut rig = Rig::new().await;
+    rig.write("models/gold/odd.sql", "SELECT k, 100 / (n - 2) AS q FROM {{ ref('totals') }}");
+    let running = rig.start();
+    rig.append([(1, "a", 10), (2, "b", 60), (3, "z", 5)]).await;
+    running.settled().await;
+    let streams = "SELECT count(*), sum(position + 1), sum(committed + 1), sum(log_end), sum(lag) \
+                   FROM system.streams WHERE stream = 'events'";
+    assert_eq!(running.numbers(streams).await, [2, 3, 3, 3, 0]);
+    let tables = "SELECT schema || '.' || name, kind, rows, files, uncommitted_bytes FROM \
+                  system.tables WHERE kind <> 'acceptance' ORDER BY 1";
+    assert_eq!(
+        running.text(tables).await,
+        "bronze.events bronze 3 1 0\ngold.named recompute 2 1 0\ngold.odd recompute 2 1 0\n\
+         gold.totals recompute 2 1 0\nquarantine.events quarantine 1 1 0\nseeds.name seed 2 1 0\n\
+         silver.big append 1 1 0\nsilver.rows append 2 1 0"
+    );
+    rig.append([(4, "a", 10)]).await;
+    running.settled().await;
+    let models = "SELECT name, class, state, coalesce(why, ''), computed_at IS NULL FROM \
+                  system.models ORDER BY 1";
+    assert_eq!(
+        running.text(models).await,
+        "big append follows  true\nnamed recompute follows  false\n\
+         odd recompute failed Arrow error: Divide by zero error false\n\
+         rows append follows  true\ntop view follows  true\ntotals recompute follows  false"
+    );
+    running.stop().await;
+    rig.reopen_log().await;
+    rig.append([(5, "c", 1)]).await;
+    let running = rig.start();
+    running.settled().await;
+    assert_eq!(running.numbers(streams).await, [2, 5, 5, 5, 0]);
+    running.stop().await;
+}
