@@ -98,6 +98,17 @@ async fn a_lake_that_keeps_its_promises_is_green() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lake_without_events_is_green() {
+    let rig = Rig::new().await;
+    let running = rig.start();
+    running.settled().await;
+    running.stop().await;
+    let report = report(&rig, &[]).await;
+    assert!(report.green && report.not_compared.is_empty(), "{report}");
+    assert_eq!((report.looked_at.records, report.looked_at.tables), (0, 8));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_producers_were_told_is_compared_with_bronze() {
     let rig = ran().await;
     let mut told = all_acked();
