@@ -33,12 +33,24 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Server {
     pub data_dir: PathBuf,
+    /// Empty: in the data folder.
+    pub lake: PathBuf,
     pub log: LogKind,
     pub durability: Durability,
     /// HOST:PORT
     pub ingest_listen: String,
     pub flight_listen: String,
     pub http_listen: String,
+}
+
+impl Server {
+    /// The folder of the lake.
+    pub fn lake_dir(&self) -> PathBuf {
+        if self.lake.as_os_str().is_empty() {
+            return self.data_dir.join("lake");
+        }
+        self.lake.clone()
+    }
 }
 
 /// Which log holds acked events.

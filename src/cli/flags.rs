@@ -18,10 +18,16 @@ pub struct ServerFlags {
     /// Folder of everything that is stored [default: sluice-data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Folder of the lake, which processors of one group share [default: in the data folder]
+    #[arg(long, value_name = "DIR")]
+    pub lake: Option<PathBuf>,
     /// Where acked events live until Bronze has them: embedded, or kafka://HOST:PORT[,HOST:PORT]
     /// [default: embedded]
     #[arg(long, value_name = "LOG")]
     pub log: Option<String>,
+    /// Consumer group in which processors share the partitions of a Kafka log [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
     /// HOST:PORT of gRPC ingest [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDRESS")]
     pub ingest_listen: Option<String>,
@@ -40,8 +46,11 @@ impl ServerFlags {
     /// The effective configuration: defaults, file, environment, these flags.
     pub fn load(&self) -> Result<Effective, Failure> {
         let data_dir = self.data_dir.as_ref().map(|dir| dir.display().to_string());
+        let lake = self.lake.as_ref().map(|dir| dir.display().to_string());
         let all = [
             ("server", "data_dir", data_dir, "--data-dir"),
+            ("server", "lake", lake, "--lake"),
+            ("kafka", "group", self.group.clone(), "--group"),
             ("server", "log", self.log.clone(), "--log"),
             ("server", "ingest_listen", self.ingest_listen.clone(), "--ingest-listen"),
             ("server", "flight_listen", self.flight_listen.clone(), "--flight-listen"),

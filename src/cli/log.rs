@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    cli::{Failure, ServerFlags, chain, check, node, print},
-    lake::{Lake, LakeHandle, LakeView},
+    cli::{Failure, ServerFlags, chain, check, folders::Folders, node, print},
+    lake::{LakeHandle, LakeView},
     ops::Clock,
     process,
 };
@@ -36,19 +36,19 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn adopt(args: AdoptArgs) -> Result<(), Failure> {
-    let config = args.server.load()?.config;
+    let mut config = args.server.load()?.config;
     let planned = Arc::new(check::load(&args.project)?);
     let clock = Clock::system();
-    node::writable(&config.server.data_dir)?;
-    let _lock = node::lock(&config.server.data_dir)?;
+    // No processor of a group may be running either.
+    config.kafka.group.clear();
+    let folders = Folders::open(&config)?;
     let log = node::open_log(&config, &clock).await?;
     node::ensure(log.as_ref(), &planned).await?;
-    let lake = Lake::local(&config.server.data_dir.join("lake"), config.server.durability)
-        .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
     let deps = process::Deps {
         planned,
         log: Arc::clone(&log),
-        lake,
+        membership: None,
+        lake: folders.lake.clone(),
         view: LakeHandle::new(LakeView::default()),
         clock,
         status: Arc::default(),

@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod failure;
 mod flags;
+mod folders;
 pub mod generate;
 mod log;
 mod node;

@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, TryLockError},
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +15,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Failure, chain},
+    cli::{Failure, chain, folders::Folders},
     config::{Config, LogKind, Server},
     domain::ErrorKind,
     ingest,
@@ -97,8 +95,8 @@ pub struct Node {
     ingest: Group,
     process: Group,
     serve: Group,
-    /// The data folder is this process's own.
-    _lock: File,
+    /// Kept for their locks.
+    _folders: Folders,
     log: Arc<dyn Log>,
     pub lake: Arc<LakeHandle>,
     pub status: Arc<Status>,
@@ -115,21 +113,22 @@ impl Node {
         stop: &CancellationToken,
     ) -> Result<Self, Failure> {
         let clock = Clock::system();
-        let data_dir = &config.server.data_dir;
-        writable(data_dir)?;
-        let lock = lock(data_dir)?;
+        let folders = Folders::open(config)?;
         let log = open_log(config, &clock).await?;
         ensure(log.as_ref(), &planned).await?;
-        let lake = Lake::local(&data_dir.join("lake"), config.server.durability)
-            .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+        let lake = folders.lake.clone();
         let log = placed(log, &lake, &planned).await?;
+        let names: Vec<String> =
+            planned.project.streams.iter().map(|stream| stream.name.clone()).collect();
+        let membership = Arc::clone(&log).join(&names).await;
+        let membership = membership.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
         let view = LakeHandle::new(LakeView::default());
         let status = Arc::new(Status::default());
         let mut node = Self {
             ingest: Tasks::new(CancellationToken::new()),
             process: Tasks::new(CancellationToken::new()),
             serve: Tasks::new(CancellationToken::new()),
-            _lock: lock,
+            _folders: folders,
             log: Arc::clone(&log),
             lake: Arc::clone(&view),
             status: Arc::clone(&status),
@@ -138,6 +137,7 @@ impl Node {
         let deps = process::Deps {
             planned: Arc::clone(&planned),
             log: Arc::clone(&log),
+            membership,
             lake,
             view,
             clock,
@@ -271,35 +271,6 @@ struct ProcessStatus(Arc<Status>);
 impl serve::http::StatusSource for ProcessStatus {
     fn status(&self) -> serde_json::Value {
         self.0.to_json()
-    }
-}
-
-/// One clear sentence before any work where the data folder cannot be used.
-pub(super) fn writable(folder: &Path) -> Result<(), Failure> {
-    let probe = folder.join(".sluice-write-test");
-    let tried = std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(&probe, b""))
-        .and_then(|()| std::fs::remove_file(&probe));
-    tried.map_err(|e| {
-        let hint = "choose another with --data-dir";
-        Failure::unavailable(format!("folder {} cannot be written: {e}; {hint}", folder.display()))
-    })
-}
-
-/// Keeps a second process out of the data folder, as long as the file is open.
-pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
-    let path = folder.join("lock");
-    let failed = |what: String| {
-        Failure::unavailable(format!(
-            "folder {} {what}; choose another with --data-dir",
-            folder.display()
-        ))
-    };
-    let file = File::create(&path).map_err(|e| failed(format!("cannot be written: {e}")))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(failed("is in use by another sluice".to_owned())),
-        Err(TryLockError::Error(e)) => Err(failed(format!("cannot be locked: {e}"))),
     }
 }
 

@@ -11,8 +11,8 @@ use crate::cli::{
 const QUESTIONS: [(&str, &str); 3] = [
     (
         "Streams",
-        "SELECT stream, partition, position, committed, log_end, lag FROM system.streams \
-         ORDER BY stream, partition",
+        "SELECT stream, partition, held, position, committed, log_end, lag, state, why \
+         FROM system.streams ORDER BY stream, partition",
     ),
     (
         "Tables",

@@ -47,9 +47,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     for path in &args.history {
         sent.extend(verify::read(path).map_err(|e| Failure::new(e.kind(), e.to_string()))?);
     }
-    let folder = config.server.data_dir.join("lake");
+    let folder = config.server.lake_dir();
     if !folder.is_dir() {
-        let message = format!("no lake at {}; say where with --data-dir", folder.display());
+        let message =
+            format!("no lake at {}; say where with --data-dir or --lake", folder.display());
         return Err(Failure::invalid(message));
     }
     let lake = Lake::local(&folder, config.server.durability)

@@ -3,6 +3,7 @@
 //! Pure data and pure functions over it. Nothing here does I/O, knows a clock or uses another
 //! module of ours.
 
+mod assignment;
 pub mod change;
 pub mod columns;
 pub mod content;
@@ -19,6 +20,7 @@ pub mod sql_guard;
 pub mod sql_limits;
 pub mod timestamp;
 
+pub use assignment::Assignment;
 pub use durability::Durability;
 pub use error::ErrorKind;
 pub use name::TableName;

@@ -4,7 +4,11 @@
 //! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md>), so that what is found does not
 //! rest on the code that wrote it.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -18,7 +22,10 @@ use serde::Deserialize;
 
 use crate::{
     domain::TableName,
-    lake::table::{Lake, LakeError, Table, TableSpec},
+    lake::{
+        checkpoint,
+        table::{Lake, LakeError, Table, TableSpec},
+    },
 };
 
 /// Files whose ends are read side by side.
@@ -51,7 +58,7 @@ pub struct AuditedFile {
 /// A table with its whole history.
 pub struct Audited {
     table: Table,
-    /// In order. The log may have been cut before the first.
+    /// In order. Where older entries were cleaned up, the first is what a checkpoint says.
     pub versions: Vec<AuditedVersion>,
     /// By path.
     pub files: Vec<AuditedFile>,
@@ -135,18 +142,36 @@ impl Audited {
 /// Version and claimed rows of a file.
 type Claims = BTreeMap<String, (u64, Option<u64>)>;
 
-/// Every entry of the log from the first that is left up to `last`.
+/// Every entry of the log up to `last`: from the first, or from the checkpoint behind which older
+/// ones were cleaned up.
 async fn read_log(
     store: &dyn ObjectStore,
     last: u64,
 ) -> Result<(Vec<AuditedVersion>, Claims), String> {
     let listed = store.list(Some(&Path::from(LOG)));
     let listed: Vec<_> = listed.try_collect().await.map_err(|e| e.to_string())?;
-    let mut numbers: Vec<u64> =
-        listed.iter().filter_map(|entry| version_of(entry.location.filename()?)).collect();
-    numbers.sort_unstable();
+    let names = || listed.iter().filter_map(|entry| entry.location.filename());
+    let mut numbers: BTreeSet<u64> = names().filter_map(|name| number_of(name, ".json")).collect();
+    numbers.retain(|version| *version <= last);
+    let checkpoints = names().filter_map(|name| number_of(name, ".checkpoint.parquet"));
     let (mut versions, mut claims) = (Vec::new(), Claims::new());
-    for version in numbers.into_iter().filter(|version| *version <= last) {
+    if let Some(version) = base(&numbers, last, checkpoints) {
+        let path = Path::from(format!("{LOG}/{version:020}.checkpoint.parquet"));
+        let read = async { store.get(&path).await?.bytes().await };
+        let unreadable = |e: &dyn std::fmt::Display| format!("checkpoint {version}: {e}");
+        let file = read.await.map_err(|e| unreadable(&e))?;
+        let found = checkpoint::read(file).map_err(|e| unreadable(&e))?;
+        let mut start = AuditedVersion { version, ..AuditedVersion::default() };
+        start.positions = found.positions;
+        for (path, stats) in found.files {
+            let claimed = rows_claimed(stats.as_deref()).map_err(|e| unreadable(&e))?;
+            claims.insert(path.clone(), (version, claimed));
+            start.added.push(path);
+        }
+        numbers.retain(|number| *number > version);
+        versions.push(start);
+    }
+    for version in numbers {
         let path = Path::from(format!("{LOG}/{version:020}.json"));
         let read = async { store.get(&path).await?.bytes().await };
         let entry = read.await.map_err(|e| format!("version {version}: {e}"))?;
@@ -158,9 +183,23 @@ async fn read_log(
     Ok((versions, claims))
 }
 
-fn version_of(file: &str) -> Option<u64> {
-    let digits = file.strip_suffix(".json").filter(|digits| digits.len() == 20)?;
+/// The oldest checkpoint behind which no entry is missing, where the first ones are.
+fn base(numbers: &BTreeSet<u64>, last: u64, checkpoints: impl Iterator<Item = u64>) -> Option<u64> {
+    let unbroken = (0..=last).rev().take_while(|version| numbers.contains(version)).last()?;
+    if unbroken == 0 {
+        return None;
+    }
+    checkpoints.filter(|version| *version + 1 >= unbroken && *version <= last).min()
+}
+
+fn number_of(file: &str, end: &str) -> Option<u64> {
+    let digits = file.strip_suffix(end).filter(|digits| digits.len() == 20)?;
     digits.parse().ok()
+}
+
+fn rows_claimed(stats: Option<&str>) -> Result<Option<u64>, serde_json::Error> {
+    let stats = stats.map(serde_json::from_str::<Stats>).transpose()?;
+    Ok(stats.and_then(|stats| stats.num_records))
 }
 
 /// A line of an entry; of each action only what is looked at.
@@ -207,8 +246,7 @@ fn read_entry(
             found.positions.push((txn.app_id, txn.version));
         }
         if let Some(added) = line.add {
-            let stats = added.stats.as_deref().map(serde_json::from_str::<Stats>).transpose()?;
-            let claimed = stats.and_then(|stats| stats.num_records);
+            let claimed = rows_claimed(added.stats.as_deref())?;
             claims.entry(added.path.clone()).or_insert((version, claimed));
             found.added.push(added.path);
         }

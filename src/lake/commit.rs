@@ -27,7 +27,7 @@ use rand::Rng as _;
 
 use crate::{
     domain::{ErrorKind, TableName},
-    lake::LakeError,
+    lake::{LakeError, follow::take_over},
     ops::crash,
 };
 
@@ -114,7 +114,7 @@ pub(super) async fn commit(
                 for step in &commit.moves {
                     recorded.insert(step.app_id.clone(), Some(step.to));
                 }
-                return Ok(());
+                return follow_others(name, delta, recorded, base).await;
             }
             Err(error) => error,
         };
@@ -135,6 +135,20 @@ pub(super) async fn commit(
         }
         back_off(attempts).await;
     }
+}
+
+/// Takes over the positions that others committed between `base` and the commit just made: the
+/// snapshot holds their rows.
+async fn follow_others(
+    name: &TableName,
+    delta: &DeltaTable,
+    recorded: &mut Recorded,
+    base: u64,
+) -> Result<(), CommitError> {
+    let ours = delta.version().unwrap_or_default();
+    let others = base + 1..=ours.saturating_sub(1);
+    let followed = take_over(delta, recorded, others).await;
+    followed.map_err(|source| CommitError::Unknown { table: name.clone(), source: source.into() })
 }
 
 /// Whether the snapshot just read holds this very commit: its positions, and for a replacement its
@@ -240,14 +254,23 @@ pub(super) async fn load(
 ) -> Result<(DeltaTable, Recorded), DeltaTableError> {
     let mut fresh = DeltaTable::new(delta.log_store());
     fresh.load().await?;
-    let snapshot = fresh.snapshot()?.snapshot().clone();
-    let log_store = fresh.log_store();
+    let recorded = recorded_in(&fresh, app_ids).await?;
+    Ok((fresh, recorded))
+}
+
+/// The positions that the snapshot of `delta` records.
+pub(super) async fn recorded_in(
+    delta: &DeltaTable,
+    app_ids: impl Iterator<Item = String>,
+) -> Result<Recorded, DeltaTableError> {
+    let snapshot = delta.snapshot()?.snapshot();
+    let log_store = delta.log_store();
     let mut recorded = Recorded::new();
     for app_id in app_ids {
         let version = snapshot.transaction_version(log_store.as_ref(), &app_id).await?;
         recorded.insert(app_id, version);
     }
-    Ok((fresh, recorded))
+    Ok(recorded)
 }
 
 async fn back_off(attempts: u32) {

@@ -4,9 +4,11 @@
 
 mod audit;
 mod changes;
+mod checkpoint;
 mod commit;
 #[cfg(test)]
 pub(crate) mod faults;
+mod follow;
 mod probe;
 pub mod session;
 mod store;

@@ -11,7 +11,10 @@ use datafusion::{
     execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
     prelude::{SessionConfig, SessionContext, ident},
 };
-use deltalake::kernel::{Action, Add, Remove};
+use deltalake::{
+    kernel::{Action, Add, Remove},
+    protocol::checkpoints::cleanup_expired_logs_for,
+};
 use futures::TryStreamExt as _;
 
 use crate::lake::{
@@ -73,6 +76,15 @@ impl Table {
         });
         let removes = taken.map(|(_, _, remove)| remove).collect();
         Ok(Some(Compaction { table: self.reader(), removes }))
+    }
+
+    /// Deletes entries of the table's log that are older than `before_us` (microseconds since 1970)
+    /// and that no version from then on needs: those below a checkpoint. Returns how many.
+    pub async fn clean_up_log(&self, before_us: i64) -> Result<usize, LakeError> {
+        let log_store = self.delta().log_store();
+        let before_ms = before_us.div_euclid(1_000);
+        let cleaned = cleanup_expired_logs_for(self.version(), log_store.as_ref(), before_ms, None);
+        cleaned.await.map_err(self.failed("clean up its log"))
     }
 
     /// Puts the new files in the place of the old; nothing where these are not there any more, or

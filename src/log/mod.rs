@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    ErrorKind, Offset, Partition, Positions,
+    Assignment, ErrorKind, Offset, Partition, Positions,
     contract::{Contract, Topic},
 };
 
@@ -163,6 +163,16 @@ pub trait Log: Send + Sync + 'static {
         after: &Positions,
     ) -> Result<Box<dyn Reader>, Error>;
 
+    /// Joins the group of processors that share the partitions of `streams`. `None` where the log
+    /// has no group, or none is configured: this process reads all of them.
+    async fn join(
+        self: Arc<Self>,
+        streams: &[String],
+    ) -> Result<Option<Arc<dyn Membership>>, Error> {
+        let _ = streams;
+        Ok(None)
+    }
+
     /// Allows the log to forget records at and below `through`. It never forgets one above on that
     /// account.
     async fn trim(&self, stream: &str, partition: Partition, through: Offset) -> Result<(), Error>;
@@ -186,4 +196,55 @@ pub trait Reader: Send + Sync {
         max_bytes: usize,
         max_wait: std::time::Duration,
     ) -> Result<Vec<Chunk>, Error>;
+}
+
+/// What a group asks of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// To take partitions over, which nobody else holds any more; none, if there are not enough.
+    /// Answered with [`Membership::take`].
+    Take(Assignment),
+    /// To commit what was read of these partitions, and to give them up with
+    /// [`Membership::release`].
+    Release(Assignment),
+    /// Others may hold the member's partitions already: what is not committed is to be thrown away.
+    /// Answered with [`Membership::forget`].
+    Lost,
+}
+
+/// A place in a group of processors that share the partitions of a log's streams: at any time, each
+/// partition belongs to one member, or to none. A member that was not heard of for too long may
+/// not know yet that it holds nothing any more; what it writes has to be fenced by other means.
+#[async_trait::async_trait]
+pub trait Membership: Send + Sync {
+    /// What the group asks for next. It is asked until it is answered.
+    fn asked(&self) -> Result<Option<Asked>, Error>;
+
+    /// The partitions that were taken and not released.
+    fn held(&self) -> Assignment;
+
+    /// Whether the group has given this member its part, which may be nothing.
+    fn has_joined(&self) -> bool;
+
+    /// Answers [`Asked::Take`].
+    fn take(&self, partitions: &Assignment) -> Result<(), Error>;
+
+    /// Answers [`Asked::Release`].
+    fn release(&self, partitions: &Assignment) -> Result<(), Error>;
+
+    /// Answers [`Asked::Lost`].
+    fn forget(&self);
+
+    /// Opens a reader of `partitions` that continues after `after`; errors as [`Log::reader`].
+    async fn reader(
+        &self,
+        partitions: &Assignment,
+        after: &Positions,
+    ) -> Result<Box<dyn Reader>, Error>;
+
+    /// Tells whoever watches the group how far its member is. Nothing rests on it.
+    fn report(&self, positions: &Positions);
+
+    /// Leaves the group.
+    async fn leave(&self);
 }

@@ -6,8 +6,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    domain::{Offset, Partition, Positions},
-    log::{Chunk, Error, Extent, Log, LogRecord, OffsetRange, Reader, Record, StreamSpec},
+    domain::{Assignment, Offset, Partition, Positions},
+    log::{
+        Asked, Chunk, Error, Extent, Log, LogRecord, Membership, OffsetRange, Reader, Record,
+        StreamSpec,
+    },
 };
 
 /// How the offsets of one stream are counted.
@@ -52,6 +55,15 @@ impl Placed {
 
 fn shift(placements: &BTreeMap<String, Placement>, stream: &str, partition: Partition) -> Offset {
     placements.get(stream).map_or(0, |placement| placement.shift(partition))
+}
+
+/// Positions as the log counts them.
+fn as_in_log(placements: &BTreeMap<String, Placement>, positions: &Positions) -> Positions {
+    let mut inner = Positions::default();
+    for (stream, partition, offset) in positions.iter() {
+        inner.advance(stream, partition, offset - shift(placements, stream, partition));
+    }
+    inner
 }
 
 /// An error's offsets as the tables count them.
@@ -133,13 +145,17 @@ impl Log for Placed {
         streams: &[String],
         after: &Positions,
     ) -> Result<Box<dyn Reader>, Error> {
-        let mut inner_after = Positions::default();
-        for (stream, partition, offset) in after.iter() {
-            inner_after.advance(stream, partition, offset - self.shift(stream, partition));
-        }
-        let opened = Arc::clone(&self.inner).reader(streams, &inner_after).await;
-        let inner = opened.map_err(|error| shifted(&self.placements, error))?;
-        Ok(Box::new(PlacedReader { inner, placements: Arc::clone(&self.placements) }))
+        let after = as_in_log(&self.placements, after);
+        let opened = Arc::clone(&self.inner).reader(streams, &after).await;
+        PlacedReader::over(opened, &self.placements)
+    }
+
+    async fn join(
+        self: Arc<Self>,
+        streams: &[String],
+    ) -> Result<Option<Arc<dyn Membership>>, Error> {
+        let Some(inner) = Arc::clone(&self.inner).join(streams).await? else { return Ok(None) };
+        Ok(Some(Arc::new(PlacedMembership { inner, placements: Arc::clone(&self.placements) })))
     }
 
     async fn trim(&self, stream: &str, partition: Partition, through: Offset) -> Result<(), Error> {
@@ -164,6 +180,16 @@ struct PlacedReader {
     placements: Arc<BTreeMap<String, Placement>>,
 }
 
+impl PlacedReader {
+    fn over(
+        opened: Result<Box<dyn Reader>, Error>,
+        placements: &Arc<BTreeMap<String, Placement>>,
+    ) -> Result<Box<dyn Reader>, Error> {
+        let inner = opened.map_err(|error| shifted(placements, error))?;
+        Ok(Box::new(Self { inner, placements: Arc::clone(placements) }))
+    }
+}
+
 #[async_trait::async_trait]
 impl Reader for PlacedReader {
     async fn poll(&mut self, max_bytes: usize, max_wait: Duration) -> Result<Vec<Chunk>, Error> {
@@ -175,5 +201,56 @@ impl Reader for PlacedReader {
             }
         }
         Ok(chunks)
+    }
+}
+
+/// A membership whose readers and reports count as the tables do.
+struct PlacedMembership {
+    inner: Arc<dyn Membership>,
+    placements: Arc<BTreeMap<String, Placement>>,
+}
+
+#[async_trait::async_trait]
+impl Membership for PlacedMembership {
+    fn asked(&self) -> Result<Option<Asked>, Error> {
+        self.inner.asked()
+    }
+
+    fn held(&self) -> Assignment {
+        self.inner.held()
+    }
+
+    fn has_joined(&self) -> bool {
+        self.inner.has_joined()
+    }
+
+    fn take(&self, partitions: &Assignment) -> Result<(), Error> {
+        self.inner.take(partitions)
+    }
+
+    fn release(&self, partitions: &Assignment) -> Result<(), Error> {
+        self.inner.release(partitions)
+    }
+
+    fn forget(&self) {
+        self.inner.forget();
+    }
+
+    async fn reader(
+        &self,
+        partitions: &Assignment,
+        after: &Positions,
+    ) -> Result<Box<dyn Reader>, Error> {
+        let after = as_in_log(&self.placements, after);
+        let opened = self.inner.reader(partitions, &after).await;
+        PlacedReader::over(opened, &self.placements)
+    }
+
+    fn report(&self, positions: &Positions) {
+        self.inner.report(&as_in_log(&self.placements, positions));
+    }
+
+    async fn leave(&self) {
+        self.inner.leave().await;
     }
 }

@@ -92,7 +92,9 @@ pub async fn adopt(
     let mut adopted = Vec::new();
     for at in 0..opened.streams.len() {
         let contract = Arc::clone(opened.streams[at].judge.contract());
-        match open::check_log(&deps, &contract, &opened.streams[at].bronze).await {
+        let all = (0..contract.partitions).collect();
+        opened.streams[at].hold((0..contract.partitions).collect(), true);
+        match open::check_log(&deps, &contract, &opened.streams[at].bronze, &all).await {
             Ok(_) => continue,
             Err(Error::LogReplaced { .. }) => {}
             Err(Error::DataGap { .. }) if accept_gap => {

@@ -1,45 +1,22 @@
-//! *recompute*: tables computed whole when their inputs moved.
+//! *recompute*: tables computed whole when their inputs moved, by [`super::rounds`].
 //!
-//! A round computes every outdated table, parents first, over one pinned view. Its results are
-//! visible at once and are committed at a mark, each with the positions that it was computed from.
+//! What a round computed is visible at once and is committed at a mark, with the positions that it
+//! was computed from.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::{
-    array::RecordBatch,
-    datatypes::SchemaRef,
-    row::{RowConverter, SortField},
-};
-use datafusion::{
-    error::DataFusionError, execution::runtime_env::RuntimeEnv, prelude::SessionConfig,
-};
+use arrow::array::RecordBatch;
 
 use crate::{
     domain::{Positions, TableName},
-    lake::{
-        Committed, Lake, LakeError, LakeView, Move, Overlay, RelationInfo, Table, TableSpec,
-        TableState,
-        session::{Columns, session},
-    },
-    models::{Plan, storable_batch},
+    lake::{Committed, Lake, LakeError, Move, Overlay, RelationInfo, Table, TableSpec, TableState},
+    models::Plan,
     process::{
         offset_table::{Followed, SealError},
         relations::{SEED_DIGEST, read_id, seed_position},
+        rounds::{Basis, Computed, Digest, Outcome},
     },
 };
-
-/// What a table was computed from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Basis {
-    /// Generation of every table it reads whose rows are replaced.
-    generations: BTreeMap<TableName, u64>,
-    /// Positions of the tables and streams it reads that grow.
-    positions: Positions,
-}
 
 /// A table that is replaced as a whole: a recomputed model or a seed.
 pub(super) struct Derived {
@@ -58,7 +35,7 @@ pub(super) struct Derived {
     pending: Option<Vec<RecordBatch>>,
     /// Raised whenever the content changes.
     pub generation: u64,
-    digest: Option<Digest>,
+    pub digest: Option<Digest>,
     /// What the last run was over.
     basis: Option<Basis>,
     /// What the content was computed from; the last run may have failed.
@@ -70,9 +47,6 @@ pub(super) struct Derived {
     /// When the content was last found to be that of its inputs, in microseconds.
     computed_at: Option<i64>,
 }
-
-/// Order-independent digest of rows.
-type Digest = (u64, u64, usize);
 
 impl Derived {
     pub(super) async fn open(
@@ -95,14 +69,7 @@ impl Derived {
         app_ids.push(SEED_DIGEST.to_owned());
         let table = lake.open(spec, app_ids).await?;
         let committed = table.committed().await?;
-        let mut positions = Positions::default();
-        for followed in streams {
-            for partition in 0..followed.partitions {
-                if let Some(at) = table.position(&followed.input_app_id(partition)) {
-                    positions.advance(&followed.stream, partition, at);
-                }
-            }
-        }
+        let positions = recorded(&table, streams);
         Ok(Self {
             info: Arc::new(info),
             table,
@@ -138,6 +105,22 @@ impl Derived {
         self.committed = self.table.committed().await?;
         self.generation += 1;
         Ok(())
+    }
+
+    /// Takes over the table as another processor committed it, or left it: what is in memory counts
+    /// no more. Whether it had changed.
+    pub(super) async fn follow(&mut self) -> Result<bool, SealError> {
+        let moved = self.table.follow().await?;
+        if moved {
+            self.committed = self.table.committed().await?;
+        }
+        if moved || self.made_of.is_some() || self.pending.is_some() {
+            (self.pending, self.digest) = (None, None);
+            (self.basis, self.made_of, self.failure) = (None, None, None);
+            self.positions = recorded(&self.table, &self.streams);
+            self.generation += 1;
+        }
+        Ok(moved)
     }
 
     /// Takes over what the table records, where that is what its inputs are now.
@@ -184,6 +167,12 @@ impl Derived {
                 self.failure = Some(error);
             }
         }
+    }
+
+    /// Whether the content was built from its streams at least up to `positions`.
+    pub(super) fn reaches(&self, positions: &Positions) -> bool {
+        let streams: Vec<String> = self.streams.iter().map(|s| s.stream.clone()).collect();
+        self.positions.covers(&positions.only(&streams))
     }
 
     /// When the content was last found to be that of its inputs, in microseconds.
@@ -292,200 +281,15 @@ impl Derived {
     }
 }
 
-/// The result of one table of a round.
-pub(super) struct Computed {
-    pub name: TableName,
-    pub basis: Basis,
-    pub positions: Positions,
-    pub outcome: Outcome,
-}
-
-pub(super) enum Outcome {
-    Rows(Vec<RecordBatch>, Digest),
-    /// Its inputs moved without changing.
-    Unchanged,
-    Failed(String),
-}
-
-/// One table of a round.
-pub(super) struct Job {
-    pub plan: Arc<Plan>,
-    pub schema: SchemaRef,
-    /// Whether its inputs moved; else it only runs when one of its parents changed in this round.
-    pub outdated: bool,
-    /// Whether its last run failed.
-    pub failing: bool,
-    pub generation: u64,
-    pub digest: Option<Digest>,
-}
-
-impl Job {
-    pub(super) fn of(
-        derived: &Derived,
-        view: &LakeView,
-        generations: &BTreeMap<TableName, u64>,
-    ) -> Option<Self> {
-        let plan = Arc::clone(derived.plan.as_ref()?);
-        let outdated = derived.is_outdated(&basis(&plan, view, generations));
-        Some(Self {
-            schema: Arc::clone(derived.table.schema()),
-            outdated,
-            failing: derived.failure.is_some(),
-            generation: derived.generation,
-            digest: derived.digest,
-            plan,
-        })
-    }
-}
-
-/// What `plan` would be computed from in `view`.
-pub(super) fn basis(plan: &Plan, view: &LakeView, generations: &BTreeMap<TableName, u64>) -> Basis {
-    let mut basis = Basis::default();
-    for table in &plan.tables {
-        match generations.get(table) {
-            Some(generation) => {
-                basis.generations.insert(table.clone(), *generation);
-            }
-            None => {
-                if let Some(state) = view.tables.get(table) {
-                    basis.positions.merge(&state.positions);
-                }
+/// How far into its streams a table's snapshot says that it was built.
+fn recorded(table: &Table, streams: &[Followed]) -> Positions {
+    let mut positions = Positions::default();
+    for followed in streams {
+        for partition in 0..followed.partitions {
+            if let Some(at) = table.position(&followed.input_app_id(partition)) {
+                positions.advance(&followed.stream, partition, at);
             }
         }
     }
-    basis.positions.merge(&view.positions.only(&plan.read_streams));
-    basis
-}
-
-/// Whether a round over `jobs` would compute anything: what failed, and what reads it, waits until
-/// its inputs move.
-pub(super) fn is_due(jobs: &[Job]) -> bool {
-    let mut waiting: BTreeSet<&TableName> = BTreeSet::new();
-    for job in jobs {
-        let reads_waiting = job.plan.tables.iter().any(|table| waiting.contains(table));
-        if reads_waiting || (job.failing && !job.outdated) {
-            waiting.insert(&job.plan.model.name);
-        } else if job.outdated {
-            return true;
-        }
-    }
-    false
-}
-
-/// Computes what is outdated, parents first (the order of `jobs`), over one view.
-pub(super) async fn run_round(
-    view: Arc<LakeView>,
-    jobs: Vec<Job>,
-    mut generations: BTreeMap<TableName, u64>,
-) -> Vec<Computed> {
-    let runtime = Arc::new(RuntimeEnv::default());
-    let mut view = view;
-    let mut changed: BTreeSet<TableName> = BTreeSet::new();
-    let mut failed: BTreeSet<TableName> = BTreeSet::new();
-    let mut results = Vec::new();
-    for job in jobs {
-        let name = job.plan.model.name.clone();
-        let reads =
-            |tables: &BTreeSet<TableName>| job.plan.tables.iter().any(|t| tables.contains(t));
-        let moved = job.outdated || reads(&changed);
-        if reads(&failed) || (job.failing && !moved) {
-            // It stays as it is, and so do its children, until what failed runs again.
-            failed.insert(name);
-            continue;
-        }
-        let basis = basis(&job.plan, &view, &generations);
-        let positions = reachable(&job.plan, &view);
-        let outcome = if moved {
-            match compute(&view, &job, &runtime).await {
-                Ok((rows, digest)) => Outcome::Rows(rows, digest),
-                Err(error) => Outcome::Failed(error.strip_backtrace()),
-            }
-        } else {
-            Outcome::Unchanged
-        };
-        if matches!(outcome, Outcome::Failed(_)) {
-            failed.insert(name.clone());
-        } else {
-            let rows = match &outcome {
-                Outcome::Rows(rows, digest) if job.digest != Some(*digest) => Some(rows),
-                _ => None,
-            };
-            if rows.is_some() {
-                generations.insert(name.clone(), job.generation + 1);
-                changed.insert(name.clone());
-            }
-            view = shown(&view, &name, rows, &positions);
-        }
-        results.push(Computed { name, basis, positions, outcome });
-    }
-    results
-}
-
-/// How far into its streams a model reaches when computed from `view`.
-fn reachable(plan: &Plan, view: &LakeView) -> Positions {
-    let mut reached = view.positions.only(&plan.streams);
-    for table in &plan.tables {
-        let Some(parent) = view.tables.get(table).filter(|parent| !parent.streams.is_empty())
-        else {
-            continue;
-        };
-        let others: Vec<String> =
-            plan.streams.iter().filter(|s| !parent.streams.contains(s)).cloned().collect();
-        let mut lowered = reached.only(&parent.streams).meet(&parent.positions);
-        lowered.merge(&reached.only(&others));
-        reached = lowered;
-    }
-    reached
-}
-
-/// `view` with a table at new positions, and new rows where it has them.
-fn shown(
-    view: &Arc<LakeView>,
-    name: &TableName,
-    rows: Option<&Vec<RecordBatch>>,
-    positions: &Positions,
-) -> Arc<LakeView> {
-    let mut next = LakeView::clone(view);
-    if let Some(state) = view.tables.get(name) {
-        let mut state = TableState::clone(state);
-        state.positions = positions.clone();
-        if let Some(rows) = rows {
-            state.overlay = Overlay::Replace(rows.clone());
-        }
-        next.tables.insert(name.clone(), Arc::new(state));
-    }
-    Arc::new(next)
-}
-
-async fn compute(
-    view: &Arc<LakeView>,
-    job: &Job,
-    runtime: &Arc<RuntimeEnv>,
-) -> Result<(Vec<RecordBatch>, Digest), DataFusionError> {
-    // One core: rounds are to take a bounded share of the machine.
-    let config = SessionConfig::new().with_target_partitions(1);
-    let context = session(view, Columns::Model, config, Arc::clone(runtime));
-    let rows = context.sql(&job.plan.model.sql).await?.collect().await?;
-    let rows: Result<Vec<_>, _> =
-        rows.iter().map(|batch| storable_batch(batch, &job.schema)).collect();
-    let rows = rows?;
-    let digest = digest(&rows, &job.schema)?;
-    Ok((rows, digest))
-}
-
-fn digest(rows: &[RecordBatch], schema: &SchemaRef) -> Result<Digest, DataFusionError> {
-    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
-    let converter = RowConverter::new(fields.collect())?;
-    let (mut sum, mut mixed, mut count) = (0_u64, 0_u64, 0);
-    for batch in rows {
-        for row in &converter.convert_columns(batch.columns())? {
-            let mut hasher = DefaultHasher::new();
-            row.as_ref().hash(&mut hasher);
-            let hash = hasher.finish();
-            sum = sum.wrapping_add(hash);
-            mixed = mixed.wrapping_add(hash.wrapping_mul(hash | 1).rotate_left(29));
-            count += 1;
-        }
-    }
-    Ok((sum, mixed, count))
+    positions
 }

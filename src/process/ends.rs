@@ -8,9 +8,18 @@ use crate::{
 };
 
 impl Pipeline {
+    /// Where the partitions that this process reads end.
     pub(super) async fn log_ends(&self) -> Result<Vec<(usize, Partition, Offset)>, Error> {
+        let mut ends = self.all_ends().await?;
+        ends.retain(|(i, partition, _)| self.streams[*i].held.contains(partition));
+        Ok(ends)
+    }
+
+    /// Where all partitions end, of the streams that are followed.
+    pub(super) async fn all_ends(&self) -> Result<Vec<(usize, Partition, Offset)>, Error> {
         let mut ends = Vec::new();
-        for (i, stream) in self.streams.iter().enumerate() {
+        let streams = self.streams.iter().enumerate();
+        for (i, stream) in streams.filter(|(_, stream)| stream.halted.is_none()) {
             let extents = self.deps.log.extents(stream.name()).await?;
             ends.extend((0..).zip(extents).map(|(partition, extent)| (i, partition, extent.end)));
         }
@@ -25,11 +34,31 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Whether the partitions of `ends` that this process reads are there.
     pub(super) fn reaches(&self, ends: &[(usize, Partition, Offset)]) -> bool {
         ends.iter().all(|(i, partition, end)| {
-            let at = self.streams[*i].bronze.at(*partition);
-            *end == 0 || at.is_some_and(|at| at + 1 >= *end)
+            let stream = &self.streams[*i];
+            let at = stream.bronze.at(*partition);
+            !stream.held.contains(partition) || *end == 0 || at.is_some_and(|at| at + 1 >= *end)
         })
+    }
+
+    /// Whether the partitions that others read are there, as far as commits say.
+    pub(super) async fn others_reach(
+        &self,
+        ends: &[(usize, Partition, Offset)],
+    ) -> Result<bool, Error> {
+        for (i, partition, end) in ends {
+            let stream = &self.streams[*i];
+            let next = stream.bronze.at(*partition).map_or(0, |at| at + 1);
+            if !stream.held.contains(partition)
+                && next < *end
+                && self.deps.log.has_records(stream.name(), *partition, next).await?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the partitions that are not at their ends hold no record there, such as markers of
@@ -41,6 +70,9 @@ impl Pipeline {
         let mut holes: Vec<(usize, BTreeMap<Partition, Offset>)> = Vec::new();
         for (i, partition, end) in ends {
             let stream = &self.streams[*i];
+            if !stream.held.contains(partition) {
+                continue;
+            }
             let from = stream.bronze.at(*partition).map_or(0, |at| at + 1);
             if from >= *end {
                 continue;

@@ -10,6 +10,10 @@ pub(super) fn restarted() {
     counter!("sluice_process_restarts_total").increment(1);
 }
 
+pub(super) fn stream_halted(stream: &str) {
+    gauge!("sluice_process_stream_stopped", "stream" => stream.to_owned()).set(1.0);
+}
+
 pub(super) fn sealed(tables: usize, took: Duration) {
     counter!("sluice_process_commits_total").increment(tables as u64);
     histogram!("sluice_process_commit_seconds").record(took.as_secs_f64());
@@ -34,4 +38,11 @@ pub(super) fn compacted(table: &TableName) {
 #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
 pub(super) fn tail_bytes(bytes: usize) {
     gauge!("sluice_process_hot_tail_bytes").set(bytes as f64);
+}
+
+/// After the partitions that this process holds changed.
+#[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub(super) fn held(partitions: usize, took: Duration) {
+    gauge!("sluice_process_partitions_held").set(partitions as f64);
+    histogram!("sluice_process_rebalance_seconds").record(took.as_secs_f64());
 }

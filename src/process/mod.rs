@@ -10,12 +10,16 @@ mod adopt;
 mod anchors;
 mod derived;
 mod ends;
+mod group;
 mod metrics;
 mod offset_table;
 mod open;
 mod pipeline;
 mod plans;
 pub mod relations;
+mod report;
+mod rounds;
+mod settle;
 mod status;
 mod stream;
 mod system;
@@ -24,7 +28,7 @@ mod upkeep;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use datafusion::error::DataFusionError;
 use serde::{Deserialize, Serialize};
@@ -34,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::{ErrorKind, Offset, Partition},
     lake::{CommitError, Lake, LakeError, LakeHandle},
-    log::{self, Log},
+    log::{self, Log, Membership},
     ops::Clock,
     process::{offset_table::SealError, pipeline::Pipeline},
 };
@@ -57,6 +61,8 @@ pub struct Settings {
     pub recompute_percent: u32,
     /// Longest wait for data, in milliseconds.
     pub poll_wait_ms: u64,
+    /// Versions of a table can be read for so long at least.
+    pub log_retention_hours: u32,
 }
 
 impl Default for Settings {
@@ -67,6 +73,7 @@ impl Default for Settings {
             seal_bytes: 64 * 1024 * 1024,
             recompute_percent: 10,
             poll_wait_ms: 20,
+            log_retention_hours: 24,
         }
     }
 }
@@ -76,6 +83,8 @@ impl Default for Settings {
 pub struct Deps {
     pub planned: Arc<Planned>,
     pub log: Arc<dyn Log>,
+    /// The group that shares the log's partitions; `None`: this process reads all of them.
+    pub membership: Option<Arc<dyn Membership>>,
     pub lake: Lake,
     pub view: Arc<LakeHandle>,
     pub clock: Clock,
@@ -105,11 +114,25 @@ pub enum Error {
     DataGap { stream: String, partition: Partition, wanted: Offset, start: Offset },
     #[error("{stream}/{partition}: no decision is recorded for offset {offset}")]
     Undecided { stream: String, partition: Partition, offset: Offset },
+    #[error(
+        "the group took this processor's partitions away: what it had not committed is read again"
+    )]
+    Lost,
     #[error("{0}")]
     Internal(String),
 }
 
 impl Error {
+    /// The one stream that cannot go on; the others can.
+    fn stream(&self) -> Option<&str> {
+        match self {
+            Self::LogReplaced { stream, .. }
+            | Self::DataGap { stream, .. }
+            | Self::Undecided { stream, .. } => Some(stream),
+            _ => None,
+        }
+    }
+
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Log(error) => error.kind(),
@@ -118,6 +141,7 @@ impl Error {
             Self::LogReplaced { .. } | Self::DataGap { .. } | Self::Undecided { .. } => {
                 ErrorKind::Data
             }
+            Self::Lost => ErrorKind::Conflict,
             Self::Decode(_) | Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -160,19 +184,46 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// everything that was in the log at the start is visible.
 ///
 /// What may pass (a store that does not answer, another writer) is logged and tried again from the
-/// tables; what a person must look at is returned.
+/// tables; what a person must look at is returned, or stops the one stream that it concerns while
+/// others go on.
 pub async fn run(
     settings: Settings,
     deps: Deps,
     caught_up: watch::Sender<bool>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let ended = run_on(&settings, &deps, &caught_up, &stop).await;
+    if let Some(membership) = &deps.membership {
+        membership.leave().await;
+    }
+    ended
+}
+
+async fn run_on(
+    settings: &Settings,
+    deps: &Deps,
+    caught_up: &watch::Sender<bool>,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
     let mut wait = BACK_OFF;
+    let mut halted = Halted::new();
     loop {
-        let error = match run_once(&settings, &deps, &caught_up, &stop).await {
+        let started = tokio::time::Instant::now();
+        let error = match run_once(settings, deps, &halted, caught_up, stop).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
+        if let Some(stream) = error.stream()
+            && halted.len() + 1 < deps.planned.judges.len()
+        {
+            tracing::error!(stream, %error, "stream stopped, the others go on");
+            metrics::stream_halted(stream);
+            halted.insert(stream.to_owned(), error.to_string());
+            continue;
+        }
+        if started.elapsed() > BACK_OFF_MAX {
+            wait = BACK_OFF;
+        }
         if !error.kind().is_retryable() || stop.is_cancelled() {
             return Err(error);
         }
@@ -187,14 +238,19 @@ pub async fn run(
     }
 }
 
+/// The streams that were stopped since the process started, and why.
+type Halted = BTreeMap<String, String>;
+
 async fn run_once(
     settings: &Settings,
     deps: &Deps,
+    halted: &Halted,
     caught_up: &watch::Sender<bool>,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let mut pipeline = Pipeline::open(settings, deps).await?;
+    let mut pipeline = Pipeline::open(settings, deps, halted).await?;
     pipeline.catch_up().await?;
+    pipeline.join(stop).await?;
     pipeline.follow_to_end().await?;
     caught_up.send_replace(true);
     deps.status.update(|status| status.outage = None);

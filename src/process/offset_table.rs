@@ -1,5 +1,9 @@
 //! A table that only grows: its snapshot, its tail in memory, and how far into the log each
 //! reaches.
+//!
+//! Several processors append to it side by side, each the partitions that it holds. Of those its
+//! own belief of how far they are committed counts, and a commit is refused where the table says
+//! otherwise; of the others, what the table says.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -50,6 +54,10 @@ pub(super) struct OffsetTable {
     tail_bytes: usize,
     /// Per partition, the last offset included, tail included.
     at: Vec<Option<Offset>>,
+    /// Per partition, the last offset that is committed: as we did it, or as the table says.
+    sealed: Vec<Option<Offset>>,
+    /// The partitions whose rows this process writes.
+    held: Vec<bool>,
     state: Option<Arc<TableState>>,
 }
 
@@ -64,8 +72,10 @@ impl OffsetTable {
     ) -> Result<Self, LakeError> {
         let table = lake.open(spec, app_ids.iter().cloned()).await?;
         let committed = table.committed().await?;
-        let at = app_ids.iter().map(|app_id| table.position(app_id)).collect();
+        let at: Vec<_> = app_ids.iter().map(|app_id| table.position(app_id)).collect();
         Ok(Self {
+            sealed: at.clone(),
+            held: vec![false; app_ids.len()],
             info: Arc::new(info),
             table,
             followed,
@@ -90,7 +100,43 @@ impl OffsetTable {
 
     /// The last offset of `partition` that is committed.
     pub(super) fn committed_at(&self, partition: Partition) -> Option<Offset> {
-        self.app_ids.get(partition as usize).and_then(|app_id| self.table.position(app_id))
+        self.sealed.get(partition as usize).copied().flatten()
+    }
+
+    /// Makes a partition this process's to write, or another's, as far as the snapshot tells.
+    pub(super) fn hold(&mut self, partition: Partition, is_held: bool) {
+        let i = partition as usize;
+        let Some(held) = self.held.get_mut(i).filter(|held| **held != is_held) else { return };
+        *held = is_held;
+        self.sealed[i] = self.table.position(&self.app_ids[i]);
+        self.at[i] = self.sealed[i];
+        self.state = None;
+    }
+
+    /// Takes over what other processors committed. Whether they did.
+    pub(super) async fn follow(&mut self) -> Result<bool, SealError> {
+        let moved = self.table.follow().await?;
+        if moved {
+            self.committed = self.table.committed().await?;
+            self.take_positions()?;
+        }
+        Ok(moved)
+    }
+
+    /// Takes over the positions of the snapshot, of partitions that others hold. Our own must be
+    /// where we left them.
+    fn take_positions(&mut self) -> Result<(), CommitError> {
+        self.state = None;
+        for (i, app_id) in self.app_ids.iter().enumerate() {
+            let found = self.table.position(app_id);
+            if !self.held[i] {
+                (self.sealed[i], self.at[i]) = (found, found);
+            } else if found != self.sealed[i] {
+                let (table, app_id) = (self.table.name().clone(), app_id.clone());
+                return Err(CommitError::Moved { table, app_id, expected: self.sealed[i], found });
+            }
+        }
+        Ok(())
     }
 
     /// Whether the record at `offset` is not in the table yet.
@@ -112,7 +158,9 @@ impl OffsetTable {
     /// Includes everything of the partitions up to these offsets.
     pub(super) fn advance(&mut self, to: &BTreeMap<Partition, Offset>) {
         for (partition, offset) in to {
-            if let Some(at) = self.at.get_mut(*partition as usize)
+            let i = *partition as usize;
+            if let Some(at) = self.at.get_mut(i)
+                && self.held[i]
                 && at.is_none_or(|at| at < *offset)
             {
                 *at = Some(*offset);
@@ -135,7 +183,8 @@ impl OffsetTable {
         self.committed = self.table.committed().await?;
         self.tail.clear();
         self.tail_bytes = 0;
-        self.state = None;
+        self.sealed.clone_from(&self.at);
+        self.take_positions()?;
         Ok(true)
     }
 
@@ -143,7 +192,7 @@ impl OffsetTable {
     pub(super) async fn compact(&mut self, compacted: Compacted) -> Result<bool, SealError> {
         let done = self.table.compact(compacted).await?;
         self.committed = self.table.committed().await?;
-        self.state = None;
+        self.take_positions()?;
         Ok(done)
     }
 
@@ -162,9 +211,9 @@ impl OffsetTable {
     }
 
     fn moves(&self) -> Vec<Move> {
-        let ends = self.app_ids.iter().zip(&self.at);
-        ends.filter_map(|(app_id, at)| {
-            let (from, to) = (self.table.position(app_id), (*at)?);
+        let ends = self.app_ids.iter().zip(self.sealed.iter().zip(&self.at));
+        ends.filter_map(|(app_id, (from, at))| {
+            let (from, to) = (*from, (*at)?);
             (from != Some(to)).then(|| Move { app_id: app_id.clone(), from, to })
         })
         .collect()
@@ -210,8 +259,17 @@ impl OffsetTable {
 
     /// How far the table reaches, tail included.
     pub(super) fn positions(&self) -> Positions {
+        self.named(&self.at)
+    }
+
+    /// How far it is committed.
+    pub(super) fn committed_positions(&self) -> Positions {
+        self.named(&self.sealed)
+    }
+
+    fn named(&self, offsets: &[Option<Offset>]) -> Positions {
         let mut positions = Positions::default();
-        for (partition, at) in (0..).zip(&self.at) {
+        for (partition, at) in (0..).zip(offsets) {
             if let Some(at) = at {
                 positions.advance(&self.followed.stream, partition, *at);
             }

@@ -23,7 +23,7 @@ use crate::{
         offset_table::{Followed, OffsetTable},
         plans::RowModel,
         relations::{ACCEPTANCE, BRONZE_COLUMNS, RAW, base_view, model_info},
-        stream::{Counts, StreamTables, believable, placed_schema, remember},
+        stream::{Counts, StreamTables, believable, placed_schema},
     },
     project::Seed,
 };
@@ -44,20 +44,23 @@ pub(super) struct Opened {
     pub stopped: BTreeMap<TableName, String>,
 }
 
-/// Opens every table; the log must be the one that filled them.
-pub(super) async fn open(deps: &Deps) -> Result<Opened, Error> {
-    let mut opened = open_tables(deps).await?;
-    for stream in &mut opened.streams {
-        let Checked { times, expired, last } =
-            check_log(deps, stream.judge.contract(), &stream.bronze).await?;
-        stream.times = times;
-        last.iter().for_each(|record| stream.anchors.committed_at(record));
-        stream.pass_over(&expired);
-    }
-    Ok(opened)
+/// Looks whether the log is the one that filled the tables of a stream, in `partitions`, from which
+/// this process is about to read.
+pub(super) async fn check(
+    deps: &Deps,
+    stream: &mut StreamTables,
+    partitions: &BTreeSet<Partition>,
+) -> Result<(), Error> {
+    let contract = Arc::clone(stream.judge.contract());
+    let Checked { times, expired, last } =
+        check_log(deps, &contract, &stream.bronze, partitions).await?;
+    stream.times.extend(times);
+    last.iter().for_each(|record| stream.anchors.committed_at(record));
+    stream.pass_over(&expired);
+    Ok(())
 }
 
-/// Opens every table, whatever the log is.
+/// Opens every table, whatever the log is. This process holds no partition of them yet.
 pub(super) async fn open_tables(deps: &Deps) -> Result<Opened, Error> {
     let planned = &deps.planned;
     let mut streams = Vec::new();
@@ -140,17 +143,17 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
     let quarantine =
         OffsetTable::open(&deps.lake, &spec, about, followed, input_ids, place).await?;
     quarantine.table.check_fingerprint()?;
-    let mut identities = Identities::default();
-    for rows in acceptance.table.all_rows().await? {
-        remember(&mut identities, &rows)?;
-    }
     Ok(StreamTables {
         judge: Arc::clone(judge),
         bronze,
         acceptance,
         quarantine,
         models: Vec::new(),
-        identities,
+        identities: Identities::default(),
+        known: BTreeMap::new(),
+        is_owned: false,
+        halted: None,
+        held: BTreeSet::new(),
         counts: Counts::default(),
         origin: Origin {
             log_id: deps.log.id(&contract.name),
@@ -180,6 +183,7 @@ pub(super) async fn check_log(
     deps: &Deps,
     contract: &Contract,
     bronze: &OffsetTable,
+    partitions: &BTreeSet<Partition>,
 ) -> Result<Checked, Error> {
     let extents = deps.log.extents(&contract.name).await?;
     let replaced = |partition, offset, reason| {
@@ -194,7 +198,8 @@ pub(super) async fn check_log(
         return replaced(0, 0, "its positions name another log");
     }
     let (mut times, mut expired, mut last_records) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    for (partition, extent) in (0..contract.partitions).zip(&extents) {
+    let extents = (0..contract.partitions).zip(&extents);
+    for (partition, extent) in extents.filter(|(partition, _)| partitions.contains(partition)) {
         let Some(at) = bronze.committed_at(partition) else {
             if extent.start > 0 && (known || !contract.topic.is_external) {
                 return Err(gap(contract, partition, 0, extent.start));
@@ -265,15 +270,25 @@ async fn open_seed(deps: &Deps, seed: &Seed) -> Result<Derived, Error> {
         description: seed.description.clone(),
         columns: seed.columns.clone(),
     };
-    let mut derived = Derived::open(&deps.lake, &spec, info, None, &[], &[]).await?;
-    if derived.table.check_fingerprint().is_err() {
-        // Other columns. All of a seed is in its file, so the table is made anew.
-        deps.lake.remove(&seed.name).await?;
-        let info = RelationInfo::clone(&derived.info);
-        derived = Derived::open(&deps.lake, &spec, info, None, &[], &[]).await?;
+    let derived = Derived::open(&deps.lake, &spec, info.clone(), None, &[], &[]).await?;
+    if deps.membership.is_some() || derived.table.check_fingerprint().is_ok() {
+        return Ok(derived);
     }
+    // Other columns. All of a seed is in its file, so the table is made anew.
+    deps.lake.remove(&seed.name).await?;
+    Ok(Derived::open(&deps.lake, &spec, info, None, &[], &[]).await?)
+}
+
+/// Brings the table of a seed up to its file: by its owner only.
+pub(super) async fn load_seed(deps: &Deps, derived: &mut Derived) -> Result<(), Error> {
+    let seeds = &deps.planned.project.seeds;
+    let Some(seed) = seeds.iter().find(|seed| seed.name == derived.info.name) else {
+        return Ok(());
+    };
+    // Others of the group have the old one open: with other columns, one process has to start alone.
+    derived.table.check_fingerprint()?;
     derived.load_seed(&seed.rows, &seed.digest).await?;
-    Ok(derived)
+    Ok(())
 }
 
 async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(), Error> {

@@ -10,17 +10,18 @@ use tokio::{
 
 use crate::{
     bronze::bronze_rows,
-    domain::{Offset, Partition, Positions, TableName},
+    domain::{Assignment, Offset, Partition, Positions, TableName},
     lake::LakeView,
     log::{Chunk, Reader},
     ops::crash,
     process::{
-        Deps, Error, Settings,
-        derived::{Computed, Derived, Job, basis, is_due, run_round},
+        Deps, Error, Halted, Settings,
+        derived::Derived,
         ends::if_reachable,
         metrics,
         open::{self, Opened},
-        status::ModelStatus,
+        rounds::{Computed, Job, basis, is_due, run_round},
+        settle::Settling,
         stream::StreamTables,
         upkeep::Upkeep,
     },
@@ -35,33 +36,46 @@ const ROUND_ON_STOP: Duration = Duration::from_millis(1_000);
 const POSITIONS_EVERY: Duration = Duration::from_secs(600);
 
 pub(super) struct Pipeline {
-    settings: Settings,
+    pub(super) settings: Settings,
     pub(super) deps: Deps,
     pub(super) streams: Vec<StreamTables>,
     pub(super) derived: Vec<Derived>,
     base: LakeView,
     /// Models that were not started, with the reason.
-    stopped: BTreeMap<TableName, String>,
-    reader: Option<Box<dyn Reader>>,
+    pub(super) stopped: BTreeMap<TableName, String>,
+    pub(super) reader: Option<Box<dyn Reader>>,
     last_seal: Instant,
     last_positions: Instant,
     /// The round that is under way, if one is; ends with the pipeline.
-    rounds: JoinSet<Vec<Computed>>,
+    pub(super) rounds: JoinSet<Vec<Computed>>,
     round_started: Instant,
     last_round: Duration,
     /// Not before then may tables be recomputed again.
     next_round: Instant,
     /// Not before then may recomputed tables be committed again.
     next_publish: Instant,
-    settled: u64,
+    pub(super) settled: u64,
+    pub(super) settling: Option<Settling>,
+    /// The partitions that it reads.
+    pub(super) held: Assignment,
+    /// Whether it writes the tables that have one owner.
+    pub(super) is_owner: bool,
     pub(super) upkeep: Upkeep,
     /// Where the log ended at the last seal.
     pub(super) ends: Vec<(usize, Partition, Offset)>,
 }
 
 impl Pipeline {
-    pub(super) async fn open(settings: &Settings, deps: &Deps) -> Result<Self, Error> {
-        let Opened { streams, derived, base, stopped } = open::open(deps).await?;
+    /// Opens every table. The streams `halted`, with the reason, are not followed.
+    pub(super) async fn open(
+        settings: &Settings,
+        deps: &Deps,
+        halted: &Halted,
+    ) -> Result<Self, Error> {
+        let Opened { mut streams, derived, base, stopped } = open::open_tables(deps).await?;
+        for stream in &mut streams {
+            stream.halted = halted.get(stream.name()).cloned();
+        }
         let now = Instant::now();
         let mut pipeline = Self {
             settings: settings.clone(),
@@ -79,6 +93,9 @@ impl Pipeline {
             next_round: now,
             next_publish: now,
             settled: 0,
+            settling: None,
+            held: Assignment::default(),
+            is_owner: false,
             upkeep: Upkeep::default(),
             ends: Vec::new(),
         };
@@ -87,30 +104,11 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Brings every table up to Bronze, from the tables.
-    pub(super) async fn catch_up(&mut self) -> Result<(), Error> {
-        for i in 0..self.streams.len() {
-            while self.streams[i].catch_up().await? {
-                if self.tail_bytes() > self.settings.seal_bytes {
-                    self.seal(false).await?;
-                }
-            }
-        }
-        let view = self.swap();
-        self.trust_recorded(&view);
-        let names: Vec<String> = self.streams.iter().map(|s| s.name().to_owned()).collect();
-        let mut after = Positions::default();
-        for stream in &self.streams {
-            after.merge(&stream.bronze.positions());
-        }
-        self.reader = Some(Arc::clone(&self.deps.log).reader(&names, &after).await?);
-        Ok(())
-    }
-
     /// Takes in everything that is in the log now.
     pub(super) async fn follow_to_end(&mut self) -> Result<(), Error> {
         let ends = self.log_ends().await?;
         while !self.reaches(&ends) {
+            self.regroup().await?;
             if !self.poll().await? && self.pass_over_holes(&ends).await? {
                 break;
             }
@@ -123,6 +121,7 @@ impl Pipeline {
 
     /// One micro-batch and what is due after it.
     pub(super) async fn step(&mut self) -> Result<(), Error> {
+        self.regroup().await?;
         let moved = self.poll().await?;
         let recomputed = match self.rounds.try_join_next() {
             Some(results) => self.end_round(results).map(|()| true)?,
@@ -156,7 +155,7 @@ impl Pipeline {
     }
 
     /// The next records from the log, through every table. Whether there were any.
-    async fn poll(&mut self) -> Result<bool, Error> {
+    pub(super) async fn poll(&mut self) -> Result<bool, Error> {
         let Some(reader) = &mut self.reader else {
             return Err(Error::Internal("the log has no reader".to_owned()));
         };
@@ -203,6 +202,9 @@ impl Pipeline {
     /// Begins to compute outdated tables beside the micro-batches, over the view of now. Whether
     /// there are any.
     fn begin_round(&mut self) -> bool {
+        if !self.is_owner {
+            return false;
+        }
         let view = Arc::new(self.build_view());
         let generations = self.generations();
         let jobs: Vec<Job> =
@@ -231,7 +233,7 @@ impl Pipeline {
     }
 
     /// Computes everything that is outdated now, and waits for it.
-    async fn whole_round(&mut self) -> Result<(), Error> {
+    pub(super) async fn whole_round(&mut self) -> Result<(), Error> {
         loop {
             while let Some(results) = self.rounds.join_next().await {
                 self.end_round(results)?;
@@ -255,9 +257,14 @@ impl Pipeline {
         let interval = Duration::from_millis(self.settings.seal_interval_ms);
         let full = self.tail_bytes() > self.settings.seal_bytes;
         if full || self.last_seal.elapsed() >= interval {
+            self.follow_others().await?;
             self.seal(false).await?;
         }
         Ok(())
+    }
+
+    pub(super) fn poll_wait(&self) -> Duration {
+        Duration::from_millis(self.settings.poll_wait_ms)
     }
 
     /// Commits what is not committed, in the order Bronze, acceptance, what follows from them,
@@ -280,23 +287,17 @@ impl Pipeline {
         if positions_too {
             self.last_positions = started;
         }
-        let bronze = self.streams.iter_mut().map(|stream| stream.bronze.seal(positions_too));
-        let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
-        self.streams.iter_mut().for_each(|stream| stream.anchors.sealed());
-        self.trim_log().await?;
-        crash::point("process.trimmed");
-        // What follows from decisions comes after the decisions.
-        let decisions = self.streams.iter_mut().map(|s| s.acceptance.seal(positions_too));
-        committed += try_join_all(decisions).await?.into_iter().filter(|done| *done).count();
-        let others = self.streams.iter_mut().flat_map(|stream| stream.tables_mut().skip(2));
-        let others = others.map(|table| table.seal(positions_too));
-        committed += try_join_all(others).await?.into_iter().filter(|done| *done).count();
-        if all || Instant::now() >= self.next_publish {
+        let mut committed = self.seal_tables(positions_too).await?;
+        if self.is_owner && (all || Instant::now() >= self.next_publish) {
             let publishing = Instant::now();
+            // Others see how far a table is by what it says.
+            let positions_too = positions_too || self.deps.membership.is_some();
             committed += self.publish(positions_too).await?;
             self.next_publish = Instant::now() + self.pause_after(publishing.elapsed());
         }
-        committed += usize::from(self.keep_up().await?);
+        if self.is_owner {
+            committed += usize::from(self.keep_up().await?);
+        }
         self.last_seal = Instant::now();
         if committed > 0 {
             self.swap();
@@ -305,6 +306,21 @@ impl Pipeline {
             crash::point("process.sealed");
         }
         Ok(())
+    }
+
+    /// Commits the tables that grow: Bronze, then what was decided, then what follows from that.
+    pub(super) async fn seal_tables(&mut self, positions_too: bool) -> Result<usize, Error> {
+        let bronze = self.streams.iter_mut().map(|stream| stream.bronze.seal(positions_too));
+        let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
+        self.streams.iter_mut().for_each(|stream| stream.anchors.sealed());
+        self.trim_log().await?;
+        crash::point("process.trimmed");
+        let decisions = self.streams.iter_mut().map(|s| s.seal_decisions(positions_too));
+        committed += try_join_all(decisions).await?.into_iter().filter(|done| *done).count();
+        let others = self.streams.iter_mut().flat_map(|stream| stream.tables_mut().skip(2));
+        let others = others.map(|table| table.seal(positions_too));
+        committed += try_join_all(others).await?.into_iter().filter(|done| *done).count();
+        Ok(committed)
     }
 
     /// Commits recomputed tables, parents first, one level side by side.
@@ -329,48 +345,46 @@ impl Pipeline {
     /// Lets the log forget what Bronze holds durably.
     async fn trim_log(&self) -> Result<(), Error> {
         for stream in &self.streams {
-            for partition in 0..stream.judge.contract().partitions {
+            for partition in stream.held.iter().copied() {
                 if let Some(through) = stream.bronze.committed_at(partition) {
                     self.deps.log.trim(stream.name(), partition, through).await?;
                 }
             }
         }
+        if let Some(membership) = &self.deps.membership {
+            let mut committed = Positions::default();
+            for stream in &self.streams {
+                committed.merge(&stream.bronze.committed_positions());
+            }
+            membership.report(&committed);
+        }
         Ok(())
     }
 
-    /// Writes checkpoints that are due. One that fails costs time at the next start, nothing else.
+    /// Writes checkpoints that are due, and cleans up behind them. One that fails costs time at the
+    /// next start, nothing else.
     async fn checkpoint(&mut self) {
+        if !self.is_owner {
+            return;
+        }
+        let kept_us = i64::from(self.settings.log_retention_hours) * 3_600_000_000;
+        let before = self.deps.clock.now_us() - kept_us;
         let tables = self.streams.iter_mut().flat_map(StreamTables::tables_mut);
         let tables = tables.map(|table| &mut table.table);
         for table in tables.chain(self.derived.iter_mut().map(|derived| &mut derived.table)) {
-            if let Err(error) = table.checkpoint_if_due().await {
-                tracing::warn!(%error, "checkpoint not written");
+            let done = match table.checkpoint_if_due().await {
+                Ok(true) => table.clean_up_log(before).await,
+                Ok(false) => continue,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(cleaned) => tracing::debug!(table = %table.name(), cleaned, "checkpoint"),
+                Err(error) => tracing::warn!(%error, "checkpoint not written, or not cleaned up"),
             }
         }
     }
 
-    /// Answers those who wait for everything that is in the log.
-    async fn settle(&mut self) -> Result<(), Error> {
-        let wanted = self.deps.view.settle_wanted();
-        if wanted <= self.settled {
-            return Ok(());
-        }
-        // Else those who wait go on waiting, and what is here stays visible.
-        let Some(ends) = if_reachable(self.log_ends().await)? else { return Ok(()) };
-        while !self.reaches(&ends) {
-            if !self.poll().await? && self.pass_over_holes(&ends).await? {
-                break;
-            }
-        }
-        self.whole_round().await?;
-        self.swap();
-        self.seal(true).await?;
-        self.settled = wanted;
-        self.deps.view.mark_settled(wanted);
-        Ok(())
-    }
-
-    fn tail_bytes(&mut self) -> usize {
+    pub(super) fn tail_bytes(&mut self) -> usize {
         let tails: usize = self
             .streams
             .iter_mut()
@@ -385,7 +399,7 @@ impl Pipeline {
     }
 
     /// After catching up: recomputed tables whose recorded inputs are those of now need no run.
-    fn trust_recorded(&mut self, view: &LakeView) {
+    pub(super) fn trust_recorded(&mut self, view: &LakeView) {
         let generations = self.generations();
         let mut versions = BTreeMap::new();
         for derived in &mut self.derived {
@@ -399,7 +413,7 @@ impl Pipeline {
     }
 
     /// Makes what is in memory visible.
-    fn swap(&mut self) -> LakeView {
+    pub(super) fn swap(&mut self) -> LakeView {
         let view = self.build_view();
         self.deps.view.swap(view.clone());
         crash::point("process.swapped");
@@ -429,64 +443,5 @@ impl Pipeline {
         }
         view.lagging = lagging;
         view
-    }
-
-    pub(super) fn is_stopped(&self, name: &TableName) -> bool {
-        let mut models = self.streams.iter().flat_map(|stream| &stream.models);
-        self.stopped.contains_key(name)
-            || models.any(|model| model.name == *name && model.failure.is_some())
-    }
-
-    /// Models that do not follow their inputs, and why.
-    fn lagging(&self) -> BTreeMap<TableName, String> {
-        let mut lagging = self.stopped.clone();
-        for model in self.streams.iter().flat_map(|stream| &stream.models) {
-            if let Some(failure) = &model.failure {
-                lagging.insert(model.name.clone(), failure.clone());
-            }
-        }
-        for derived in &self.derived {
-            let reads = derived.plan.iter().flat_map(|plan| &plan.tables);
-            let behind = reads.filter(|table| lagging.contains_key(table)).min();
-            let behind = behind.map(|table| format!("reads {table}, which does not follow"));
-            if let Some(reason) = derived.failure.clone().or(behind) {
-                lagging.insert(derived.info.name.clone(), reason);
-            }
-        }
-        lagging
-    }
-
-    fn report_models(&self) {
-        let lagging = self.lagging();
-        let planned = Arc::clone(&self.deps.planned);
-        self.deps.status.update(|status| {
-            for stream in &self.streams {
-                let entry = status.streams.entry(stream.name().to_owned()).or_default();
-                entry.log_id.clone_from(&stream.origin.log_id);
-                entry.topic.clone_from(&stream.origin.topic);
-            }
-            for plan in &planned.plans {
-                let name = plan.model.name.to_string();
-                let failure = lagging.get(&plan.model.name).cloned();
-                let (class, reason) = (plan.class.to_string(), plan.reason.clone());
-                status.models.insert(name, ModelStatus { class, reason, failure });
-            }
-        });
-    }
-
-    fn report_round(&self, took: Duration) {
-        metrics::round(took);
-        self.report_models();
-        let last_round_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.deps.status.update(|status| status.last_round_ms = last_round_ms);
-    }
-
-    fn report_seal(&self, tables: usize, took: Duration) {
-        metrics::sealed(tables, took);
-        tracing::debug!(tables, ?took, "sealed");
-        self.deps.status.update(|status| {
-            status.seals += 1;
-            status.last_seal_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        });
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct StreamStatus {
     pub quarantined: u64,
     /// Identities held in memory.
     pub identities: usize,
+    /// Why the stream is not followed any more.
+    pub halted: Option<String>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -62,6 +64,7 @@ impl Status {
                     "log_id": s.log_id, "topic": s.topic,
                     "records": s.records, "accepted": s.accepted, "repeats": s.repeats,
                     "quarantined": s.quarantined, "identities": s.identities,
+                    "stopped": s.halted,
                 });
                 (name, value)
             })

@@ -5,7 +5,7 @@
 //! rows beyond its own position.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -27,7 +27,12 @@ use crate::{
     domain::{Offset, Partition, identity::Identity, record::LogRecord},
     lake::{OFFSET, OffsetWindow, PARTITION, STREAM},
     models::Input,
-    process::{Error, anchors::Anchors, offset_table::OffsetTable, plans::RowModel},
+    process::{
+        Error,
+        anchors::Anchors,
+        offset_table::{OffsetTable, SealError},
+        plans::RowModel,
+    },
 };
 
 /// Rows of Bronze that are caught up from the table at once, per partition.
@@ -47,6 +52,14 @@ pub(super) struct StreamTables {
     pub counts: Counts,
     /// The log that the records come from.
     pub origin: Origin,
+    /// How much of the acceptance table the identities were filled from, per partition.
+    pub known: BTreeMap<Partition, Offset>,
+    /// Whether this process writes the tables that have one owner.
+    pub is_owned: bool,
+    /// Why the stream is not followed, if it is not.
+    pub halted: Option<String>,
+    /// The partitions that it reads from the log.
+    pub held: BTreeSet<Partition>,
     /// Per partition, the time of the last record in Bronze, tail included.
     pub times: BTreeMap<Partition, i64>,
     pub anchors: Anchors,
@@ -116,10 +129,66 @@ impl StreamTables {
         }
     }
 
-    /// New rows from the log: into Bronze and everything after it.
+    /// Whether this process decides about the records of a partition, and runs the row-wise models
+    /// over them. Where an event's identity determines its partition, that is who reads it from the
+    /// log; else one process must see all of them.
+    fn decides(&self, partition: Partition) -> bool {
+        if self.halted.is_some() {
+            return false;
+        }
+        if self.judge.contract().topic.is_external {
+            return self.is_owned;
+        }
+        self.held.contains(&partition)
+    }
+
+    /// Makes the partitions `held` this process's, and those only. What it wrote of others is
+    /// committed; the snapshots are those of now.
+    pub(super) fn hold(&mut self, held: BTreeSet<Partition>, is_owned: bool) {
+        (self.held, self.is_owned) = (held, is_owned);
+        for partition in 0..self.judge.contract().partitions {
+            let (is_held, decides) = (self.held.contains(&partition), self.decides(partition));
+            self.bronze.hold(partition, is_held);
+            let followers = self.tables_mut().skip(1);
+            followers.for_each(|table| table.hold(partition, decides));
+        }
+    }
+
+    /// Reads the identities that were decided on elsewhere, of the partitions that are decided here.
+    pub(super) async fn learn(&mut self) -> Result<(), Error> {
+        let mut windows = BTreeMap::new();
+        for partition in (0..self.judge.contract().partitions).filter(|p| self.decides(*p)) {
+            let after = self.known.get(&partition).copied();
+            if let Some(through) =
+                self.acceptance.committed_at(partition).filter(|t| Some(*t) > after)
+            {
+                windows.insert(partition, OffsetWindow { after, through });
+            }
+        }
+        for rows in self.acceptance.rows_in(&windows).await? {
+            remember(&mut self.identities, &rows)?;
+        }
+        self.known
+            .extend(windows.into_iter().map(|(partition, window)| (partition, window.through)));
+        Ok(())
+    }
+
+    /// Commits decisions. Whether there were any.
+    pub(super) async fn seal_decisions(&mut self, force: bool) -> Result<bool, SealError> {
+        let done = self.acceptance.seal(force).await?;
+        let ours = (0..self.judge.contract().partitions).filter(|p| self.decides(*p));
+        let through = ours.filter_map(|p| Some((p, self.acceptance.committed_at(p)?)));
+        let through: Vec<(Partition, Offset)> = through.collect();
+        self.known.extend(through);
+        Ok(done)
+    }
+
+    /// New rows from the log: into Bronze and, where that is decided here, everything after it.
     pub(super) fn ingest(&mut self, rows: RecordBatch) -> Result<(), Error> {
         let ends = Places::of(&rows)?.ends();
-        self.apply(&rows, &Recorded::new())?;
+        if ends.keys().all(|partition| self.decides(*partition)) {
+            self.apply(&rows, &Recorded::new())?;
+        }
         self.bronze.push(rows)?;
         self.bronze.advance(&ends);
         Ok(())
@@ -136,7 +205,7 @@ impl StreamTables {
     pub(super) async fn catch_up(&mut self) -> Result<bool, Error> {
         let mut windows = BTreeMap::new();
         let mut more = false;
-        for partition in 0..self.judge.contract().partitions {
+        for partition in (0..self.judge.contract().partitions).filter(|p| self.decides(*p)) {
             let Some(end) = self.bronze.committed_at(partition) else { continue };
             let behind = self.followers().map(|table| table.at(partition)).min().flatten();
             let from = behind.map_or(0, |at| at + 1);

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+        ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray,
+        TimestampMicrosecondArray,
     },
     error::ArrowError,
 };
@@ -45,6 +46,9 @@ impl Pipeline {
         let lag = |row: &(&StreamTables, u32, Option<i64>)| {
             row.2.map(|end| (end - 1 - at(row).unwrap_or(-1)).max(0))
         };
+        let held = |(stream, partition, _): &(&StreamTables, u32, _)| {
+            Some(stream.held.contains(partition))
+        };
         columns([
             ("stream", text(rows.iter().map(|(stream, ..)| Some(stream.name())))),
             (
@@ -56,10 +60,13 @@ impl Pipeline {
             ),
             ("log", text(rows.iter().map(|(stream, ..)| Some(stream.origin.log_id.as_str())))),
             ("topic", text(rows.iter().map(|(stream, ..)| Some(stream.origin.topic.as_str())))),
+            ("held", Arc::new(BooleanArray::from_iter(rows.iter().map(held)))),
             ("position", numbers(rows.iter().map(at))),
             ("committed", numbers(rows.iter().map(|(s, p, _)| s.bronze.committed_at(*p)))),
             ("log_end", numbers(rows.iter().map(|(.., end)| *end))),
             ("lag", numbers(rows.iter().map(lag))),
+            ("state", text(rows.iter().map(|(stream, ..)| Some(stream_state(stream))))),
+            ("why", text(rows.iter().map(|(stream, ..)| stream.halted.as_deref()))),
         ])
     }
 
@@ -120,6 +127,10 @@ impl Pipeline {
     }
 }
 
+fn stream_state(stream: &StreamTables) -> &'static str {
+    if stream.halted.is_some() { "stopped" } else { "follows" }
+}
+
 fn text<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
     Arc::new(values.collect::<StringArray>())
 }
@@ -157,6 +168,7 @@ fn relation(name: &str, description: &str, rows: RecordBatch) -> TableState {
 /// What a column says that its name does not.
 fn about(column: &str) -> Option<&'static str> {
     Some(match column {
+        "held" => "Whether this processor reads it, not another of its group",
         "position" => "The last offset that queries see",
         "committed" => "The last offset in a commit of Bronze",
         "log_end" => "The offset of the next record, as of the last seal",

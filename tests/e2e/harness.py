@@ -93,6 +93,8 @@ class Sluice:
         self.addresses = {"ingest": "127.0.0.1:0", "flight": "127.0.0.1:0", "http": "127.0.0.1:0"}
         self.settings = {}
         """Of the starts to come, beside those of the log."""
+        self.options = []
+        """More options, for everything that reads the lake."""
         self.process = None
         self.starts = 0
 
@@ -121,7 +123,7 @@ class Sluice:
         listen = [f"--{name}-listen={address}" for name, address in self.addresses.items()]
         # What runs without `--log`, such as the demo, must go on doing so.
         log = [f"--log={self.kept_in.url}"] if self.kept_in != Log() else []
-        return [*self.command, f"--data-dir={self.data_dir}", *log, *listen]
+        return [*self.command, f"--data-dir={self.data_dir}", *self.options, *log, *listen]
 
     def refusal(self, timeout=START_S):
         """What a start that must fail answers, as a command that ended."""

@@ -182,7 +182,7 @@ class Producer(threading.Thread):
 
 def verified(server, project, history=None, code=0):
     """The report of `sluice verify` on a server's lake."""
-    options = [f"--history={history}"] if history else []
+    options = [*server.options, *([f"--history={history}"] if history else [])]
     command = ["verify", project, f"--data-dir={server.data_dir}", "--output=json", *options]
     done = run(server.home, *command, timeout=300)
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"

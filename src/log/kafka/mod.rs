@@ -14,6 +14,7 @@ use rdkafka::consumer::BaseConsumer;
 
 use self::{
     cluster::{Cluster, Place, refused},
+    group::Member,
     health::{Context, Health},
     producers::{Packed, Producers, supervise},
     reader::Follower,
@@ -21,12 +22,16 @@ use self::{
 };
 use crate::{
     domain::{Offset, Partition, Positions},
-    log::{Error, Extent, Log, LogRecord, OffsetRange, Reader, Record, StreamSpec, partitioner},
+    log::{
+        Error, Extent, Log, LogRecord, Membership, OffsetRange, Reader, Record, StreamSpec,
+        partitioner,
+    },
     ops::crash,
 };
 
 mod batch;
 mod cluster;
+mod group;
 mod health;
 mod probe;
 mod producers;
@@ -339,7 +344,18 @@ impl Log for KafkaLog {
         streams: &[String],
         after: &Positions,
     ) -> Result<Box<dyn Reader>, Error> {
-        Ok(Box::new(Follower::open(self, streams, after).await?))
+        let places: Result<Vec<_>, _> = streams.iter().map(|stream| self.place(stream)).collect();
+        Ok(Box::new(Follower::open(self, &places?, None, after).await?))
+    }
+
+    async fn join(
+        self: Arc<Self>,
+        streams: &[String],
+    ) -> Result<Option<Arc<dyn Membership>>, Error> {
+        if self.settings.group.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Member::join(&self, streams)?)))
     }
 
     /// Does nothing unless `delete_committed` is set: topics keep what their retention says.

@@ -21,7 +21,7 @@ use super::{
     health::Context,
 };
 use crate::{
-    domain::{Offset, Partition, Positions},
+    domain::{Assignment, Offset, Partition, Positions},
     log::{Chunk, Error, LogRecord, Reader},
 };
 
@@ -72,16 +72,20 @@ pub(super) struct Follower {
 }
 
 impl Follower {
+    /// Reads the partitions of `topics`, or `only` some of them.
     pub(super) async fn open(
         log: Arc<KafkaLog>,
-        streams: &[String],
+        topics: &[Arc<Place>],
+        only: Option<&Assignment>,
         after: &Positions,
     ) -> Result<Self, Error> {
         let mut places = Vec::new();
         let mut assignment = TopicPartitionList::new();
-        for stream in streams {
-            let place = log.place(stream)?;
-            for (partition, extent) in (0..).zip(log.extents_of(&place).await?) {
+        for place in topics {
+            let stream = &place.stream;
+            let wanted = |p| only.is_none_or(|only| only.holds(stream, p));
+            let extents = (0..).zip(log.extents_of(place).await?);
+            for (partition, extent) in extents.filter(|(partition, _)| wanted(*partition)) {
                 let next = match after.get(stream, partition) {
                     None => extent.start,
                     Some(wanted) if wanted >= extent.end => {
@@ -101,8 +105,8 @@ impl Follower {
                 };
                 let (number, at) = (number(partition), rdkafka::Offset::Offset(next));
                 let added = assignment.add_partition_offset(&place.topic, number, at);
-                added.map_err(|e| log.cluster.failed(&place, &e))?;
-                places.push((Arc::clone(&place), partition, next));
+                added.map_err(|e| log.cluster.failed(place, &e))?;
+                places.push((Arc::clone(place), partition, next));
             }
         }
         let arrived = Arc::new(Notify::new());

@@ -47,6 +47,14 @@ pub struct Settings {
     pub max_record_bytes: usize,
     /// Delete from our own topics what Bronze has committed, instead of waiting for retention.
     pub delete_committed: bool,
+    /// The consumer group in which processors share the partitions. Empty: this process reads all.
+    pub group: String,
+    /// The name of this process in its group, kept across restarts; empty: a new one each time.
+    pub group_instance: String,
+    /// A member that was not heard of for so long has lost its partitions.
+    pub session_timeout_ms: u64,
+    /// So long a member may take to commit before it gives partitions up.
+    pub rebalance_timeout_ms: u64,
 }
 
 impl Default for Settings {
@@ -73,6 +81,10 @@ impl Default for Settings {
             fetch_kb_max: 8_192,
             max_record_bytes: 1024 * 1024 + 64 * 1024,
             delete_committed: false,
+            group: String::new(),
+            group_instance: String::new(),
+            session_timeout_ms: 45_000,
+            rebalance_timeout_ms: 60_000,
         }
     }
 }
@@ -205,6 +217,35 @@ impl Settings {
         config.set("fetch.queue.backoff.ms", "2");
         config.set("fetch.error.backoff.ms", "100");
         config.set("queued.max.messages.kbytes", self.fetch_kb_max.to_string());
+        Ok(config)
+    }
+
+    /// A member of the group, which reads nothing.
+    pub(super) fn member(&self, brokers: &str) -> Result<ClientConfig, Error> {
+        let (session, rebalance) = (self.session_timeout_ms, self.rebalance_timeout_ms);
+        if session > rebalance {
+            let reason = format!(
+                "kafka.session_timeout_ms ({session}) is over kafka.rebalance_timeout_ms \
+                 ({rebalance}); it may be at most that"
+            );
+            return Err(Error::Refused { path: url(brokers), reason });
+        }
+        let mut config = self.client(brokers)?;
+        for (key, value) in CONSUMER_GUARANTEES {
+            config.set(key, value);
+        }
+        config.set("group.id", &self.group);
+        if !self.group_instance.is_empty() {
+            config.set("group.instance.id", &self.group_instance);
+        }
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("session.timeout.ms", session.to_string());
+        config.set("heartbeat.interval.ms", (session / 15).max(1).to_string());
+        // The thread polls all the time; what this bounds is how long a rebalance waits.
+        config.set("max.poll.interval.ms", rebalance.to_string());
+        // Its partitions are paused; this bounds what comes before they are.
+        config.set("queued.min.messages", "1");
+        config.set("fetch.message.max.bytes", "1024");
         Ok(config)
     }
 

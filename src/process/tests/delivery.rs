@@ -243,7 +243,7 @@ async fn every_committed_table_is_what_its_positions_say_after_kills() {
 /// Compares every table as committed with what its positions promise.
 async fn check_tables(rig: &Rig) {
     let deps = rig.deps(rig.plain_lake());
-    let opened = open::open(&deps).await.expect("open");
+    let opened = open::open_tables(&deps).await.expect("open");
     let stream = &opened.streams[0];
     let accepted = accepted_rows(stream).await;
     let below = |at: &dyn Fn(u32) -> Option<Offset>| -> BTreeSet<String> {

@@ -1,6 +1,8 @@
 //! The loop as a whole, on an embedded log and real Delta tables.
 
 mod delivery;
+mod group;
+mod halted;
 mod models;
 mod projects;
 pub(crate) mod support;

@@ -138,6 +138,7 @@ impl Rig {
         Deps {
             planned: Arc::new(self.planned()),
             log: Arc::<EmbeddedLog>::clone(self.log()),
+            membership: None,
             lake,
             view: LakeHandle::new(LakeView::default()),
             clock: Clock::system(),
@@ -161,12 +162,16 @@ impl Rig {
     }
 
     pub(crate) fn start_on(&self, lake: Lake) -> Running {
-        let deps = self.deps(lake);
-        let (view, status) = (Arc::clone(&deps.view), Arc::clone(&deps.status));
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(run(settings(), deps, watch::Sender::new(false), stop.clone()));
-        Running { view, status, stop, task }
+        start(settings(), self.deps(lake))
     }
+}
+
+/// The loop over `deps`, running.
+pub(crate) fn start(settings: Settings, deps: Deps) -> Running {
+    let (view, status) = (Arc::clone(&deps.view), Arc::clone(&deps.status));
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(run(settings, deps, watch::Sender::new(false), stop.clone()));
+    Running { view, status, stop, task }
 }
 
 pub(crate) fn event(id: usize, k: &str, v: i64) -> Record {

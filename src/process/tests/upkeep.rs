@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use super::support::{COUNTS, Rig};
-use crate::{domain::TableName, verify};
+use super::support::{COUNTS, Rig, settings, start};
+use crate::{
+    domain::TableName,
+    process::{Settings, relations},
+    verify,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_of_many_seals_is_compacted() {
@@ -75,4 +79,49 @@ async fn the_system_tables_say_how_far_everything_is() {
     running.settled().await;
     assert_eq!(running.numbers(streams).await, [2, 5, 5, 5, 0]);
     running.stop().await;
+}
+
+/// Versions of Bronze that stand in its log as entries of their own.
+fn entries(rig: &Rig) -> Vec<u64> {
+    let folder = rig.path("lake/bronze/events/_delta_log");
+    let names = std::fs::read_dir(folder).expect("log").map(|entry| entry.expect("entry"));
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<u64> =
+        names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
+    found.sort_unstable();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_logs_of_tables_are_cleaned_up_behind_a_checkpoint() {
+    let mut rig = Rig::new().await;
+    let running =
+        start(Settings { log_retention_hours: 0, ..settings() }, rig.deps(rig.plain_lake()));
+    let mut number = 0;
+    while number < 60 || entries(&rig)[0] == 0 {
+        assert!(number < 200, "nothing is cleaned up in {number} seals: {:?}", entries(&rig));
+        rig.append([(number, "a", 1), (number / 2, "a", 1)]).await;
+        running.settled().await;
+        number += 1;
+    }
+    running.stop().await;
+    assert!(entries(&rig)[0] >= 50, "{:?}", entries(&rig));
+    rig.reopen_log().await;
+    let running = rig.start();
+    rig.append([(0, "a", 1), (number, "b", 9)]).await;
+    running.settled().await;
+    let n = i64::try_from(number).expect("few");
+    assert_eq!(running.numbers(COUNTS).await, [n + 1, n + 1, n + 9]);
+    running.stop().await;
+    let facts = verify::collect(&rig.planned(), &rig.plain_lake()).await.expect("facts");
+    let report = verify::check(&[], &facts);
+    assert!(report.green && report.not_compared.is_empty(), "{report}");
+    // Files that only the checkpoint names are looked at too.
+    let bronze = relations::bronze_table("events");
+    let audited = rig.plain_lake().audit(&bronze).await.expect("audit").expect("table");
+    let first = audited.versions[0].version;
+    let file = audited.files.iter().find(|file| file.version == first).expect("a file");
+    std::fs::remove_file(rig.path("lake/bronze/events").join(&file.path)).expect("removed");
+    let audited = rig.plain_lake().audit(&bronze).await.expect("audit").expect("table");
+    assert_eq!(audited.files.iter().filter(|file| file.found.is_err()).count(), 1);
 }

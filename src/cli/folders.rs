@@ -1,0 +1,58 @@
+//! The folders of a server, each with its lock.
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+};
+
+use crate::{
+    cli::{Failure, chain},
+    config::{Config, LogKind},
+    lake::Lake,
+};
+
+/// The data folder, which is one process's own, and the lake, which the processors of a group
+/// share. Both stay so for as long as this lives.
+pub(super) struct Folders {
+    pub lake: Lake,
+    _data: File,
+    _lake: File,
+}
+
+impl Folders {
+    /// Opens and locks both, or says in one clear sentence why they cannot be used.
+    pub(super) fn open(config: &Config) -> Result<Self, Failure> {
+        let (server, group) = (&config.server, &config.kafka.group);
+        if !group.is_empty() && server.log == LogKind::Embedded {
+            return Err(Failure::invalid(format!(
+                "kafka.group is {group:?}, but the embedded log has one reader; use --log \
+                 kafka://HOST:PORT, or no group"
+            )));
+        }
+        let data = lock(&server.data_dir, "--data-dir", false)?;
+        let folder = server.lake_dir();
+        let shared = lock(&folder, "--lake", !group.is_empty())?;
+        let lake = Lake::local(&folder, server.durability);
+        let lake = lake.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+        Ok(Self { lake, _data: data, _lake: shared })
+    }
+}
+
+/// Locks a folder, for this process alone or with others that share it.
+fn lock(folder: &Path, flag: &str, is_shared: bool) -> Result<File, Failure> {
+    let failed = |what: String| {
+        let hint = format!("choose another with {flag}");
+        Failure::unavailable(format!("folder {} {what}; {hint}", folder.display()))
+    };
+    let file = std::fs::create_dir_all(folder)
+        .and_then(|()| File::create(folder.join("lock")))
+        .map_err(|e| failed(format!("cannot be written: {e}")))?;
+    match if is_shared { file.try_lock_shared() } else { file.try_lock() } {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) if is_shared => {
+            Err(failed("is in use by a sluice outside of the group".to_owned()))
+        }
+        Err(TryLockError::WouldBlock) => Err(failed("is in use by another sluice".to_owned())),
+        Err(TryLockError::Error(e)) => Err(failed(format!("cannot be locked: {e}"))),
+    }
+}

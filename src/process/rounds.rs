@@ -1,0 +1,236 @@
+//! Rounds: every outdated table is computed whole, parents first, over one pinned view.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::SchemaRef,
+    row::{RowConverter, SortField},
+};
+use datafusion::{
+    error::DataFusionError, execution::runtime_env::RuntimeEnv, prelude::SessionConfig,
+};
+
+use crate::{
+    domain::{Positions, TableName},
+    lake::{
+        LakeView, Overlay, TableState,
+        session::{Columns, session},
+    },
+    models::{Plan, storable_batch},
+    process::derived::Derived,
+};
+
+/// What a table was computed from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// Generation of every table it reads whose rows are replaced.
+    pub generations: BTreeMap<TableName, u64>,
+    /// Positions of the tables and streams it reads that grow.
+    pub positions: Positions,
+}
+
+/// Order-independent digest of rows.
+pub(super) type Digest = (u64, u64, usize);
+
+/// The result of one table of a round.
+pub(super) struct Computed {
+    pub name: TableName,
+    pub basis: Basis,
+    pub positions: Positions,
+    pub outcome: Outcome,
+}
+
+pub(super) enum Outcome {
+    Rows(Vec<RecordBatch>, Digest),
+    /// Its inputs moved without changing.
+    Unchanged,
+    Failed(String),
+}
+
+/// One table of a round.
+pub(super) struct Job {
+    pub plan: Arc<Plan>,
+    pub schema: SchemaRef,
+    /// Whether its inputs moved; else it only runs when one of its parents changed in this round.
+    pub outdated: bool,
+    /// Whether its last run failed.
+    pub failing: bool,
+    pub generation: u64,
+    pub digest: Option<Digest>,
+}
+
+impl Job {
+    pub(super) fn of(
+        derived: &Derived,
+        view: &LakeView,
+        generations: &BTreeMap<TableName, u64>,
+    ) -> Option<Self> {
+        let plan = Arc::clone(derived.plan.as_ref()?);
+        let outdated = derived.is_outdated(&basis(&plan, view, generations));
+        Some(Self {
+            schema: Arc::clone(derived.table.schema()),
+            outdated,
+            failing: derived.failure.is_some(),
+            generation: derived.generation,
+            digest: derived.digest,
+            plan,
+        })
+    }
+}
+
+/// What `plan` would be computed from in `view`.
+pub(super) fn basis(plan: &Plan, view: &LakeView, generations: &BTreeMap<TableName, u64>) -> Basis {
+    let mut basis = Basis::default();
+    for table in &plan.tables {
+        match generations.get(table) {
+            Some(generation) => {
+                basis.generations.insert(table.clone(), *generation);
+            }
+            None => {
+                if let Some(state) = view.tables.get(table) {
+                    basis.positions.merge(&state.positions);
+                }
+            }
+        }
+    }
+    basis.positions.merge(&view.positions.only(&plan.read_streams));
+    basis
+}
+
+/// Whether a round over `jobs` would compute anything: what failed, and what reads it, waits until
+/// its inputs move.
+pub(super) fn is_due(jobs: &[Job]) -> bool {
+    let mut waiting: BTreeSet<&TableName> = BTreeSet::new();
+    for job in jobs {
+        let reads_waiting = job.plan.tables.iter().any(|table| waiting.contains(table));
+        if reads_waiting || (job.failing && !job.outdated) {
+            waiting.insert(&job.plan.model.name);
+        } else if job.outdated {
+            return true;
+        }
+    }
+    false
+}
+
+/// Computes what is outdated, parents first (the order of `jobs`), over one view.
+pub(super) async fn run_round(
+    view: Arc<LakeView>,
+    jobs: Vec<Job>,
+    mut generations: BTreeMap<TableName, u64>,
+) -> Vec<Computed> {
+    let runtime = Arc::new(RuntimeEnv::default());
+    let mut view = view;
+    let mut changed: BTreeSet<TableName> = BTreeSet::new();
+    let mut failed: BTreeSet<TableName> = BTreeSet::new();
+    let mut results = Vec::new();
+    for job in jobs {
+        let name = job.plan.model.name.clone();
+        let reads =
+            |tables: &BTreeSet<TableName>| job.plan.tables.iter().any(|t| tables.contains(t));
+        let moved = job.outdated || reads(&changed);
+        if reads(&failed) || (job.failing && !moved) {
+            // It stays as it is, and so do its children, until what failed runs again.
+            failed.insert(name);
+            continue;
+        }
+        let basis = basis(&job.plan, &view, &generations);
+        let positions = reachable(&job.plan, &view);
+        let outcome = if moved {
+            match compute(&view, &job, &runtime).await {
+                Ok((rows, digest)) => Outcome::Rows(rows, digest),
+                Err(error) => Outcome::Failed(error.strip_backtrace()),
+            }
+        } else {
+            Outcome::Unchanged
+        };
+        if matches!(outcome, Outcome::Failed(_)) {
+            failed.insert(name.clone());
+        } else {
+            let rows = match &outcome {
+                Outcome::Rows(rows, digest) if job.digest != Some(*digest) => Some(rows),
+                _ => None,
+            };
+            if rows.is_some() {
+                generations.insert(name.clone(), job.generation + 1);
+                changed.insert(name.clone());
+            }
+            view = shown(&view, &name, rows, &positions);
+        }
+        results.push(Computed { name, basis, positions, outcome });
+    }
+    results
+}
+
+/// How far into its streams a model reaches when computed from `view`.
+fn reachable(plan: &Plan, view: &LakeView) -> Positions {
+    let mut reached = view.positions.only(&plan.streams);
+    for table in &plan.tables {
+        let Some(parent) = view.tables.get(table).filter(|parent| !parent.streams.is_empty())
+        else {
+            continue;
+        };
+        let others: Vec<String> =
+            plan.streams.iter().filter(|s| !parent.streams.contains(s)).cloned().collect();
+        let mut lowered = reached.only(&parent.streams).meet(&parent.positions);
+        lowered.merge(&reached.only(&others));
+        reached = lowered;
+    }
+    reached
+}
+
+/// `view` with a table at new positions, and new rows where it has them.
+fn shown(
+    view: &Arc<LakeView>,
+    name: &TableName,
+    rows: Option<&Vec<RecordBatch>>,
+    positions: &Positions,
+) -> Arc<LakeView> {
+    let mut next = LakeView::clone(view);
+    if let Some(state) = view.tables.get(name) {
+        let mut state = TableState::clone(state);
+        state.positions = positions.clone();
+        if let Some(rows) = rows {
+            state.overlay = Overlay::Replace(rows.clone());
+        }
+        next.tables.insert(name.clone(), Arc::new(state));
+    }
+    Arc::new(next)
+}
+
+async fn compute(
+    view: &Arc<LakeView>,
+    job: &Job,
+    runtime: &Arc<RuntimeEnv>,
+) -> Result<(Vec<RecordBatch>, Digest), DataFusionError> {
+    // One core: rounds are to take a bounded share of the machine.
+    let config = SessionConfig::new().with_target_partitions(1);
+    let context = session(view, Columns::Model, config, Arc::clone(runtime));
+    let rows = context.sql(&job.plan.model.sql).await?.collect().await?;
+    let rows: Result<Vec<_>, _> =
+        rows.iter().map(|batch| storable_batch(batch, &job.schema)).collect();
+    let rows = rows?;
+    let digest = digest(&rows, &job.schema)?;
+    Ok((rows, digest))
+}
+
+fn digest(rows: &[RecordBatch], schema: &SchemaRef) -> Result<Digest, DataFusionError> {
+    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
+    let converter = RowConverter::new(fields.collect())?;
+    let (mut sum, mut mixed, mut count) = (0_u64, 0_u64, 0);
+    for batch in rows {
+        for row in &converter.convert_columns(batch.columns())? {
+            let mut hasher = DefaultHasher::new();
+            row.as_ref().hash(&mut hasher);
+            let hash = hasher.finish();
+            sum = sum.wrapping_add(hash);
+            mixed = mixed.wrapping_add(hash.wrapping_mul(hash | 1).rotate_left(29));
+            count += 1;
+        }
+    }
+    Ok((sum, mixed, count))
+}

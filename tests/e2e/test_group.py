@@ -1,0 +1,196 @@
+"""Several processors that share one log's partitions and one lake."""
+
+import random
+import signal
+
+import pytest
+
+import projects
+from harness import EXAMPLE, run, same_rows, until
+from histories import PROJECT, History, Producer, verified
+from test_dvd_clicks import CHECKS
+from worlds import push_all_twice_with_kills
+
+pytestmark = pytest.mark.kafka
+
+SESSION_MS = 6_000
+MOVED_S = 60
+# Every partition of every stream, and whether the server that is asked reads it.
+HELD = "SELECT stream, partition, held FROM system.streams"
+PARTITIONS = 6
+COUNTS = "SELECT count(*), count(DISTINCT event_id), sum(amount) FROM silver.lines"
+TOTALS = "SELECT count(*), sum(orders), sum(amount) FROM gold.totals"
+
+
+class Group:
+    """Processors over one project, with the producers that keep them busy."""
+
+    def __init__(self, servers, home, new_log, protocol, seed):
+        self.project = projects.write(home / "project", PROJECT)
+        self.servers, self.kept_in, self.lake = servers, new_log(), home / "lake"
+        self.protocol, self.rng = protocol, random.Random(seed)
+        self.history = History(home / "history.ndjson")
+        self.producers = []
+
+    def server(self, start=True, **settings):
+        server = self.servers(self.project, kept_in=self.kept_in)
+        server.options = [f"--lake={self.lake}", "--group=processors"]
+        server.settings = {
+            "SLUICE__KAFKA__SESSION_TIMEOUT_MS": str(SESSION_MS),
+            "SLUICE__PROCESS__SEAL_INTERVAL_MS": "500",
+            **settings,
+        }
+        return server.start() if start else server
+
+    def produce(self, server, count=2):
+        """Starts producers of both streams at a server."""
+        for number in range(count):
+            stream = "strict" if number % 2 else "orders"
+            name = f"p{len(self.producers)}"
+            rng = random.Random(self.rng.random())
+            producer = Producer(server, self.protocol, self.history, name, rng, stream)
+            self.producers.append(producer)
+            producer.start()
+
+    def finish(self):
+        for producer in self.producers:
+            producer.finish()
+
+    def verify(self, server):
+        report = verified(server, self.project, self.history.write())
+        assert report["green"], report
+        assert report["looked_at"]["sent"] == len(self.history.told)
+        assert report["looked_at"]["repeats"] > 0 and report["looked_at"]["quarantined"] > 0
+        return report
+
+
+@pytest.fixture
+def group(servers, home, new_log, protocol):
+    made = Group(servers, home, new_log, protocol, seed=1)
+    yield made
+    for producer in made.producers:
+        producer.enough.set()
+
+
+def held(server):
+    return {(stream, number) for stream, number, is_held in server.sql(HELD) if is_held}
+
+
+def shared(*servers):
+    """Whether each of them reads something, and all of them together everything, once."""
+    parts = [held(server) for server in servers]
+    everything = len(servers[0].sql(HELD))
+    return all(parts) and sum(map(len, parts)) == len(set().union(*parts)) == everything
+
+
+def acked(group, more=200):
+    """Returns once `more` events were acked."""
+    before = sum(producer.acked for producer in group.producers)
+    until(lambda: sum(p.acked for p in group.producers) >= before + more, MOVED_S, "more acks")
+
+
+def test_processors_share_partitions_and_every_event_counts_once(group):
+    first = group.server()
+    group.produce(first)
+    acked(group)
+    assert len(held(first)) == PARTITIONS
+    second = group.server()
+    group.produce(second)
+    until(lambda: shared(first, second), MOVED_S, "the partitions to be shared")
+    acked(group)
+    group.finish()
+    for server in (first, second):
+        server.wait()
+    assert first.sql(COUNTS) == second.sql(COUNTS)
+    assert first.sql(TOTALS) == second.sql(TOTALS)
+    # One leaves: the other takes over what it had.
+    second.stop()
+    until(lambda: len(held(first)) == PARTITIONS, MOVED_S, "one to hold everything")
+    first.wait()
+    first.stop()
+    group.verify(first)
+
+
+def test_a_processor_that_slept_through_its_end_doubles_nothing(group):
+    first, second = group.server(), group.server()
+    until(lambda: shared(first, second), MOVED_S, "the partitions to be shared")
+    group.produce(first, 4)
+    acked(group)
+    for sleeper, other in ((second, first), (first, second)):
+        sleeper.process.send_signal(signal.SIGSTOP)
+        try:
+            if sleeper is first:
+                # Producers wait for it; what is in the log goes on.
+                until(lambda: len(held(other)) == PARTITIONS, MOVED_S, "the other to take over")
+            else:
+                until(lambda: len(held(other)) == PARTITIONS, MOVED_S, "the other to take over")
+                acked(group)
+        finally:
+            sleeper.process.send_signal(signal.SIGCONT)
+        until(lambda: shared(first, second), MOVED_S, "the partitions to be shared again")
+        acked(group)
+    group.finish()
+    for server in (first, second):
+        server.wait()
+    assert first.sql(COUNTS) == second.sql(COUNTS)
+    for server in (first, second):
+        server.stop()
+    group.verify(first)
+
+
+def test_processors_that_are_killed_lose_and_double_nothing(group):
+    first = group.server()
+    second = group.server(SLUICE__KAFKA__GROUP_INSTANCE="second")
+    until(lambda: shared(first, second), MOVED_S, "the partitions to be shared")
+    group.produce(first, 4)
+    for victim in (second, first, second):
+        acked(group)
+        victim.kill9()
+        victim.start()
+    acked(group)
+    group.finish()
+    until(lambda: shared(first, second), MOVED_S, "the partitions to be shared again")
+    for server in (first, second):
+        server.wait()
+    for server in (first, second):
+        server.stop()
+    group.verify(second)
+
+
+def test_a_lake_is_shared_by_a_group_only(group):
+    first = group.server()
+    alone = group.server(start=False)
+    alone.options = [f"--lake={group.lake}"]
+    refused = alone.refusal()
+    assert refused.returncode == 69 and "is in use by another sluice" in refused.stderr
+    embedded = run(alone.home, "up", group.project, "--group=g", f"--data-dir={alone.data_dir}")
+    assert embedded.returncode == 2
+    assert "the embedded log has one reader" in embedded.stderr
+    first.stop()
+
+
+def test_two_processors_of_one_instance_name_are_refused(group):
+    name = {"SLUICE__KAFKA__GROUP_INSTANCE": "one"}
+    first = group.server(**name)
+    second = group.server(start=False, **name)
+    second.start()
+    until(lambda: not first.running(), MOVED_S, "the older of the two to end")
+    assert "needs a kafka.group_instance of its own" in first.output()
+    second.wait()
+    second.stop()
+
+
+def test_the_examples_figures_hold_with_two_processors(group):
+    group.project = EXAMPLE
+    first, second = group.server(), group.server()
+    until(lambda: shared(first, second), MOVED_S, "the partitions to be shared")
+    kills = push_all_twice_with_kills(first)
+    assert all(0 < kill.acked < kill.lines and kill.still_pushing for kill in kills)
+    for server in (second, first):
+        server.wait()
+        for name, check in CHECKS:
+            same_rows(server.sql(check["sql"]), check["rows"], check.get("ordered", False))
+    for server in (second, first):
+        server.stop()
+    report = verified(first, EXAMPLE)
+    assert report["green"], report
