@@ -22,7 +22,7 @@ use crate::{
         derived::Derived,
         offset_table::{Followed, OffsetTable},
         plans::RowModel,
-        relations::{ACCEPTANCE, BRONZE_COLUMNS, RAW, base_view},
+        relations::{ACCEPTANCE, BRONZE_COLUMNS, RAW, base_view, model_info},
         stream::{Counts, StreamTables, believable, placed_schema, remember},
     },
     project::Seed,
@@ -282,12 +282,7 @@ async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(),
         _ => None,
     });
     let model = &plan.model;
-    let info = RelationInfo {
-        name: model.name.clone(),
-        kind: RelationKind::Model,
-        description: model.description.clone(),
-        columns: model.columns.clone(),
-    };
+    let info = model_info(model);
     let stopped = match plan.class {
         Class::View => None,
         Class::Append => open_append(deps, plan, info, opened, stopped_parent.is_some()).await?,

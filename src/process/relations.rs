@@ -8,7 +8,7 @@ use crate::{
     lake::{LakeView, RelationInfo, RelationKind, ViewState},
     models::{Class, Plan},
     process::Planned,
-    project::ACCEPTED,
+    project::{ACCEPTED, Model},
 };
 
 /// Schema under which Bronze is read as stored; `bronze` is the decoded view.
@@ -56,19 +56,23 @@ pub fn stream_position(app_id: &str, is_bronze: bool) -> Option<(&str, Partition
     Some((stream, partition.parse().ok()?))
 }
 
-/// A model that is computed when it is read.
-fn model_view(plan: &Plan) -> ViewState {
-    let model = &plan.model;
-    let info = RelationInfo {
+/// What readers are told about a model.
+pub(super) fn model_info(model: &Model) -> RelationInfo {
+    RelationInfo {
         name: model.name.clone(),
         kind: RelationKind::Model,
         description: model.description.clone(),
         columns: model.columns.clone(),
-    };
+    }
+}
+
+/// A model that is computed when it is read.
+fn model_view(plan: &Plan) -> ViewState {
+    let model = &plan.model;
     let accepted = plan.read_streams.iter();
     let raw = accepted.flat_map(|s| [TableName::new(RAW, s), TableName::new(ACCEPTANCE, s)]);
     ViewState {
-        info: Arc::new(info),
+        info: Arc::new(model_info(model)),
         schema: Arc::clone(&plan.schema),
         sql: model.sql.clone(),
         reads: plan.tables.iter().cloned().chain(raw).collect(),

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from contextlib import closing
@@ -244,6 +245,32 @@ class Push:
         if self.running():
             self.process.kill()
         self.process.wait()
+
+
+class Screen:
+    """Reads what a program draws, so that it never waits for its terminal."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+        self.drawn = b""
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        while True:
+            try:
+                more = os.read(self.terminal, 65536)
+            except OSError:  # what a terminal answers once its program has gone
+                return
+            if not more:
+                return
+            self.drawn += more
+
+    def text(self):
+        return self.drawn.decode(errors="replace")
+
+    def close(self):
+        self.reader.join(5)
 
 
 # -- values

@@ -4,11 +4,10 @@ import os
 import pty
 import signal
 import subprocess
-import threading
 
 import pytest
 
-from harness import RENTAL_LINES, ROOT, binary, environment, until
+from harness import RENTAL_LINES, ROOT, Screen, binary, environment, until
 
 STOP_S = 5
 
@@ -77,30 +76,4 @@ def test_the_demo_on_a_terminal(home, signals):
             process.kill()
         process.wait()
         screen.close()
-
-
-class Screen:
-    """Reads what a program draws, so that it never waits for its terminal."""
-
-    def __init__(self, terminal):
-        self.terminal = terminal
-        self.drawn = b""
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self):
-        while True:
-            try:
-                more = os.read(self.terminal, 65536)
-            except OSError:  # what a terminal answers once its program has gone
-                return
-            if not more:
-                return
-            self.drawn += more
-
-    def text(self):
-        return self.drawn.decode(errors="replace")
-
-    def close(self):
-        self.reader.join(5)
-        os.close(self.terminal)
+        os.close(main)

@@ -8,12 +8,11 @@ import stat
 import struct
 import subprocess
 import termios
-import threading
 from contextlib import contextmanager
 
 import pytest
 
-from harness import ROOT, binary, environment, run, until
+from harness import ROOT, Screen, binary, environment, run, until
 
 ANSWER_S = 30
 CTRL_C, CTRL_D, UP, TAB = "\x03", "\x04", "\x1b[A", "\t"
@@ -35,24 +34,12 @@ class Terminal:
             preexec_fn=lambda: os.login_tty(side),
         )
         os.close(side)
-        self.drawn = b""
         self.seen = 0
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self):
-        while True:
-            try:
-                more = os.read(self.terminal, 65536)
-            except OSError:  # what a terminal answers once its program has gone
-                return
-            if not more:
-                return
-            self.drawn += more
+        self.screen = Screen(self.terminal)
 
     def text(self):
         """All that was drawn, without what moves the cursor."""
-        text = self.drawn.decode(errors="replace").replace("\r", "")
+        text = self.screen.text().replace("\r", "")
         return re.sub(r"\x1b\[[0-9;?=>]*[A-Za-z]", "", text)
 
     def type(self, text):
@@ -61,7 +48,7 @@ class Terminal:
     def shows(self, pattern):
         """Waits until what was drawn since the last match holds `pattern`."""
         def found():
-            assert self.process.poll() is None or self.reader.join(5) is None
+            assert self.process.poll() is None or self.screen.close() is None
             return re.compile(pattern, re.MULTILINE).search(self.text(), self.seen)
 
         try:
@@ -77,13 +64,13 @@ class Terminal:
 
     def ends(self, code=0):
         assert self.process.wait(ANSWER_S) == code, self.text()
-        self.reader.join(5)
+        self.screen.close()
 
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.reader.join(5)
+        self.screen.close()
         os.close(self.terminal)
 
 
