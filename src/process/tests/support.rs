@@ -173,6 +173,7 @@ pub(crate) fn event(id: usize, k: &str, v: i64) -> Record {
     Record {
         key: None,
         identity: Identity::Given(format!("e{id}")),
+        headers: Vec::new(),
         payload: format!("{{\"id\":\"e{id}\",\"k\":\"{k}\",\"v\":{v}}}").into(),
     }
 }
