@@ -142,6 +142,7 @@ impl Node {
             view,
             clock,
             status,
+            discards: Arc::default(),
         };
         node.start_ingest(config, &planned, bound.ingest);
         let caught_up = node.start_process(config, deps);

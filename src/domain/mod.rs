@@ -15,6 +15,7 @@ pub mod identity;
 mod name;
 mod place;
 mod position;
+pub mod quarantine;
 pub mod record;
 pub mod sql_guard;
 pub mod sql_limits;

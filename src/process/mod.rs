@@ -15,6 +15,7 @@ mod offset_table;
 mod open;
 mod pipeline;
 mod plans;
+pub mod quarantine;
 pub mod relations;
 mod status;
 mod stream;
@@ -36,7 +37,7 @@ use crate::{
     lake::{CommitError, Lake, LakeError, LakeHandle},
     log::{self, Log},
     ops::Clock,
-    process::{offset_table::SealError, pipeline::Pipeline},
+    process::{offset_table::SealError, pipeline::Pipeline, quarantine::Discards},
 };
 
 pub use adopt::{Adopted, adopt, placements};
@@ -80,6 +81,8 @@ pub struct Deps {
     pub view: Arc<LakeHandle>,
     pub clock: Clock,
     pub status: Arc<Status>,
+    /// Where the loop finds what is to be discarded.
+    pub discards: Arc<Discards>,
 }
 
 #[derive(Debug, thiserror::Error)]

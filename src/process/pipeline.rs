@@ -20,6 +20,7 @@ use crate::{
         ends::if_reachable,
         metrics,
         open::{self, Opened},
+        quarantine::DiscardTable,
         status::ModelStatus,
         stream::StreamTables,
         upkeep::Upkeep,
@@ -40,6 +41,7 @@ pub(super) struct Pipeline {
     pub(super) streams: Vec<StreamTables>,
     pub(super) derived: Vec<Derived>,
     base: LakeView,
+    pub(super) discarded: DiscardTable,
     /// Models that were not started, with the reason.
     stopped: BTreeMap<TableName, String>,
     reader: Option<Box<dyn Reader>>,
@@ -69,6 +71,7 @@ impl Pipeline {
             streams,
             derived,
             base,
+            discarded: DiscardTable::open(&deps.lake).await?,
             stopped,
             reader: None,
             last_seal: now,
@@ -135,6 +138,7 @@ impl Pipeline {
             self.swap();
         }
         self.seal_if_due().await?;
+        self.take_discards().await?;
         self.settle().await
     }
 
@@ -399,7 +403,7 @@ impl Pipeline {
     }
 
     /// Makes what is in memory visible.
-    fn swap(&mut self) -> LakeView {
+    pub(super) fn swap(&mut self) -> LakeView {
         let view = self.build_view();
         self.deps.view.swap(view.clone());
         crash::point("process.swapped");
@@ -416,6 +420,8 @@ impl Pipeline {
                 view.tables.insert(table.info.name.clone(), table.state());
             }
         }
+        let discarded = Arc::new(self.discarded.state());
+        view.tables.insert(discarded.info.name.clone(), discarded);
         for derived in &self.derived {
             view.tables.insert(derived.info.name.clone(), Arc::new(derived.state()));
         }

@@ -3,5 +3,6 @@
 mod delivery;
 mod models;
 mod projects;
+mod quarantine;
 pub(crate) mod support;
 mod upkeep;

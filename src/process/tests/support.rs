@@ -18,7 +18,7 @@ use crate::{
         StreamSpec,
         embedded::{self, EmbeddedLog},
     },
-    process::*,
+    process::{quarantine::Quarantine, *},
     project,
 };
 
@@ -59,6 +59,7 @@ pub(crate) struct Rig {
 pub(crate) struct Running {
     pub(crate) view: Arc<LakeHandle>,
     pub(crate) status: Arc<Status>,
+    pub(crate) quarantine: Quarantine,
     pub(crate) stop: CancellationToken,
     pub(crate) task: JoinHandle<Result<(), Error>>,
 }
@@ -142,6 +143,7 @@ impl Rig {
             view: LakeHandle::new(LakeView::default()),
             clock: Clock::system(),
             status: Arc::default(),
+            discards: Arc::default(),
         }
     }
 
@@ -163,9 +165,10 @@ impl Rig {
     pub(crate) fn start_on(&self, lake: Lake) -> Running {
         let deps = self.deps(lake);
         let (view, status) = (Arc::clone(&deps.view), Arc::clone(&deps.status));
+        let quarantine = Quarantine::new(&deps);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(settings(), deps, watch::Sender::new(false), stop.clone()));
-        Running { view, status, stop, task }
+        Running { view, status, quarantine, stop, task }
     }
 }
 
