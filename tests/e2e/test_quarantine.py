@@ -144,7 +144,8 @@ def test_a_replay_that_is_killed_and_done_again_counts_once(filled, project, poi
     assert server.process.wait(DEATH_S) == -signal.SIGKILL
     assert done.returncode in ([69] if "," not in point else [0, 69]), done.stderr
     if done.returncode == 69:
-        assert "before that: " in done.stderr and " replayed" in done.stderr
+        assert "ask again: what was done is not done twice" in done.stderr
+        assert "; before that: " in done.stderr
     server.start()
     left = count(server, "quarantine.orders") - 4
     assert left <= 6 - at_least
@@ -200,7 +201,8 @@ def test_a_discard_that_is_killed_is_done_or_not(filled, point, before):
     server.settings = {}
     [malformed] = [r["position"] for r in listed(server) if r["rules"] == ["malformed"]]
     asked = ["discard", "orders", malformed, "--reason", "a probe of ours"]
-    quarantine(server, *asked, code=69)
+    done = quarantine(server, *asked, code=69)
+    assert "ask again: what was done is not done twice" in done.stderr
     assert server.process.wait(DEATH_S) == -signal.SIGKILL
     server.start()
     assert len(listed(server)) == 10 - before

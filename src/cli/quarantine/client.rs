@@ -82,12 +82,15 @@ impl Client {
             .body(Full::new(body));
         let request = request.map_err(|error| Failure::invalid(error.to_string()))?;
         let answered = async {
-            let answer = self.http.request(request).await.map_err(|e| self.missing(&chain(&e)))?;
+            let answer = self.http.request(request).await.map_err(|error| {
+                let reason = chain(&error);
+                if error.is_connect() { self.missing(&reason) } else { self.silent(&reason) }
+            })?;
             let code = answer.status();
             let body = answer.into_body().collect().await;
-            Ok((code, body.map_err(|error| self.missing(&chain(&error)))?.to_bytes()))
+            Ok((code, body.map_err(|error| self.silent(&chain(&error)))?.to_bytes()))
         };
-        let silent = |_| self.missing(&format!("no answer in {} s", PATIENCE.as_secs()));
+        let silent = |_| self.silent(&format!("nothing in {} s", PATIENCE.as_secs()));
         let (code, body) = timeout(PATIENCE, answered).await.map_err(silent)??;
         if code != StatusCode::OK {
             return Err(self.refused(code, &body));
@@ -95,16 +98,29 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| self.strange(&error.to_string()))
     }
 
+    fn address(&self) -> &str {
+        self.root.as_str().trim_end_matches('/')
+    }
+
     fn missing(&self, reason: &str) -> Failure {
         Failure::unavailable(format!(
             "no server answers at {} ({reason}); start one, or give the address of its HTTP port \
              with --url",
-            self.root.as_str().trim_end_matches('/')
+            self.address()
+        ))
+    }
+
+    /// It was asked, so it may have been done.
+    fn silent(&self, reason: &str) -> Failure {
+        Failure::unavailable(format!(
+            "the server at {} was asked and did not answer ({reason}); ask again: what was done is \
+             not done twice",
+            self.address()
         ))
     }
 
     fn strange(&self, reason: &str) -> Failure {
-        let address = self.root.as_str().trim_end_matches('/');
+        let address = self.address();
         Failure::unavailable(format!("what answers at {address} is not this Sluice: {reason}"))
     }
 

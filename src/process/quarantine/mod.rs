@@ -9,11 +9,15 @@ mod discards;
 mod records;
 mod views;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use datafusion::error::DataFusionError;
 
-use self::records::{Records, State, Stored, wanted};
+use self::records::{Records, State, Stored};
 use crate::{
     bronze::Judge,
     domain::{
@@ -34,6 +38,8 @@ pub(super) use discards::DiscardTable;
 pub use discards::{Discards, discarded};
 pub(super) use views::{decisions_view, quarantine_view};
 
+/// Stands for a rule where the log does not take a record.
+const TOO_LARGE: &str = "record_too_large";
 /// What was replayed is waited for so long.
 const VISIBLE: Duration = Duration::from_secs(30);
 
@@ -133,30 +139,46 @@ impl Quarantine {
         let judge = Arc::clone(self.judge(stream)?);
         let records = self.records();
         let states = known(&records, stream, &asked.positions).await?;
-        let mut done = Replayed { is_visible: true, ..Replayed::default() };
-        let mut open = Vec::new();
-        for place in wanted(&asked.positions) {
-            match (states.get(&place), asked.pass_over) {
-                (Some(State::Open), _) => open.push(place),
-                (_, true) => done.passed_over += 1,
-                (None, false) => {
-                    return Err(Error::NotThere { stream: stream.to_owned(), place });
-                }
-                (Some(state), false) => return Err(refused(stream, place, state)),
-            }
-        }
+        let wanted: BTreeSet<Place> = asked.positions.iter().copied().collect();
+        let (open, passed_over) = still_open(stream, wanted, &states, asked.pass_over)?;
+        let mut done = Replayed { passed_over, is_visible: true, ..Replayed::default() };
         let stored = records.stored(stream, &open).await?;
         let good = judged(&judge, stored, &mut done)?;
         done.replayed = good.len() as u64;
         if asked.dry_run || good.is_empty() {
             return Ok(done);
         }
-        let again = good.into_iter().map(again).collect::<Result<Vec<Record>, Error>>()?;
         crash::point("replay.judged");
-        let ranges = self.log.append(stream, again).await.map_err(Error::Log)?;
+        let ranges = self.append(stream, good, &mut done).await?;
         crash::point("replay.appended");
         self.see(stream, &ranges, &mut done).await?;
         Ok(done)
+    }
+
+    /// Appends records, but for those that are over the log's limit: others may write larger ones.
+    async fn append(
+        &self,
+        stream: &str,
+        mut good: Vec<Stored>,
+        done: &mut Replayed,
+    ) -> Result<Vec<OffsetRange>, Error> {
+        loop {
+            let records = good.iter().map(again).collect::<Result<Vec<Record>, Error>>()?;
+            let (size, limit) = match self.log.append(stream, records).await {
+                Err(log::Error::RecordTooLarge { size, limit }) => (size, limit),
+                appended => return appended.map_err(Error::Log),
+            };
+            let (fit, large): (Vec<_>, Vec<_>) =
+                good.into_iter().partition(|record| record.size() <= limit);
+            if large.is_empty() {
+                return Err(Error::Log(log::Error::RecordTooLarge { size, limit }));
+            }
+            good = fit;
+            done.replayed = good.len() as u64;
+            let rules = vec![TOO_LARGE.to_owned()];
+            let broken = large.iter().map(|r| Broken { position: r.place, rules: rules.clone() });
+            done.broken.extend(broken);
+        }
     }
 
     /// Takes records out of quarantine for good.
@@ -167,19 +189,12 @@ impl Quarantine {
             return Err(Error::Reason);
         }
         let states = known(&self.records(), stream, &asked.positions).await?;
-        let mut done = Discarded::default();
-        let mut open = Vec::new();
-        for place in wanted(&asked.positions) {
-            match (states.get(&place), asked.pass_over) {
-                (Some(State::Open), _) => open.push(place),
-                (Some(State::Discarded { .. }), _) => done.before += 1,
-                (_, true) => done.passed_over += 1,
-                (None, false) => {
-                    return Err(Error::NotThere { stream: stream.to_owned(), place });
-                }
-                (Some(state), false) => return Err(refused(stream, place, state)),
-            }
-        }
+        let (before, wanted): (BTreeSet<Place>, BTreeSet<Place>) = asked
+            .positions
+            .iter()
+            .partition(|place| matches!(states.get(place), Some(State::Discarded { .. })));
+        let (open, passed_over) = still_open(stream, wanted, &states, asked.pass_over)?;
+        let mut done = Discarded { before: before.len() as u64, passed_over, discarded: 0 };
         let count = open.len() as u64;
         if count > 0 {
             let asked = self.discards.ask(stream, open, reason).await;
@@ -238,13 +253,34 @@ async fn known(
     records.states(stream, places).await
 }
 
-fn refused(stream: &str, place: Place, state: &State) -> Error {
-    let stream = stream.to_owned();
-    match state {
-        State::Open => Error::Internal(format!("{place} of {stream} is open")),
-        State::Replayed { at } => Error::Replayed { stream, place, at: *at },
-        State::Discarded { reason } => Error::Discarded { stream, place, reason: reason.clone() },
+/// Of the records at `wanted`, those that nobody has decided on yet. The others are counted where
+/// they may be passed over.
+fn still_open(
+    stream: &str,
+    wanted: BTreeSet<Place>,
+    states: &BTreeMap<Place, State>,
+    pass_over: bool,
+) -> Result<(Vec<Place>, u64), Error> {
+    let (mut open, mut passed_over) = (Vec::new(), 0);
+    for place in wanted {
+        let stream = stream.to_owned();
+        let error = match states.get(&place) {
+            Some(State::Open) => {
+                open.push(place);
+                continue;
+            }
+            Some(State::Replayed { at }) => Error::Replayed { stream, place, at: *at },
+            Some(State::Discarded { reason }) => {
+                Error::Discarded { stream, place, reason: reason.clone() }
+            }
+            None => Error::NotThere { stream, place },
+        };
+        if !pass_over {
+            return Err(error);
+        }
+        passed_over += 1;
     }
+    Ok((open, passed_over))
 }
 
 /// The records that keep the contract; `done` is told of the others.
@@ -264,8 +300,8 @@ fn judged(judge: &Judge, stored: Vec<Stored>, done: &mut Replayed) -> Result<Vec
 }
 
 /// The record that is appended for one that was set aside.
-fn again(stored: Stored) -> Result<Record, Error> {
-    let Stored { place, identity, key, mut headers, payload } = stored;
+fn again(stored: &Stored) -> Result<Record, Error> {
+    let Stored { place, identity, key, mut headers, payload } = stored.clone();
     let payload = payload.ok_or_else(|| Error::Internal(format!("{place} has no payload")))?;
     let identity = identity.ok_or_else(|| Error::Internal(format!("{place} has no identity")))?;
     // One that was replayed before and set aside again has the header of then.

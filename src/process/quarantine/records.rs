@@ -48,13 +48,20 @@ pub(super) enum State {
 }
 
 /// A record as Bronze has it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub place: Place,
     pub identity: Option<Identity>,
     pub key: Option<Bytes>,
     pub headers: Vec<Header>,
     pub payload: Option<Bytes>,
+}
+
+impl Stored {
+    /// Bytes of key and payload, which logs limit.
+    pub(super) fn size(&self) -> usize {
+        [&self.key, &self.payload].into_iter().flatten().map(Bytes::len).sum()
+    }
 }
 
 /// The records of quarantine in one view.
@@ -82,11 +89,11 @@ impl Records {
             let (streams, messages) = (text(&rows, 3)?, text(&rows, 6)?);
             for (row, position) in places(&rows)?.into_iter().enumerate() {
                 records.push(Entry {
-                    stream: streams.get(row).cloned().flatten().unwrap_or_default(),
+                    stream: streams[row].clone().unwrap_or_default(),
                     position,
                     arrived_at: time(&rows, 4, row)?,
                     rules: list(rows.column(5), row)?,
-                    message: messages.get(row).cloned().flatten().unwrap_or_default(),
+                    message: messages[row].clone().unwrap_or_default(),
                 });
             }
         }
@@ -127,7 +134,7 @@ impl Records {
             for (row, place) in places(&rows)?.into_iter().enumerate() {
                 let state = match names[row].as_deref() {
                     Some("open") => State::Open,
-                    Some("replayed") => State::Replayed { at: accepted(&rows, row)? },
+                    Some("replayed") => State::Replayed { at: accepted_at(&rows, [5, 6], row)? },
                     _ => State::Discarded { reason: reasons[row].clone().unwrap_or_default() },
                 };
                 states.insert(place, state);
@@ -177,6 +184,9 @@ impl Records {
 
     /// Of the records in `ranges`, those whose event had counted before.
     pub(super) async fn repeats(&self, stream: &str, ranges: &[OffsetRange]) -> Result<u64, Error> {
+        if ranges.is_empty() {
+            return Ok(0);
+        }
         let within: Vec<String> = ranges
             .iter()
             .map(|range| {
@@ -225,18 +235,13 @@ impl Records {
             identity: filled(5)?,
             arrived_at: time(rows, 6, 0)?,
             rules: list(rows.column(7), 0)?,
-            accepted_at: accepted_in(rows, [8, 9], 0)?,
+            accepted_at: accepted_at(rows, [8, 9], 0)?,
             key: stored.key.as_deref().map(shown),
             headers: headers.map(|(name, v)| (name.clone(), v.as_deref().map(shown))).collect(),
             decoded: stored.payload.as_deref().and_then(|p| serde_json::from_slice(p).ok()),
             payload: stored.payload.as_deref().map(shown),
         }))
     }
-}
-
-/// Each place once, in order.
-pub(super) fn wanted(places: &[Place]) -> BTreeSet<Place> {
-    places.iter().copied().collect()
 }
 
 /// The part of a query that names what is open and passes `filter`.
@@ -289,12 +294,8 @@ fn place_of(partition: Option<i32>, offset: Option<i64>, index: Option<i32>) -> 
     Some(Place { partition, offset: offset?, index: index? })
 }
 
-/// Where the event of a row counts, by the columns after the state.
-fn accepted(rows: &RecordBatch, row: usize) -> Result<Option<Place>, Error> {
-    accepted_in(rows, [5, 6], row)
-}
-
-fn accepted_in(
+/// Where the event of a row counts, by two columns.
+fn accepted_at(
     rows: &RecordBatch,
     [partition, offset]: [usize; 2],
     row: usize,

@@ -8,6 +8,11 @@ use crate::{
         ErrorKind, Place,
         quarantine::{Discard, Discarded, Filter, Replay, Replayed},
     },
+    log::{
+        Log as _, StreamSpec,
+        embedded::{self, EmbeddedLog},
+    },
+    ops::Clock,
     process::quarantine::{Error, Quarantine},
 };
 
@@ -110,7 +115,6 @@ async fn what_is_replayed_counts_once_the_contract_is_mended() {
 
 /// Ends a replay when its records are in the log, before anybody has seen them there.
 async fn replay_and_die(rig: &Rig, quarantine: &Quarantine, positions: &[Place]) {
-    use crate::log::Log as _;
     let end = |extents: Vec<crate::log::Extent>| extents.iter().map(|e| e.end).sum::<i64>();
     let before = end(rig.log().extents("events").await.expect("extents"));
     let asked = Replay { positions: positions.to_vec(), ..Replay::default() };
@@ -198,6 +202,61 @@ async fn a_replay_of_an_event_that_was_sent_again_changes_nothing() {
     assert_eq!((done.replayed, done.repeats), (2, 1));
     assert_eq!(running.numbers(COUNTS).await, [4, 4, 6_570]);
     assert_eq!(places(&running.quarantine, Some("small")).await, []);
+    running.stop().await;
+}
+
+/// Whatever tells events apart: each record keeps the identity that came with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_keeps_its_identity_in_every_kind_of_contract() {
+    for kind in ["event_id: content", "event_id: none", "event_id: k"] {
+        let mut rig = Rig::new().await;
+        let contract = CONTRACT.replace("event_id: id", kind);
+        rig.write("streams/events.yml", &contract);
+        let running = rig.start();
+        // A bad record that comes twice is set aside once.
+        rig.append([(1, "a", 10), (3, "b", 5_000), (3, "b", 5_000), (4, "c", 6_000)]).await;
+        running.settled().await;
+        let all = places(&running.quarantine, None).await;
+        assert_eq!(all.len(), 2, "{kind}");
+        let contract = contract.replace("v < 1000", "v < 10000");
+        let running = restart(&mut rig, running, &contract).await;
+        let done = replay(&running, &all).await.expect("replay");
+        assert_eq!((done.replayed, done.repeats), (2, 0), "{kind}");
+        // And it is a repeat when it is sent once more.
+        rig.append([(3, "b", 5_000)]).await;
+        running.settled().await;
+        assert_eq!(running.numbers(COUNTS).await, [3, 3, 11_010], "{kind}");
+        let ids = "SELECT count(*), count(DISTINCT _event_id) FROM bronze.events";
+        assert_eq!(running.numbers(ids).await, [7, 3], "{kind}");
+        assert_eq!(places(&running.quarantine, None).await, [], "{kind}");
+        running.stop().await;
+    }
+}
+
+/// Others may write records that are larger than ours may be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_the_log_does_not_take_does_not_stop_the_others() {
+    let mut rig = Rig::new().await;
+    let running = rig.start();
+    rig.append([(3, "a", 5_000), (1_000_000_000_000_000, "a", 6_000)]).await;
+    running.settled().await;
+    running.stop().await;
+    rig.write("streams/events.yml", &mended());
+    rig.log.take();
+    let settings = embedded::Settings { max_record_bytes: 40, ..embedded::Settings::default() };
+    let log = EmbeddedLog::open(&rig.path("log"), settings, Clock::system()).expect("log");
+    log.ensure(&[StreamSpec::new("events", 2)]).await.expect("ensure");
+    rig.log = Some(log);
+    let running = rig.start();
+    running.settled().await;
+    let all = places(&running.quarantine, None).await;
+    let done = replay(&running, &all).await.expect("replay");
+    assert_eq!((done.replayed, rules(&done)), (1, vec!["record_too_large".to_owned()]));
+    let large = [done.broken[0].position];
+    let done = replay(&running, &large).await.expect("replay");
+    assert_eq!((done.replayed, rules(&done)), (0, vec!["record_too_large".to_owned()]));
+    assert_eq!(running.numbers(COUNTS).await, [1, 1, 5_000]);
+    assert_eq!(places(&running.quarantine, None).await.len(), 1);
     running.stop().await;
 }
 

@@ -110,6 +110,37 @@ async fn waiting_returns_when_the_lake_has_settled() {
 }
 
 #[tokio::test]
+async fn quarantine_is_decided_on_only_where_it_can_be() {
+    let server = start().await;
+    let error = |body: &str| {
+        let answer: Value = serde_json::from_str(body).expect("json");
+        answer["error"].as_str().expect("error").to_owned()
+    };
+    let (code, body) = call(&server, "GET", "/api/v1/quarantine").await;
+    assert_eq!((code, error(&body).as_str()), (503, "the server is not ready yet; ask again"));
+    server.ready.store(true, Ordering::Relaxed);
+    let (code, body) = call(&server, "GET", "/api/v1/quarantine").await;
+    let wanted = "this server does not process; ask one that does";
+    assert_eq!((code, error(&body).as_str()), (503, wanted));
+    for (query, wanted) in [
+        ("limit=0", "limit is \"0\": give 1 to 10000"),
+        ("limit=10001", "limit is \"10001\": give 1 to 10000"),
+        ("order=1", "unknown parameter \"order\": stream, rule and limit are known"),
+    ] {
+        let (code, body) = call(&server, "GET", &format!("/api/v1/quarantine?{query}")).await;
+        assert_eq!((code, error(&body).as_str()), (400, wanted));
+    }
+    let (code, body) = call(&server, "GET", "/api/v1/quarantine/clicks/records/0/x").await;
+    assert_eq!(code, 400);
+    assert!(error(&body).contains("PARTITION/OFFSET"), "{body}");
+    // A form of a web page has another content type.
+    for action in ["replay", "discard"] {
+        let path = format!("/api/v1/quarantine/clicks/{action}");
+        assert_eq!(call(&server, "POST", &path).await.0, 415);
+    }
+}
+
+#[tokio::test]
 async fn a_stop_ends_the_server() {
     let server = start().await;
     server.stop.cancel();
