@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(replayed(&all, false), "12 replayed");
         assert_eq!(replayed(&all, true), "12 would be replayed");
         let rules = [broken("0/1", &["b", "a"]), broken("0/2", &["b"]), broken("1/7", &["b"])];
-        let some = Replayed { repeats: 2, passed_over: 1, broken: rules.to_vec(), ..all.clone() };
+        let some = Replayed { repeats: 2, passed_over: 1, broken: rules.to_vec(), ..all };
         assert_eq!(
             replayed(&some, false),
             "12 replayed (2 of them counted already), 3 still break their contract: a(1), b(3), \
