@@ -63,6 +63,7 @@ pub(super) enum Format {
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
+    /// Name of the stream
     stream: String,
     /// The record, as `list` names it
     #[arg(value_name = "PARTITION/OFFSET")]
@@ -88,6 +89,7 @@ pub(super) struct Selection {
 
 #[derive(Debug, clap::Args)]
 pub struct ReplayArgs {
+    /// Name of the stream
     stream: String,
     #[command(flatten)]
     selection: Selection,
@@ -103,6 +105,7 @@ pub struct ReplayArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct DiscardArgs {
+    /// Name of the stream
     stream: String,
     #[command(flatten)]
     selection: Selection,
