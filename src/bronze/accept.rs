@@ -9,7 +9,7 @@ use arrow::{
 };
 
 use crate::domain::{
-    Offset,
+    Offset, Place,
     identity::{Fingerprint, Identity},
 };
 
@@ -93,6 +93,8 @@ pub struct Decision {
     pub index: i32,
     pub identity: Identity,
     pub verdict: Verdict,
+    /// The quarantined record that this decision resolves: its event counts now.
+    pub origin: Option<Place>,
 }
 
 /// The columns of every acceptance table. Persisted: must stay stable.
@@ -104,6 +106,9 @@ pub fn acceptance_schema() -> SchemaRef {
         Field::new("_event_id", DataType::Utf8, true),
         Field::new("verdict", DataType::Utf8, true),
         Field::new("__identity", DataType::Binary, true),
+        Field::new("__origin_partition", DataType::Int32, true),
+        Field::new("__origin_offset", DataType::Int64, true),
+        Field::new("__origin_index", DataType::Int32, true),
     ]))
 }
 
@@ -116,6 +121,9 @@ pub fn acceptance_rows(decisions: &[Decision]) -> Result<RecordBatch, ArrowError
     let mut event_id = StringBuilder::with_capacity(n, n * 36);
     let mut verdict = StringBuilder::with_capacity(n, n * 8);
     let mut identity = BinaryBuilder::with_capacity(n, n * 16);
+    let mut origin_partition = Int32Builder::with_capacity(n);
+    let mut origin_offset = Int64Builder::with_capacity(n);
+    let mut origin_index = Int32Builder::with_capacity(n);
     for decision in decisions {
         partition.append_value(decision.partition);
         offset.append_value(decision.offset);
@@ -123,6 +131,10 @@ pub fn acceptance_rows(decisions: &[Decision]) -> Result<RecordBatch, ArrowError
         event_id.append_value(decision.identity.to_string());
         verdict.append_value(decision.verdict.as_str());
         identity.append_value(decision.identity.fingerprint());
+        let origin = decision.origin;
+        origin_partition.append_option(origin.and_then(|o| i32::try_from(o.partition).ok()));
+        origin_offset.append_option(origin.map(|o| o.offset));
+        origin_index.append_option(origin.map(|o| o.index));
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(partition.finish()),
@@ -131,6 +143,9 @@ pub fn acceptance_rows(decisions: &[Decision]) -> Result<RecordBatch, ArrowError
         Arc::new(event_id.finish()),
         Arc::new(verdict.finish()),
         Arc::new(identity.finish()),
+        Arc::new(origin_partition.finish()),
+        Arc::new(origin_offset.finish()),
+        Arc::new(origin_index.finish()),
     ];
     RecordBatch::try_new(acceptance_schema(), columns)
 }

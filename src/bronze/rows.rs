@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
+use bytes::Bytes;
 
 use arrow::{
     array::{
-        ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
-        TimestampMicrosecondBuilder,
+        Array as _, ArrayRef, AsArray as _, BinaryBuilder, Int32Builder, Int64Builder, RecordBatch,
+        StringBuilder, TimestampMicrosecondBuilder,
     },
     compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch},
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
@@ -15,10 +16,11 @@ use arrow::{
 };
 
 use crate::domain::{
+    Place,
     contract::{Contract, EventId},
     decode::Decoder,
     identity::Identity,
-    record::LogRecord,
+    record::{Header, LogRecord, ORIGIN_HEADER},
 };
 
 /// Which log records come from, and under which name it holds their stream.
@@ -100,7 +102,7 @@ pub fn bronze_rows(
             }
         }
         payload.append_option(record.payload.as_deref());
-        headers.append_option(headers_json(record));
+        headers.append_option(headers_json(&record.headers));
         header.append_value(identity.encode());
     }
     let columns: Vec<ArrayRef> = vec![
@@ -147,19 +149,60 @@ fn identity_of(
     })
 }
 
+/// Stands before what is not UTF-8.
+const NOT_TEXT: &str = "base64:";
+
 /// Headers as a JSON list of objects, in their order; what is not UTF-8 as `base64:…`.
-fn headers_json(record: &LogRecord) -> Option<String> {
-    if record.headers.is_empty() {
+fn headers_json(headers: &[Header]) -> Option<String> {
+    if headers.is_empty() {
         return None;
     }
-    let shown = record.headers.iter().map(|(name, value)| {
+    let shown = headers.iter().map(|(name, value)| {
         let value = value.as_deref().map(|bytes| match std::str::from_utf8(bytes) {
             Ok(text) => text.to_owned(),
-            Err(_) => format!("base64:{}", BASE64.encode(bytes)),
+            Err(_) => format!("{NOT_TEXT}{}", BASE64.encode(bytes)),
         });
         serde_json::json!({ "name": name, "value": value })
     });
     Some(serde_json::Value::Array(shown.collect()).to_string())
+}
+
+/// The headers that `_headers` shows; `None` where the text is none of ours.
+pub fn headers_of(json: &str) -> Option<Vec<Header>> {
+    let shown: Vec<Shown> = serde_json::from_str(json).ok()?;
+    let value = |text: String| {
+        let encoded = text.strip_prefix(NOT_TEXT).and_then(|rest| BASE64.decode(rest).ok());
+        // What is UTF-8 was never encoded, so it only looks like it.
+        let bytes = encoded.filter(|bytes| std::str::from_utf8(bytes).is_err());
+        Bytes::from(bytes.unwrap_or_else(|| text.into_bytes()))
+    };
+    Some(shown.into_iter().map(|header| (header.name, header.value.map(value))).collect())
+}
+
+#[derive(serde::Deserialize)]
+struct Shown {
+    name: String,
+    value: Option<String>,
+}
+
+/// For each of the Bronze rows, the quarantined record that it was appended for again; empty where
+/// none was.
+pub fn origins(rows: &RecordBatch) -> Vec<Option<Place>> {
+    let headers = rows.column_by_name("_headers").and_then(|column| column.as_string_opt::<i32>());
+    let Some(headers) = headers.filter(|headers| headers.null_count() < headers.len()) else {
+        return Vec::new();
+    };
+    headers.iter().map(|json| json.and_then(origin)).collect()
+}
+
+fn origin(json: &str) -> Option<Place> {
+    // Records of others may have many headers; few have this one.
+    if !json.contains(ORIGIN_HEADER) {
+        return None;
+    }
+    let headers = headers_of(json)?;
+    let (_, value) = headers.into_iter().find(|(name, _)| name == ORIGIN_HEADER)?;
+    std::str::from_utf8(&value?).ok()?.parse().ok()
 }
 
 /// One batch of Bronze rows in arrival order: (`_ts`, `_partition`, `_offset`, `_index`).
@@ -173,4 +216,51 @@ pub fn in_arrival_order(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowErr
     });
     let keys = keys.into_iter().collect::<Result<Vec<_>, ArrowError>>()?;
     take_record_batch(&all, &lexsort_to_indices(&keys, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+
+    use super::*;
+
+    fn header(name: &str, value: Option<&'static [u8]>) -> Header {
+        (name.to_owned(), value.map(Bytes::from_static))
+    }
+
+    #[test]
+    fn headers_survive_their_text_form() {
+        let headers = vec![
+            header("trace", Some(b"a \"b\"")),
+            header("none", None),
+            header("bytes", Some(b"\xff\0")),
+            // Looks like the form of bytes, but is text.
+            header("text", Some(b"base64:QUJD")),
+            header("text", Some(b"base64:not")),
+        ];
+        let json = headers_json(&headers).expect("headers");
+        assert_eq!(headers_of(&json), Some(headers));
+        assert_eq!(headers_of("{}"), None);
+        assert_eq!(headers_json(&[]), None);
+    }
+
+    #[test]
+    fn the_origin_is_told_from_other_headers() {
+        let json = |headers: &[Header]| headers_json(headers);
+        let column = StringArray::from(vec![
+            json(&[header("trace", Some(b"1")), header(ORIGIN_HEADER, Some(b"1/41"))]),
+            json(&[header("trace", Some(b"sluice-origin"))]),
+            json(&[header(ORIGIN_HEADER, Some(b"orders"))]),
+            json(&[header(ORIGIN_HEADER, None)]),
+            None,
+            json(&[header(ORIGIN_HEADER, Some(b"0/7/2"))]),
+        ]);
+        let rows = |column| {
+            let column: ArrayRef = Arc::new(column);
+            RecordBatch::try_from_iter_with_nullable([("_headers", column, true)]).expect("rows")
+        };
+        let (one, two) = ("1/41".parse().expect("place"), "0/7/2".parse().expect("place"));
+        assert_eq!(origins(&rows(column)), [Some(one), None, None, None, None, Some(two)]);
+        assert_eq!(origins(&rows(StringArray::new_null(3))), []);
+    }
 }

@@ -52,6 +52,7 @@ async fn adopt(args: AdoptArgs) -> Result<(), Failure> {
         view: LakeHandle::new(LakeView::default()),
         clock,
         status: Arc::default(),
+        discards: Arc::default(),
     };
     let adopted = process::adopt(deps, Arc::clone(&log), args.accept_gap).await;
     log.close().await;

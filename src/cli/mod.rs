@@ -13,6 +13,7 @@ mod log;
 mod node;
 mod print;
 pub mod push;
+mod quarantine;
 pub mod query;
 mod status;
 mod up;
@@ -66,6 +67,9 @@ pub enum Command {
     /// Check that a lake keeps its promises: nothing lost, nothing twice, every table what its SQL
     /// gives
     Verify(verify::Args),
+    /// Decide about records that broke their contract: list, show, replay, discard
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
     /// Decide about the log: adopt another one
     #[command(subcommand)]
     Log(log::Command),
@@ -90,6 +94,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args),
         Command::Doctor(args) => doctor::run(args, stop.token()).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Quarantine(command) => quarantine::run(command, stop.token()).await,
         Command::Log(command) => log::run(command).await,
         Command::Config(args) => config::run(&args),
     }

@@ -17,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::{Failure, chain, folders::Folders},
     config::{Config, LogKind, Server},
-    domain::ErrorKind,
+    domain::{
+        ErrorKind, Place,
+        quarantine::{Discard, Discarded, Filter, Listed, Places, Replay, Replayed, Shown},
+    },
     ingest,
     lake::{Lake, LakeHandle, LakeView},
     log::{Log, StreamSpec, embedded::EmbeddedLog, kafka::KafkaLog, placed::Placed},
@@ -25,8 +28,8 @@ use crate::{
         Clock,
         tasks::{TaskError, Tasks},
     },
-    process::{self, Planned, Status},
-    serve,
+    process::{self, Planned, Status, quarantine::Quarantine},
+    serve::{self, admin::Refusal},
 };
 
 /// How long each role may take to stop.
@@ -142,11 +145,13 @@ impl Node {
             view,
             clock,
             status,
+            discards: Arc::default(),
         };
+        let quarantine = Arc::new(Decisions(Quarantine::new(&deps)));
         node.start_ingest(config, &planned, bound.ingest);
         let caught_up = node.start_process(config, deps);
         let ready = Arc::new(AtomicBool::new(false));
-        node.start_http(bound.http, metrics, Arc::clone(&ready));
+        node.start_http(bound.http, metrics, Arc::clone(&ready), quarantine);
         node.wait_caught_up(caught_up, stop).await?;
         ready.store(true, Ordering::SeqCst);
         node.start_flight(config, bound.flight);
@@ -183,6 +188,7 @@ impl Node {
         listener: TcpListener,
         metrics: Option<PrometheusHandle>,
         ready: Arc<AtomicBool>,
+        quarantine: Arc<Decisions>,
     ) {
         let source = ProcessStatus(Arc::clone(&self.status));
         let state = serve::http::HttpState {
@@ -194,6 +200,7 @@ impl Node {
                 move || log.outage().or_else(|| status.outage())
             }),
             sources: vec![("process".to_owned(), Arc::new(source))],
+            quarantine: Some(quarantine),
         };
         let stop = self.serve.token();
         self.serve.spawn("http", async move {
@@ -271,6 +278,37 @@ struct ProcessStatus(Arc<Status>);
 impl serve::http::StatusSource for ProcessStatus {
     fn status(&self) -> serde_json::Value {
         self.0.to_json()
+    }
+}
+
+/// Decides about quarantine for the admin API.
+struct Decisions(Quarantine);
+
+fn refusal(error: process::quarantine::Error) -> Refusal {
+    Refusal { kind: error.kind(), message: chain(&error) }
+}
+
+#[async_trait::async_trait]
+impl serve::admin::QuarantineSource for Decisions {
+    async fn list(&self, filter: Filter, limit: usize) -> Result<Listed, Refusal> {
+        self.0.list(&filter, limit).await.map_err(refusal)
+    }
+
+    async fn places(&self, filter: Filter) -> Result<Places, Refusal> {
+        let positions = self.0.places(&filter).await.map_err(refusal)?;
+        Ok(Places { positions })
+    }
+
+    async fn show(&self, stream: String, place: Place) -> Result<Shown, Refusal> {
+        self.0.show(&stream, place).await.map_err(refusal)
+    }
+
+    async fn replay(&self, stream: String, asked: Replay) -> Result<Replayed, Refusal> {
+        self.0.replay(&stream, &asked).await.map_err(refusal)
+    }
+
+    async fn discard(&self, stream: String, asked: Discard) -> Result<Discarded, Refusal> {
+        self.0.discard(&stream, &asked).await.map_err(refusal)
     }
 }
 

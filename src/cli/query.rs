@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use client::{Client, failed};
-use output::{Look, Writer};
+pub(crate) use output::{Look, Writer};
 
 use crate::{cli::Failure, domain::ErrorKind, ops::Stop};
 

@@ -172,7 +172,7 @@ impl<'a> Judge<'a> {
             judged.quarantined += 1;
         }
         judged.bytes += payload.len();
-        judged.records.push(Record { key, identity, payload });
+        judged.records.push(Record { key, identity, headers: Vec::new(), payload });
     }
 
     /// The breaches that count at the contract's level of validation.

@@ -41,7 +41,7 @@ fn add(found: &mut Checkpoint, batch: &RecordBatch) -> Result<(), ArrowError> {
         let versions = cast(field(txn, "version")?, &DataType::Int64)?;
         let (app_ids, versions) =
             (app_ids.as_string::<i32>(), versions.as_primitive::<Int64Type>());
-        let there = (0..app_ids.len()).filter(|row| app_ids.is_valid(*row));
+        let there = (0..txn.len()).filter(|row| txn.is_valid(*row));
         let positions = there.map(|row| (app_ids.value(row).to_owned(), versions.value(row)));
         found.positions.extend(positions);
     }
@@ -49,7 +49,7 @@ fn add(found: &mut Checkpoint, batch: &RecordBatch) -> Result<(), ArrowError> {
         let paths = cast(field(files, "path")?, &DataType::Utf8)?;
         let stats = cast(field(files, "stats")?, &DataType::Utf8)?;
         let (paths, stats) = (paths.as_string::<i32>(), stats.as_string::<i32>());
-        let there = (0..paths.len()).filter(|row| paths.is_valid(*row));
+        let there = (0..files.len()).filter(|row| files.is_valid(*row));
         found.files.extend(there.map(|row| {
             let stats = stats.is_valid(row).then(|| stats.value(row).to_owned());
             (paths.value(row).to_owned(), stats)

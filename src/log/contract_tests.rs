@@ -8,7 +8,11 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::domain::{Offset, Partition, Positions, identity::Identity};
+use crate::domain::{
+    Offset, Partition, Positions,
+    identity::Identity,
+    record::{Header, ORIGIN_HEADER},
+};
 use crate::log::{Error, Extent, Log, LogRecord, Record, StreamSpec};
 
 /// Makes logs for the suite. Each stream name is used by one test only.
@@ -27,6 +31,7 @@ macro_rules! log_contract {
     ($harness:expr) => {
         $crate::log::contract_tests::log_contract!(@each $harness;
             what_was_acked_is_there_after_a_reopen
+            headers_come_back_with_their_records
             records_of_a_key_stay_in_order_in_one_partition
             appends_first_polled_in_order_land_in_order
             a_reader_resumes_after_its_positions
@@ -62,6 +67,7 @@ pub(crate) fn record(key: Option<&str>, id: impl ToString, payload: impl Into<By
     Record {
         key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
         identity: Identity::Given(id.to_string()),
+        headers: Vec::new(),
         payload: payload.into(),
     }
 }
@@ -177,6 +183,33 @@ pub(crate) async fn what_was_acked_is_there_after_a_reopen(harness: &dyn Harness
         assert!(log.has_records("reopen", partition, last).await.expect("look"));
         assert!(!log.has_records("reopen", partition, extent.end).await.expect("look"));
     }
+}
+
+pub(crate) async fn headers_come_back_with_their_records(harness: &dyn Harness) {
+    let log = harness.open().await;
+    ensure(&log, "headers", 1).await;
+    let value = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+    let given: [Vec<Header>; 4] = [
+        Vec::new(),
+        vec![("a".into(), value("1")), ("b".into(), None), ("a".into(), value("2"))],
+        vec![(ORIGIN_HEADER.into(), value("0/41"))],
+        Vec::new(),
+    ];
+    let records = (0..).zip(&given).map(|(id, headers)| {
+        let headers = headers.clone();
+        Record { headers, ..record(None, id, format!("payload {id}")) }
+    });
+    log.append("headers", records.collect()).await.expect("append");
+    let check = |records: Vec<LogRecord>| {
+        let headers: Vec<_> = records.iter().map(|record| record.headers.clone()).collect();
+        assert_eq!(headers, given);
+        assert_eq!(records.iter().map(id_of).collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+    };
+    check(read_all(&log, "headers").await);
+    drop(log);
+    let log = harness.open().await;
+    ensure(&log, "headers", 1).await;
+    check(read_all(&log, "headers").await);
 }
 
 pub(crate) async fn records_of_a_key_stay_in_order_in_one_partition(harness: &dyn Harness) {

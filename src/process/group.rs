@@ -210,6 +210,6 @@ impl Pipeline {
     async fn follow_tables(&mut self) -> Result<bool, Error> {
         let tables = self.streams.iter_mut().flat_map(StreamTables::tables_mut);
         let followed = try_join_all(tables.map(|table| table.follow())).await?;
-        Ok(followed.contains(&true))
+        Ok(self.discarded.follow().await? | followed.contains(&true))
     }
 }

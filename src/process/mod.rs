@@ -16,6 +16,7 @@ mod offset_table;
 mod open;
 mod pipeline;
 mod plans;
+pub mod quarantine;
 pub mod relations;
 mod report;
 mod rounds;
@@ -40,7 +41,7 @@ use crate::{
     lake::{CommitError, Lake, LakeError, LakeHandle},
     log::{self, Log, Membership},
     ops::Clock,
-    process::{offset_table::SealError, pipeline::Pipeline},
+    process::{offset_table::SealError, pipeline::Pipeline, quarantine::Discards},
 };
 
 pub use adopt::{Adopted, adopt, placements};
@@ -89,6 +90,8 @@ pub struct Deps {
     pub view: Arc<LakeHandle>,
     pub clock: Clock,
     pub status: Arc<Status>,
+    /// Where the loop finds what is to be discarded.
+    pub discards: Arc<Discards>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -22,7 +22,7 @@ use crate::{
         derived::Derived,
         offset_table::{Followed, OffsetTable},
         plans::RowModel,
-        relations::{ACCEPTANCE, BRONZE_COLUMNS, RAW, base_view, model_info},
+        relations::{ACCEPTANCE, BRONZE_COLUMNS, QUARANTINED, RAW, base_view, model_info},
         stream::{Counts, StreamTables, believable, placed_schema},
     },
     project::Seed,
@@ -30,7 +30,7 @@ use crate::{
 
 /// Fingerprints of tables whose form only we decide. Persisted: raised with their schema.
 const BRONZE_FORM: &str = "bronze-1";
-const ACCEPTANCE_FORM: &str = "acceptance-1";
+const ACCEPTANCE_FORM: &str = "acceptance-2";
 const QUARANTINE_FORM: &str = "quarantine-1";
 
 /// Everything open.
@@ -138,8 +138,7 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
         OffsetTable::open(&deps.lake, &spec, about, followed.clone(), ids, place).await?;
     acceptance.table.check_fingerprint()?;
     let spec = table("quarantine", quarantine_schema(), QUARANTINE_FORM, "Records set aside");
-    let about = "Records that break the contract, with the rules they break";
-    let about = info("quarantine", RelationKind::Quarantine, about);
+    let about = info(QUARANTINED, RelationKind::Internal, "");
     let quarantine =
         OffsetTable::open(&deps.lake, &spec, about, followed, input_ids, place).await?;
     quarantine.table.check_fingerprint()?;

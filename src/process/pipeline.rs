@@ -20,6 +20,7 @@ use crate::{
         ends::if_reachable,
         metrics,
         open::{self, Opened},
+        quarantine::DiscardTable,
         rounds::{Computed, Job, basis, is_due, run_round},
         settle::Settling,
         stream::StreamTables,
@@ -41,6 +42,7 @@ pub(super) struct Pipeline {
     pub(super) streams: Vec<StreamTables>,
     pub(super) derived: Vec<Derived>,
     base: LakeView,
+    pub(super) discarded: DiscardTable,
     /// Models that were not started, with the reason.
     pub(super) stopped: BTreeMap<TableName, String>,
     pub(super) reader: Option<Box<dyn Reader>>,
@@ -83,6 +85,7 @@ impl Pipeline {
             streams,
             derived,
             base,
+            discarded: DiscardTable::open(&deps.lake).await?,
             stopped,
             reader: None,
             last_seal: now,
@@ -134,6 +137,7 @@ impl Pipeline {
             self.swap();
         }
         self.seal_if_due().await?;
+        self.take_discards().await?;
         self.settle().await
     }
 
@@ -430,6 +434,8 @@ impl Pipeline {
                 view.tables.insert(table.info.name.clone(), table.state());
             }
         }
+        let discarded = Arc::new(self.discarded.state());
+        view.tables.insert(discarded.info.name.clone(), discarded);
         for derived in &self.derived {
             view.tables.insert(derived.info.name.clone(), Arc::new(derived.state()));
         }

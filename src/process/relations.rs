@@ -7,13 +7,18 @@ use crate::{
     domain::{Partition, TableName},
     lake::{LakeView, RelationInfo, RelationKind, ViewState},
     models::{Class, Plan},
-    process::Planned,
+    process::{
+        Planned,
+        quarantine::{decisions_view, quarantine_view},
+    },
     project::{ACCEPTED, Model},
 };
 
 /// Schema under which Bronze is read as stored; `bronze` is the decoded view.
 pub(super) const RAW: &str = "_bronze";
 pub(super) const ACCEPTANCE: &str = "_acceptance";
+/// Schema under which quarantine is read as stored; `quarantine` is what is not decided on yet.
+pub(super) const QUARANTINED: &str = "_quarantine";
 /// The columns that hold the place of a row of Bronze and of acceptance.
 pub const BRONZE_COLUMNS: (&str, &str) = ("_partition", "_offset");
 /// Position of a seed: a number made of its digest. Persisted: must stay stable.
@@ -113,13 +118,15 @@ pub fn base_view(planned: &Planned) -> LakeView {
             reads: vec![raw, acceptance.clone()],
         };
         union.push((contract.name.clone(), acceptance));
-        for view in [bronze, accepted] {
+        for view in [bronze, accepted, quarantine_view(contract)] {
             base.views.insert(view.info.name.clone(), Arc::new(view));
         }
     }
     if !union.is_empty() {
-        let view = acceptance_view(&union);
-        base.views.insert(view.info.name.clone(), Arc::new(view));
+        let streams: Vec<String> = union.iter().map(|(stream, _)| stream.clone()).collect();
+        for view in [acceptance_view(&union), decisions_view(&streams)] {
+            base.views.insert(view.info.name.clone(), Arc::new(view));
+        }
     }
     for plan in planned.plans.iter().filter(|plan| plan.class == Class::View) {
         base.views.insert(plan.model.name.clone(), Arc::new(model_view(plan)));
@@ -158,7 +165,7 @@ fn acceptance_view(tables: &[(String, TableName)]) -> ViewState {
     }
 }
 
-fn quoted(name: &TableName) -> String {
+pub(super) fn quoted(name: &TableName) -> String {
     format!("\"{}\".\"{}\"", name.schema, name.name)
 }
 

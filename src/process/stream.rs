@@ -22,9 +22,9 @@ use arrow::{
 use crate::{
     bronze::{
         self, Decision, DecodedBatch, Identities, Judge, META_COLUMNS, Origin, Verdict,
-        acceptance_rows, quarantine_rows,
+        acceptance_rows, origins, quarantine_rows,
     },
-    domain::{Offset, Partition, identity::Identity, record::LogRecord},
+    domain::{Offset, Partition, Place, identity::Identity, record::LogRecord},
     lake::{OFFSET, OffsetWindow, PARTITION, STREAM},
     models::Input,
     process::{
@@ -266,7 +266,8 @@ impl StreamTables {
         };
         let mut identities: Vec<Identity> =
             (0..rows.num_rows()).map(identity).collect::<Result<_, Error>>()?;
-        let verdicts = self.decide(&places, &decoded, &mut identities, recorded)?;
+        let origins = origins(rows);
+        let verdicts = self.decide(&places, &decoded, &origins, &mut identities, recorded)?;
         self.quarantine(rows, &places, &decoded, &identities, &verdicts)?;
         self.run_models(rows, &decoded, &verdicts)?;
         let ends = places.ends();
@@ -280,6 +281,7 @@ impl StreamTables {
         &mut self,
         places: &Places<'_>,
         decoded: &DecodedBatch,
+        origins: &[Option<Place>],
         identities: &mut [Identity],
         recorded: &Recorded,
     ) -> Result<Vec<Verdict>, Error> {
@@ -309,9 +311,12 @@ impl StreamTables {
             let verdict = self.identities.decide(identity.fingerprint(), bad);
             self.counts.add(verdict);
             verdicts.push(verdict);
+            // What was set aside is resolved once its event counts, be it by another record.
+            let counts = |_: &Place| self.identities.is_accepted(&identity.fingerprint());
+            let origin = origins.get(row).copied().flatten().filter(counts);
             let (partition, offset, index) = key;
             let identity = identity.clone();
-            decisions.push(Decision { partition, offset, index, identity, verdict });
+            decisions.push(Decision { partition, offset, index, identity, verdict, origin });
         }
         self.acceptance.push(acceptance_rows(&decisions)?)?;
         Ok(verdicts)

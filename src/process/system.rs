@@ -86,6 +86,7 @@ impl Pipeline {
             let kind = if derived.plan.is_some() { "recompute" } else { "seed" };
             add(&derived.table, kind, derived.committed(), derived.pending_bytes());
         }
+        add(&self.discarded.table, "discarded", self.discarded.committed(), 0);
         let count = |n: u64| Some(i64::try_from(n).unwrap_or(i64::MAX));
         columns([
             ("schema", text(rows.iter().map(|row| Some(row.0.schema.as_str())))),

@@ -1,4 +1,4 @@
-//! HTTP: health, readiness, status, metrics, and waiting for the lake to settle.
+//! HTTP: health, readiness, status, metrics, waiting for the lake to settle, and the admin API.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::Positions,
     lake::{LakeHandle, LakeView, Overlay, RelationInfo, RelationKind, TableState},
-    serve::Error,
+    serve::{
+        Error,
+        admin::{self, QuarantineSource},
+    },
 };
 
 /// How long running requests may go on after a stop was asked for.
@@ -50,6 +53,8 @@ pub struct HttpState {
     pub outage: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// More sections of `/status`, by name.
     pub sources: Vec<(String, Arc<dyn StatusSource>)>,
+    /// Decides about quarantine, where the process does.
+    pub quarantine: Option<Arc<dyn QuarantineSource>>,
 }
 
 /// Serves HTTP on `listener` until `stop`.
@@ -79,6 +84,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/api/v1/wait", post(wait))
+        .merge(admin::routes())
         .with_state(state)
 }
 

@@ -4,6 +4,7 @@
 //! one [`LakeView`](crate::lake::LakeView), so it sees each row exactly once and all tables at one
 //! instant. SQL is read-only: that is checked on every plan, whatever it came from.
 
+pub mod admin;
 mod error;
 pub mod flight;
 pub mod http;

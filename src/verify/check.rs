@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::{
     bronze::Verdict,
-    domain::identity::{Fingerprint, fingerprint},
+    domain::{
+        Place,
+        identity::{Fingerprint, fingerprint},
+    },
     verify::{
-        facts::{
-            Content, Decided, Facts, Place, Reach, Record, StreamFacts, TableFacts, is_within,
-        },
+        facts::{Content, Decided, Facts, Reach, Record, StreamFacts, TableFacts, is_within},
         history::{Outcome, Sent},
         report::{Collected, Kind, Looked, Report},
     },
@@ -28,6 +29,7 @@ pub fn check(sent: &[Sent], facts: &Facts) -> Report {
         check_decisions(&mut report, stream);
         check_identities(&mut report, stream);
         check_quarantine(&mut report, stream);
+        check_replays(&mut report, stream);
         let sent: Vec<&Sent> = sent.iter().filter(|event| event.stream == stream.name).collect();
         if !sent.is_empty() {
             check_sent(&mut report, stream, &sent);
@@ -103,8 +105,9 @@ fn check_decisions(report: &mut Report, stream: &StreamFacts) {
         match records.get(&place) {
             None => surplus.add(|| place.to_string()),
             Some(record) => {
-                let is_accepted = decision.verdict == Verdict::Accepted;
-                if is_accepted && record.event_id != decision.event_id {
+                // A mended contract may name another id in what was replayed.
+                let is_plain = decision.verdict == Verdict::Accepted && decision.origin.is_none();
+                if is_plain && record.event_id != decision.event_id {
                     other.add(|| place.to_string());
                 }
             }
@@ -179,6 +182,38 @@ fn check_quarantine(report: &mut Report, stream: &StreamFacts) {
         }
     }
     report.close([missing, twice, surplus]);
+}
+
+/// What was replayed was set aside, and is what it was; it is hidden because its event counts.
+fn check_replays(report: &mut Report, stream: &StreamFacts) {
+    let name = format!("quarantine.{}", stream.name);
+    let mut strange = Collected::new(Kind::Unexpected, &name, "replays of what was not set aside");
+    let mut changed = Collected::new(Kind::Corrupted, &name, "replays with another payload");
+    let mut hidden = Collected::new(Kind::Lost, &name, "replays whose event does not count");
+    let payloads: HashMap<Place, Option<Fingerprint>> =
+        stream.records.iter().map(|record| (record.place, record.payload)).collect();
+    let set_aside: HashSet<Place> = at_verdict(stream, Verdict::Quarantined, |d| d.place);
+    let accepted: HashSet<Fingerprint> = at_verdict(stream, Verdict::Accepted, |d| d.identity);
+    for decision in &stream.decisions {
+        let Some(origin) = decision.origin else { continue };
+        if !set_aside.contains(&origin) {
+            strange.add(|| decision.place.to_string());
+        } else if payloads.get(&origin) != payloads.get(&decision.place) {
+            changed.add(|| decision.place.to_string());
+        }
+        if !accepted.contains(&decision.identity) {
+            hidden.add(|| origin.to_string());
+        }
+    }
+    report.close([strange, changed, hidden]);
+}
+
+fn at_verdict<T: Eq + std::hash::Hash>(
+    stream: &StreamFacts,
+    verdict: Verdict,
+    of: impl Fn(&Decided) -> T,
+) -> HashSet<T> {
+    stream.decisions.iter().filter(|d| d.verdict == verdict).map(of).collect()
 }
 
 /// What was acked is there as it was sent; what was rejected, or never sent, is not.

@@ -18,18 +18,18 @@ use futures::TryStreamExt as _;
 
 use crate::{
     bronze::Verdict,
-    domain::{ErrorKind, Partition, TableName, identity::fingerprint},
+    domain::{ErrorKind, Partition, Place, TableName, identity::fingerprint},
     lake::{
         Audited, Committed, Lake, LakeError, LakeView, OFFSET, Overlay, PARTITION, RelationInfo,
         RelationKind, TableState,
         session::{Columns, session},
     },
     models::{Class, Plan, storable, storable_batch},
-    process::{Planned, relations},
+    process::{Planned, quarantine::discarded, relations},
     project::Seed,
     verify::{
         content::differences,
-        facts::{Content, Decided, Facts, Place, Reach, Read, Record, StreamFacts, TableFacts},
+        facts::{Content, Decided, Facts, Reach, Read, Record, StreamFacts, TableFacts},
     },
 };
 
@@ -80,7 +80,7 @@ pub async fn collect(planned: &Planned, lake: &Lake) -> Result<Facts, Error> {
 
 /// Every stored table of the project, parents before children.
 fn names(planned: &Planned) -> Vec<TableName> {
-    let mut names = Vec::new();
+    let mut names = vec![discarded()];
     for contract in &planned.project.streams {
         names.extend(relations::stored_of(&contract.name));
     }
@@ -139,16 +139,20 @@ impl Collector<'_> {
         })
         .await?;
         let columns = ["_partition", "_offset", "_index", "_event_id", "verdict", "__identity"];
+        let columns: Vec<&str> = columns.into_iter().chain(ORIGIN).collect();
         self.each_batch(&acceptance, &columns, |rows| {
             let (ids, verdicts) =
                 (rows.column(3).as_string::<i32>(), rows.column(4).as_string::<i32>());
             let identities = rows.column(5).as_binary::<i32>();
+            let is_replay = rows.column(7);
+            let origins: Vec<Place> = places_in(rows, 6).collect();
             facts.decisions.extend(places(rows).enumerate().map(|(row, place)| Decided {
                 place,
                 event_id: fingerprint(ids.value(row).as_bytes()),
                 // What cannot be read is nobody's repeat and counts for nothing: it is found.
                 identity: identities.value(row).try_into().unwrap_or_default(),
                 verdict: Verdict::parse(verdicts.value(row)).unwrap_or(Verdict::Repeat),
+                origin: is_replay.is_valid(row).then(|| origins[row]),
             }));
         })
         .await?;
@@ -358,11 +362,19 @@ fn limited(
     Ok(Arc::new(ViewTable::new(scan.filter(filter)?.build()?, None)))
 }
 
+/// The columns of acceptance that name the quarantined record which is resolved.
+const ORIGIN: [&str; 3] = ["__origin_partition", "__origin_offset", "__origin_index"];
+
 /// The places of a batch whose first columns they are.
 fn places(rows: &RecordBatch) -> impl Iterator<Item = Place> + '_ {
-    let partitions = rows.column(0).as_primitive::<Int32Type>();
-    let offsets = rows.column(1).as_primitive::<Int64Type>();
-    let indexes = rows.column(2).as_primitive::<Int32Type>();
+    places_in(rows, 0)
+}
+
+/// The places in three columns from `first` on; where they are null, none that means anything.
+fn places_in(rows: &RecordBatch, first: usize) -> impl Iterator<Item = Place> + '_ {
+    let partitions = rows.column(first).as_primitive::<Int32Type>();
+    let offsets = rows.column(first + 1).as_primitive::<Int64Type>();
+    let indexes = rows.column(first + 2).as_primitive::<Int32Type>();
     (0..rows.num_rows()).map(move |row| Place {
         partition: Partition::try_from(partitions.value(row)).unwrap_or(Partition::MAX),
         offset: offsets.value(row),

@@ -4,24 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     bronze::Verdict,
-    domain::{Offset, Partition, TableName, identity::Fingerprint},
+    domain::{Offset, Partition, Place, TableName, identity::Fingerprint},
     lake::{AuditedFile, AuditedVersion},
 };
-
-/// Where an event stands in its stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    pub partition: Partition,
-    pub offset: Offset,
-    pub index: i32,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "partition {} offset {}", self.partition, self.offset)?;
-        if self.index == 0 { Ok(()) } else { write!(f, " event {}", self.index) }
-    }
-}
 
 /// How far a table reaches into a stream: per partition the last offset included.
 pub(super) type Reach = BTreeMap<Partition, Offset>;
@@ -52,6 +37,8 @@ pub struct Decided {
     /// What repeats are told by.
     pub identity: Fingerprint,
     pub verdict: Verdict,
+    /// The quarantined record that is resolved by it.
+    pub origin: Option<Place>,
 }
 
 /// A stream, from its records to what was decided about each.

@@ -10,10 +10,18 @@ use arrow::{
 };
 
 use crate::{
-    domain::{TableName, identity::fingerprint},
+    bronze::Verdict,
+    domain::{
+        Place, TableName,
+        identity::fingerprint,
+        quarantine::{Filter, Replay},
+    },
     lake::{Lake, Move, Table, TableSpec},
-    process::{relations, tests::support::Rig},
-    verify::{Kind, Outcome, Report, Sent, check, collect},
+    process::{
+        relations,
+        tests::support::{CONTRACT, Rig},
+    },
+    verify::{Kind, Outcome, Report, Sent, check, collect, facts::StreamFacts},
 };
 
 /// Five events, of which one comes twice and two are bad.
@@ -91,8 +99,8 @@ async fn a_lake_that_keeps_its_promises_is_green() {
     let looked = &report.looked_at;
     assert_eq!((looked.sent, looked.records), (5, 6));
     assert_eq!((looked.accepted, looked.repeats, looked.quarantined), (3, 1, 2));
-    // Bronze, acceptance, quarantine, a seed, four stored models.
-    assert_eq!(looked.tables, 8);
+    // Discards, Bronze, acceptance, quarantine, a seed, four stored models.
+    assert_eq!(looked.tables, 9);
     assert_eq!(looked.rows_compared, 3 + 2 + 2 + 2 + 2, "rows, seed, big, totals, named");
     assert!(report.not_compared.is_empty(), "{report}");
 }
@@ -105,7 +113,7 @@ async fn a_lake_without_events_is_green() {
     running.stop().await;
     let report = report(&rig, &[]).await;
     assert!(report.green && report.not_compared.is_empty(), "{report}");
-    assert_eq!((report.looked_at.records, report.looked_at.tables), (0, 8));
+    assert_eq!((report.looked_at.records, report.looked_at.tables), (0, 9));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,13 +134,64 @@ async fn what_producers_were_told_is_compared_with_bronze() {
     for line in [
         "lost: bronze.events: 1 acked events that are not there: e8\n",
         "unexpected: bronze.events: 1 rejected events that are there: e2\n",
-        "unexpected: bronze.events: 1 records that nobody sent: partition ",
-        "corrupted: bronze.events: 1 records with another payload: e3 at partition ",
+        "unexpected: bronze.events: 1 records that nobody sent: 0/2\n",
+        "corrupted: bronze.events: 1 records with another payload: e3 at 0/1\n",
         "lost 1  duplicated 0  unexpected 2  reordered 0  corrupted 1  position 0  version 0  file 0  \
          content 0\nred",
     ] {
         assert!(shown.contains(line), "{line:?} in\n{shown}");
     }
+}
+
+/// A replay counts for a record that was set aside, with its payload.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_of_something_else_is_found() {
+    let mut rig = ran().await;
+    rig.write("streams/events.yml", &CONTRACT.replace("v < 1000", "v < 10000"));
+    let running = rig.start();
+    running.settled().await;
+    let large = Filter { stream: Some("events".into()), rule: Some("small".into()) };
+    let positions = running.quarantine.places(&large).await.expect("places");
+    let asked = Replay { positions: positions.clone(), ..Replay::default() };
+    assert_eq!(running.quarantine.replay("events", &asked).await.expect("replay").replayed, 1);
+    running.settled().await;
+    running.stop().await;
+    rig.reopen_log().await;
+    let facts = collect(&rig.planned(), &rig.plain_lake()).await.expect("facts");
+    let green = check(&all_acked(), &facts);
+    assert!(green.green, "{green}");
+    assert_eq!((green.looked_at.accepted, green.looked_at.quarantined), (4, 2));
+
+    let broken = |change: fn(&mut StreamFacts, Place)| {
+        let mut facts = facts.clone();
+        change(&mut facts.streams[0], positions[0]);
+        let report = check(&[], &facts);
+        let kinds = report.findings.iter().map(|f| (f.kind, f.what.clone())).collect::<Vec<_>>();
+        assert_eq!(kinds.len(), 1, "{report}");
+        kinds[0].clone()
+    };
+    let other = |stream: &mut StreamFacts, _: Place| {
+        let good = stream.decisions.iter().find(|d| d.verdict == Verdict::Accepted);
+        let good = good.expect("accepted").place;
+        let replay = stream.decisions.iter_mut().find(|d| d.origin.is_some());
+        replay.expect("replay").origin = Some(good);
+    };
+    let what = "replays of what was not set aside".to_owned();
+    assert_eq!(broken(other), (Kind::Unexpected, what));
+    let changed = |stream: &mut StreamFacts, origin: Place| {
+        let record = stream.records.iter_mut().find(|record| record.place == origin);
+        record.expect("record").payload = None;
+    };
+    let what = "replays with another payload".to_owned();
+    assert_eq!(broken(changed), (Kind::Corrupted, what));
+    let uncounted = |stream: &mut StreamFacts, _: Place| {
+        let replay = stream.decisions.iter_mut().find(|d| d.origin.is_some());
+        let replay = replay.expect("replay");
+        (replay.identity, replay.verdict) = ([9; 16], Verdict::Quarantined);
+        stream.quarantined.push(replay.place);
+    };
+    let what = "replays whose event does not count".to_owned();
+    assert_eq!(broken(uncounted), (Kind::Lost, what));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -188,10 +188,10 @@ class Sluice:
         """Starts `sluice push`; see `Push`."""
         return Push(self, stream, file, options)
 
-    def wait(self):
+    def wait(self, timeout_s=WAIT_S):
         """Returns once all that was acked can be seen in every table."""
-        command = ["wait", "--url", self.flight_url, "--timeout", WAIT_S]
-        done = run(self.home, *command, timeout=WAIT_S + 10)
+        command = ["wait", "--url", self.flight_url, "--timeout", timeout_s]
+        done = run(self.home, *command, timeout=timeout_s + 10)
         assert done.returncode == 0, f"sluice wait: {done.stderr}\n{self.output()}"
 
     def sql(self, query, after=None):

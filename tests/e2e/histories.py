@@ -180,10 +180,10 @@ class Producer(threading.Thread):
             raise self.failure
 
 
-def verified(server, project, history=None, code=0):
+def verified(server, project, history=None, code=0, timeout=300):
     """The report of `sluice verify` on a server's lake."""
     options = [*server.options, *([f"--history={history}"] if history else [])]
     command = ["verify", project, f"--data-dir={server.data_dir}", "--output=json", *options]
-    done = run(server.home, *command, timeout=300)
+    done = run(server.home, *command, timeout=timeout)
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
     return json.loads(done.stdout)

@@ -1,13 +1,17 @@
 """Several processors that share one log's partitions and one lake."""
 
+import json
+import os
 import random
 import signal
+import time
+from decimal import Decimal
 
 import pytest
 
 import projects
 from harness import EXAMPLE, run, same_rows, until
-from histories import PROJECT, History, Producer, verified
+from histories import CUSTOMERS, LINES, PROJECT, STREAM, History, Producer, verified
 from test_dvd_clicks import CHECKS
 from worlds import push_all_twice_with_kills
 
@@ -19,6 +23,18 @@ MOVED_S = 60
 HELD = "SELECT stream, partition, held FROM system.streams"
 PARTITIONS = 6
 COUNTS = "SELECT count(*), count(DISTINCT event_id), sum(amount) FROM silver.lines"
+# For the long run: nothing that is computed whole over millions of rows again and again.
+PLAIN = {
+    "sluice.yml": "name: plain\n",
+    "streams/orders.yml": STREAM,
+    "models/silver/lines.sql": LINES,
+    "models/gold/totals.sql": """\
+SELECT customer, count(*) AS orders, sum(amount) AS amount FROM {{ ref('lines') }} GROUP BY customer
+""",
+}
+EVENTS = int(os.environ.get("SLUICE_TEST_EVENTS", 5_000_000))
+KILL_EVERY_S = 10
+LONG_S = 3_000
 TOTALS = "SELECT count(*), sum(orders), sum(amount) FROM gold.totals"
 
 
@@ -194,3 +210,64 @@ def test_the_examples_figures_hold_with_two_processors(group):
         server.stop()
     report = verified(first, EXAMPLE)
     assert report["green"], report
+
+
+@pytest.mark.full
+def test_millions_of_events_through_two_processors_that_are_killed_every_ten_seconds(group, home):
+    group.project = projects.write(home / "plain", PLAIN)
+    amount = write_orders(home / "events.ndjson", EVENTS, group.rng)
+    first, second = group.server(), group.server()
+    pushes = [
+        first.push("orders", home / "events.ndjson", "--retry-for", LONG_S),
+        # Half of it comes again: everything that both push counts once.
+        second.push("orders", home / "half.ndjson", "--retry-for", LONG_S),
+    ]
+    kills, deadline = 0, time.monotonic() + LONG_S
+    while any(push.running() for push in pushes):
+        assert time.monotonic() < deadline, "the pushes do not end"
+        victim = (first, second)[kills % 2]
+        pause(KILL_EVERY_S, pushes)
+        victim.kill9()
+        victim.start()
+        kills += 1
+    for push in pushes:
+        push.finish()
+    for server in (first, second):
+        server.wait(LONG_S)
+    counts = "SELECT count(*), count(DISTINCT event_id), sum(amount) FROM silver.lines"
+    assert first.sql(counts) == second.sql(counts) == [(EVENTS, EVENTS, amount)]
+    assert kills >= 2
+    for server in (first, second):
+        server.stop(timeout_s=60)
+    assert verified(first, group.project, timeout=LONG_S)["green"]
+
+
+def pause(seconds, pushes):
+    """Ends early when nothing is pushed any more."""
+    deadline = time.monotonic() + seconds
+    until(
+        lambda: time.monotonic() > deadline or not any(push.running() for push in pushes),
+        seconds + 1,
+        "the next kill",
+    )
+
+
+def write_orders(path, count, rng):
+    """Good orders, all of them and the first half again in `half.ndjson`. Returns their sum."""
+    total = 0
+    with open(path, "w") as file, open(path.parent / "half.ndjson", "w") as half:
+        for number in range(count):
+            cents = rng.randrange(10_000)
+            total += cents
+            event = {
+                "event_id": f"e{number}",
+                "order_id": f"o{number // 3}",
+                "customer": CUSTOMERS[number % len(CUSTOMERS)],
+                "version": number,
+                "amount": f"{cents // 100}.{cents % 100:02}",
+            }
+            line = json.dumps(event) + "\n"
+            file.write(line)
+            if number < count // 2:
+                half.write(line)
+    return Decimal(total) / 100

@@ -63,7 +63,12 @@ impl contract_tests::Harness for Topics {
 log::contract_tests::log_contract!(Topics::new());
 
 fn event(id: usize) -> Record {
-    Record { key: None, identity: Identity::Given(id.to_string()), payload: "x".into() }
+    Record {
+        key: None,
+        identity: Identity::Given(id.to_string()),
+        headers: Vec::new(),
+        payload: "x".into(),
+    }
 }
 
 #[tokio::test]

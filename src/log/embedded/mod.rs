@@ -121,7 +121,7 @@ impl EmbeddedLog {
         let count = stream.partition_count();
         let mut parts: Vec<(Partition, Vec<Body>)> = Vec::new();
         let mut part_of = vec![None; usize::try_from(count).unwrap_or_default()];
-        for Record { key, identity, payload } in records {
+        for Record { key, identity, headers, payload } in records {
             let size = payload.len() + key.as_ref().map_or(0, bytes::Bytes::len);
             if size > self.max_record_bytes {
                 return Err(Error::RecordTooLarge { size, limit: self.max_record_bytes });
@@ -131,15 +131,18 @@ impl EmbeddedLog {
             let slot = usize::try_from(partition).ok().and_then(|i| part_of.get_mut(i));
             let Some(slot) = slot else { return Err(Error::UnknownStream(stream.name.clone())) };
             let part = *slot.get_or_insert_with(|| {
-                parts.push((partition, vec![Body::new()]));
+                parts.push((partition, Vec::new()));
                 parts.len() - 1
             });
             let bodies = &mut parts[part].1;
-            if bodies.last().is_none_or(|body| body.len() + size > BLOCK_BYTES && body.count > 0) {
-                bodies.push(Body::new());
+            let with_headers = !headers.is_empty();
+            let is_over =
+                |body: &Body| body.len() + size > BLOCK_BYTES || body.has_headers() != with_headers;
+            if bodies.last().is_none_or(is_over) {
+                bodies.push(Body::new(with_headers));
             }
             if let Some(body) = bodies.last_mut() {
-                body.push(key.as_deref(), &identity, &payload);
+                body.push(key.as_deref(), &identity, &headers, &payload);
             }
         }
         for (_, bodies) in &mut parts {

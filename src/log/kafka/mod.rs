@@ -209,7 +209,7 @@ impl KafkaLog {
     /// The records with their partitions. An oversize one refuses all.
     fn pack(&self, place: &Place, records: Vec<Record>) -> Result<Vec<Packed>, Error> {
         let limit = self.settings.max_record_bytes;
-        let pack = |Record { key, identity, payload }: Record| {
+        let pack = |Record { key, identity, headers, payload }: Record| {
             let size = payload.len() + key.as_ref().map_or(0, bytes::Bytes::len);
             if size > limit {
                 return Err(Error::RecordTooLarge { size, limit });
@@ -217,7 +217,7 @@ impl KafkaLog {
             let identity = identity.encode();
             let by = key.as_deref().unwrap_or(&identity);
             let partition = partitioner::partition(by, place.partitions);
-            Ok(Packed { partition, key, identity, payload })
+            Ok(Packed { partition, key, identity, headers, payload })
         };
         records.into_iter().map(pack).collect()
     }

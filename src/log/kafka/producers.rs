@@ -22,7 +22,7 @@ use super::{
     settings::url,
 };
 use crate::{
-    domain::Partition,
+    domain::{Partition, record::Header as RecordHeader},
     log::{Error, OffsetRange},
 };
 
@@ -38,11 +38,12 @@ const RECONNECT_AFTER: u32 = 8;
 /// A full queue is tried again after so long.
 const QUEUE_PAUSE: Duration = Duration::from_millis(2);
 
-/// A record with its place and its identity header.
+/// A record with its partition and its identity header.
 pub(super) struct Packed {
     pub partition: Partition,
     pub key: Option<Bytes>,
     pub identity: Vec<u8>,
+    pub headers: Vec<RecordHeader>,
     pub payload: Bytes,
 }
 
@@ -183,7 +184,10 @@ fn send_from(
 ) -> Option<RDKafkaErrorCode> {
     for record in &records[*done..] {
         let header = Header { key: IDENTITY_HEADER, value: Some(&record.identity) };
-        let headers = OwnedHeaders::new_with_capacity(1).insert(header);
+        let mut headers = OwnedHeaders::new_with_capacity(1 + record.headers.len()).insert(header);
+        for (name, value) in &record.headers {
+            headers = headers.insert(Header { key: name, value: value.as_deref() });
+        }
         let mut message = BaseRecord::with_opaque_to(topic, Arc::clone(batch))
             .partition(i32::try_from(record.partition).unwrap_or(i32::MAX))
             .payload(&record.payload[..])

@@ -112,6 +112,7 @@ async fn events_without_their_id_are_told_apart() {
     let nameless = |v: i64| Record {
         key: None,
         identity: Identity::Given("not asked".into()),
+        headers: Vec::new(),
         payload: format!("{{\"id\":\" \",\"k\":\"a\",\"v\":{v}}}").into(),
     };
     let records = [1, 2, 3, 2].map(nameless).into();

@@ -5,5 +5,6 @@ mod group;
 mod halted;
 mod models;
 mod projects;
+mod quarantine;
 pub(crate) mod support;
 mod upkeep;

@@ -18,7 +18,7 @@ use crate::{
         StreamSpec,
         embedded::{self, EmbeddedLog},
     },
-    process::*,
+    process::{quarantine::Quarantine, *},
     project,
 };
 
@@ -59,6 +59,7 @@ pub(crate) struct Rig {
 pub(crate) struct Running {
     pub(crate) view: Arc<LakeHandle>,
     pub(crate) status: Arc<Status>,
+    pub(crate) quarantine: Quarantine,
     pub(crate) stop: CancellationToken,
     pub(crate) task: JoinHandle<Result<(), Error>>,
 }
@@ -143,6 +144,7 @@ impl Rig {
             view: LakeHandle::new(LakeView::default()),
             clock: Clock::system(),
             status: Arc::default(),
+            discards: Arc::default(),
         }
     }
 
@@ -169,15 +171,17 @@ impl Rig {
 /// The loop over `deps`, running.
 pub(crate) fn start(settings: Settings, deps: Deps) -> Running {
     let (view, status) = (Arc::clone(&deps.view), Arc::clone(&deps.status));
+    let quarantine = Quarantine::new(&deps);
     let stop = CancellationToken::new();
     let task = tokio::spawn(run(settings, deps, watch::Sender::new(false), stop.clone()));
-    Running { view, status, stop, task }
+    Running { view, status, quarantine, stop, task }
 }
 
 pub(crate) fn event(id: usize, k: &str, v: i64) -> Record {
     Record {
         key: None,
         identity: Identity::Given(format!("e{id}")),
+        headers: Vec::new(),
         payload: format!("{{\"id\":\"e{id}\",\"k\":\"{k}\",\"v\":{v}}}").into(),
     }
 }

@@ -58,7 +58,8 @@ async fn the_system_tables_say_how_far_everything_is() {
                   system.tables WHERE kind <> 'acceptance' ORDER BY 1";
     assert_eq!(
         running.text(tables).await,
-        "bronze.events bronze 3 1 0\ngold.named recompute 2 1 0\ngold.odd recompute 2 1 0\n\
+        "_discarded.records discarded 0 0 0\nbronze.events bronze 3 1 0\n\
+         gold.named recompute 2 1 0\ngold.odd recompute 2 1 0\n\
          gold.totals recompute 2 1 0\nquarantine.events quarantine 1 1 0\nseeds.name seed 2 1 0\n\
          silver.big append 1 1 0\nsilver.rows append 2 1 0"
     );

@@ -45,6 +45,7 @@ async fn start() -> Server {
         outage: Arc::new(|| None),
         ready: Arc::clone(&ready),
         sources: vec![("lag".to_owned(), Arc::new(Lag))],
+        quarantine: None,
     };
     let task = tokio::spawn(run(listener, state, stop.clone()));
     Server { lake, ready, stop, address, task }
@@ -106,6 +107,37 @@ async fn waiting_returns_when_the_lake_has_settled() {
     assert_eq!((code, &answer["settled"]), (200, &json!(true)));
     assert_eq!(call(&server, "POST", "/api/v1/wait?timeout_s=0").await.0, 504);
     assert_eq!(call(&server, "POST", "/api/v1/wait?timeout_s=soon").await.0, 400);
+}
+
+#[tokio::test]
+async fn quarantine_is_decided_on_only_where_it_can_be() {
+    let server = start().await;
+    let error = |body: &str| {
+        let answer: Value = serde_json::from_str(body).expect("json");
+        answer["error"].as_str().expect("error").to_owned()
+    };
+    let (code, body) = call(&server, "GET", "/api/v1/quarantine").await;
+    assert_eq!((code, error(&body).as_str()), (503, "the server is not ready yet; ask again"));
+    server.ready.store(true, Ordering::Relaxed);
+    let (code, body) = call(&server, "GET", "/api/v1/quarantine").await;
+    let wanted = "this server does not process; ask one that does";
+    assert_eq!((code, error(&body).as_str()), (503, wanted));
+    for (query, wanted) in [
+        ("limit=0", "limit is \"0\": give 1 to 10000"),
+        ("limit=10001", "limit is \"10001\": give 1 to 10000"),
+        ("order=1", "unknown parameter \"order\": stream, rule and limit are known"),
+    ] {
+        let (code, body) = call(&server, "GET", &format!("/api/v1/quarantine?{query}")).await;
+        assert_eq!((code, error(&body).as_str()), (400, wanted));
+    }
+    let (code, body) = call(&server, "GET", "/api/v1/quarantine/clicks/records/0/x").await;
+    assert_eq!(code, 400);
+    assert!(error(&body).contains("PARTITION/OFFSET"), "{body}");
+    // A form of a web page has another content type.
+    for action in ["replay", "discard"] {
+        let path = format!("/api/v1/quarantine/clicks/{action}");
+        assert_eq!(call(&server, "POST", &path).await.0, 415);
+    }
 }
 
 #[tokio::test]
