@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::{Assignment, Partition, Positions},
     log::{self, Asked},
+    ops::crash,
     process::{Error, derived::Derived, metrics, open, pipeline::Pipeline, stream::StreamTables},
 };
 
@@ -64,6 +65,7 @@ impl Pipeline {
                 let mut held = self.held.clone();
                 held.merge(&partitions);
                 self.hold(held).await?;
+                crash::point("process.taken");
                 let took = started.elapsed();
                 tracing::info!(%partitions, ?took, "took partitions over");
             }
@@ -73,6 +75,7 @@ impl Pipeline {
                 let mut held = self.held.clone();
                 held.subtract(&partitions);
                 self.hold(held).await?;
+                crash::point("process.given");
                 membership.release(&partitions)?;
                 let took = started.elapsed();
                 tracing::info!(%partitions, ?took, "gave partitions up");

@@ -173,6 +173,34 @@ def test_processors_that_are_killed_lose_and_double_nothing(group):
     group.verify(second)
 
 
+@pytest.mark.parametrize("point", ["process.taken", "process.given"])
+def test_a_processor_that_ends_while_partitions_move_loses_and_doubles_nothing(group, point):
+    is_given = point == "process.given"
+    # The first takes everything once, and gives some of it up once.
+    first = group.server(**({"SLUICE_CRASH_AT": f"{point}:1"} if is_given else {}))
+    group.produce(first, 4)
+    acked(group)
+    second = group.server(start=False, **({} if is_given else {"SLUICE_CRASH_AT": f"{point}:1"}))
+    victim = first if is_given else second
+    try:
+        second.start()
+    except AssertionError as error:  # it may end before it is ready
+        assert "exit code -9" in str(error)
+    until(lambda: not victim.running(), MOVED_S, f"the end at {point}")
+    assert victim.process.returncode == -signal.SIGKILL
+    assert f"crash point {point} reached" in victim.output()
+    del victim.settings["SLUICE_CRASH_AT"]
+    victim.start()
+    until(lambda: shared(first, second), MOVED_S, "the partitions to be shared")
+    acked(group)
+    group.finish()
+    for server in (first, second):
+        server.wait()
+    for server in (first, second):
+        server.stop()
+    group.verify(first)
+
+
 def test_a_lake_is_shared_by_a_group_only(group):
     first = group.server()
     alone = group.server(start=False)
