@@ -18,6 +18,7 @@ use datafusion::{
     catalog::TableProvider,
     prelude::{Expr, SessionContext, ident, lit},
 };
+use futures::TryStreamExt as _;
 
 use crate::{
     domain::{Offset, Partition, change::Change},
@@ -46,21 +47,39 @@ impl Table {
         windows: &BTreeMap<Partition, OffsetWindow>,
     ) -> Result<Vec<RecordBatch>, LakeError> {
         let provider = self.scan(Arc::new(self.snapshot()?.clone()), None).await?;
-        let wanted = windows.iter().map(|(number, window)| {
-            let here = ident(partition).eq(lit(i32::try_from(*number).unwrap_or(i32::MAX)));
-            let here = here.and(ident(offset).lt_eq(lit(window.through)));
-            match window.after {
-                Some(after) => here.and(ident(offset).gt(lit(after))),
-                None => here,
-            }
-        });
-        let Some(filter) = wanted.reduce(Expr::or) else { return Ok(Vec::new()) };
+        let Some(filter) = within(partition, offset, windows) else { return Ok(Vec::new()) };
         let order = vec![ident(partition).sort(true, false), ident(offset).sort(true, false)];
         let read = async {
             let frame = SessionContext::new().read_table(provider)?;
             frame.filter(filter)?.sort(order)?.collect().await
         };
         self.conform(read.await)
+    }
+
+    /// Hands `columns` of the committed rows in `windows` to `take`, batch by batch, in any order.
+    pub async fn each_in<E: From<LakeError>>(
+        &self,
+        columns: &[&str],
+        (partition, offset): (&str, &str),
+        windows: &BTreeMap<Partition, OffsetWindow>,
+        mut take: impl FnMut(&RecordBatch) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let failed =
+            |source| LakeError::Read { table: self.name().clone(), source: Box::new(source) };
+        let provider = self.scan(Arc::new(self.snapshot()?.clone()), None).await?;
+        let Some(filter) = within(partition, offset, windows) else { return Ok(()) };
+        let wanted = columns.iter().filter_map(|name| self.schema().index_of(name).ok());
+        let schema = self.schema().project(&wanted.collect::<Vec<_>>());
+        let schema = Arc::new(schema.map_err(|e| failed(e.into()))?);
+        let read = async {
+            let frame = SessionContext::new().read_table(provider)?.filter(filter)?;
+            frame.select_columns(columns)?.execute_stream().await
+        };
+        let mut rows = read.await.map_err(failed)?;
+        while let Some(batch) = rows.try_next().await.map_err(failed)? {
+            take(&conform(&batch, &schema).map_err(|e| failed(e.into()))?)?;
+        }
+        Ok(())
     }
 
     /// All rows of the committed snapshot.
@@ -148,6 +167,23 @@ impl Table {
         let (added, removed) = (keep(&change.added, 1)?, keep(&change.removed, -1)?);
         Ok(Change { added, removed })
     }
+}
+
+/// Whether a row's place is in one of `windows`; `None` where there are none.
+fn within(
+    partition: &str,
+    offset: &str,
+    windows: &BTreeMap<Partition, OffsetWindow>,
+) -> Option<Expr> {
+    let wanted = windows.iter().map(|(number, window)| {
+        let here = ident(partition).eq(lit(i32::try_from(*number).unwrap_or(i32::MAX)));
+        let here = here.and(ident(offset).lt_eq(lit(window.through)));
+        match window.after {
+            Some(after) => here.and(ident(offset).gt(lit(after))),
+            None => here,
+        }
+    });
+    wanted.reduce(Expr::or)
 }
 
 /// `batch` with the columns and types of `schema`, found by name.

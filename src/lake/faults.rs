@@ -1,43 +1,74 @@
-//! A store whose writes fail on demand: for tests of what happens then.
+//! A store that fails on demand: for tests of what happens then.
 
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
-    path::Path,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result, path::Path,
 };
 
-/// What happens to a write.
+/// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is not done, and says so.
+    /// It is not done, and says so: what a store answers with status 5xx, or does not answer.
     Refused,
-    /// It is done, and says that it was not.
+    /// A write is done, and says that it was not.
     ReplyLost,
+    /// A write is done, and says that somebody else did it before: what a client that tried again by
+    /// itself is told.
+    ReplyExists,
+    /// A read ends before its end.
+    Cut,
+    /// It takes a while.
+    Slow,
 }
 
 /// Decides by path, and by how many such writes were attempted before.
 type Plan = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
 
-/// Passes everything on to another store but the writes that its plan picks.
+/// Passes everything on to another store but the requests that its plans pick.
 pub(crate) struct FaultStore {
     inner: Arc<dyn ObjectStore>,
-    plan: Mutex<Plan>,
+    writes: Mutex<Plan>,
+    reads: Mutex<Plan>,
 }
 
 impl FaultStore {
     pub(crate) fn new(
         inner: Arc<dyn ObjectStore>,
-        plan: impl FnMut(&str) -> Option<Fault> + Send + 'static,
+        writes: impl FnMut(&str) -> Option<Fault> + Send + 'static,
     ) -> Self {
-        Self { inner, plan: Mutex::new(Box::new(plan)) }
+        Self { inner, writes: Mutex::new(Box::new(writes)), reads: Mutex::new(Box::new(|_| None)) }
     }
+
+    /// The same with a plan for reads.
+    pub(crate) fn on_reads(
+        self,
+        reads: impl FnMut(&str) -> Option<Fault> + Send + 'static,
+    ) -> Self {
+        Self { reads: Mutex::new(Box::new(reads)), ..self }
+    }
+}
+
+async fn planned(plan: &Mutex<Plan>, location: &Path) -> Option<Fault> {
+    let fault = {
+        let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
+        (*plan)(location.as_ref())
+    };
+    if fault == Some(Fault::Slow) {
+        tokio::time::sleep(SLOW).await;
+    }
+    fault
 }
 
 impl fmt::Debug for FaultStore {
@@ -52,6 +83,9 @@ impl fmt::Display for FaultStore {
     }
 }
 
+/// How long a slow request takes longer.
+const SLOW: Duration = Duration::from_millis(30);
+
 fn injected() -> Error {
     Error::Generic { store: "FaultStore", source: "injected fault".into() }
 }
@@ -64,16 +98,19 @@ impl ObjectStore for FaultStore {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        let fault = {
-            let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-            (*plan)(location.as_ref())
-        };
-        match fault {
-            None => self.inner.put_opts(location, payload, options).await,
+        match planned(&self.writes, location).await {
             Some(Fault::Refused) => Err(injected()),
             Some(Fault::ReplyLost) => {
                 self.inner.put_opts(location, payload, options).await?;
                 Err(injected())
+            }
+            Some(Fault::ReplyExists) => {
+                self.inner.put_opts(location, payload, options).await?;
+                let (path, source) = (location.to_string(), "injected fault".into());
+                Err(Error::AlreadyExists { path, source })
+            }
+            None | Some(Fault::Cut | Fault::Slow) => {
+                self.inner.put_opts(location, payload, options).await
             }
         }
     }
@@ -87,7 +124,20 @@ impl ObjectStore for FaultStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
+        let fault = planned(&self.reads, location).await;
+        if fault == Some(Fault::Refused) {
+            return Err(injected());
+        }
+        let mut found = self.inner.get_opts(location, options).await?;
+        if fault == Some(Fault::Cut) {
+            let (meta, range) = (found.meta.clone(), found.range.clone());
+            let attributes = std::mem::take(&mut found.attributes);
+            let bytes = found.bytes().await?;
+            let half = bytes.slice(..bytes.len() / 2);
+            let payload = GetResultPayload::Stream(stream::iter([Ok(half)]).boxed());
+            return Ok(GetResult { payload, meta, range, attributes });
+        }
+        Ok(found)
     }
 
     fn delete_stream(

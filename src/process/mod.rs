@@ -136,6 +136,16 @@ impl Error {
         }
     }
 
+    /// Whether something in the lake could not be read, or is not what it should be.
+    fn is_unreadable(&self) -> bool {
+        use LakeError::{Log, Read, Table};
+        match self {
+            Self::Lake(error) => matches!(error, Table { .. } | Log { .. } | Read { .. }),
+            Self::Commit(error) => matches!(error, CommitError::Unreadable(_)),
+            _ => false,
+        }
+    }
+
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Log(error) => error.kind(),
@@ -181,6 +191,8 @@ impl From<SealError> for Error {
 }
 
 const BACK_OFF: Duration = Duration::from_millis(200);
+/// A start looks so often at what it cannot read.
+const REREADS: u32 = 3;
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 
 /// Runs until `stop`, then drains what is in the log and commits. `caught_up` turns true once
@@ -209,7 +221,7 @@ async fn run_on(
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     let mut wait = BACK_OFF;
-    let mut halted = Halted::new();
+    let (mut halted, mut rereads) = (Halted::new(), 0);
     loop {
         let started = tokio::time::Instant::now();
         let error = match run_once(settings, deps, &halted, caught_up, stop).await {
@@ -227,7 +239,12 @@ async fn run_on(
         if started.elapsed() > BACK_OFF_MAX {
             wait = BACK_OFF;
         }
-        if !error.kind().is_retryable() || stop.is_cancelled() {
+        // What ran once may run again, whatever the store answers now; a start says soon what it
+        // cannot read.
+        rereads += u32::from(error.is_unreadable());
+        let may_pass = error.kind().is_retryable()
+            || (error.is_unreadable() && (*caught_up.borrow() || rereads < REREADS));
+        if !may_pass || stop.is_cancelled() {
             return Err(error);
         }
         tracing::error!(%error, cause = ?std::error::Error::source(&error).map(ToString::to_string),

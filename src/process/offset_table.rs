@@ -15,6 +15,7 @@ use crate::{
         CommitError, Committed, Compacted, Lake, LakeError, Move, OffsetWindow, Overlay,
         RelationInfo, Table, TableSpec, TableState,
     },
+    process::Error,
 };
 
 /// Batches of a tail are merged while the newest ones are smaller than this.
@@ -255,6 +256,16 @@ impl OffsetTable {
         windows: &BTreeMap<Partition, OffsetWindow>,
     ) -> Result<Vec<RecordBatch>, LakeError> {
         self.table.rows_in(self.columns.0, self.columns.1, windows).await
+    }
+
+    /// Hands `columns` of the committed rows in `windows` to `take`, batch by batch, in any order.
+    pub(super) async fn each_in(
+        &self,
+        columns: &[&str],
+        windows: &BTreeMap<Partition, OffsetWindow>,
+        take: impl FnMut(&RecordBatch) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.table.each_in(columns, self.columns, windows, take).await
     }
 
     /// How far the table reaches, tail included.

@@ -165,9 +165,9 @@ impl StreamTables {
                 windows.insert(partition, OffsetWindow { after, through });
             }
         }
-        for rows in self.acceptance.rows_in(&windows).await? {
-            remember(&mut self.identities, &rows)?;
-        }
+        let identities = &mut self.identities;
+        let taken = |rows: &RecordBatch| remember(identities, rows);
+        self.acceptance.each_in(&["verdict", "__identity"], &windows, taken).await?;
         self.known
             .extend(windows.into_iter().map(|(partition, window)| (partition, window.through)));
         Ok(())

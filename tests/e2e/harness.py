@@ -100,7 +100,11 @@ class Sluice:
 
     # -- its life
 
-    def start(self):
+    def start(self, timeout_s=START_S):
+        return self.launch().started(timeout_s)
+
+    def launch(self):
+        """Starts the process, and waits for nothing."""
         self.starts += 1
         self.log = self.home / f"server-{self.starts}.log"
         with open(self.log, "wb") as log:
@@ -112,11 +116,15 @@ class Sluice:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+        return self
+
+    def started(self, timeout_s=START_S):
+        """Returns once it is ready."""
         try:
-            until(self._ready, START_S, "the line `ready`")
+            until(self._ready, timeout_s, "the line `ready`")
         except TimeoutError:
             self.kill9()
-            raise AssertionError(f"no line `ready` in {START_S} s:\n{self.output()}") from None
+            raise AssertionError(f"no line `ready` in {timeout_s} s:\n{self.output()}") from None
         return self
 
     def arguments(self):

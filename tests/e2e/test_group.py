@@ -256,10 +256,12 @@ def test_millions_of_events_through_two_processors_that_are_killed_every_ten_sec
         victim = (first, second)[kills % 2]
         pause(KILL_EVERY_S, pushes)
         victim.kill9()
-        victim.start()
+        victim.launch()
         kills += 1
     for push in pushes:
         push.finish()
+    for server in (first, second):
+        server.started(LONG_S)
     for server in (first, second):
         server.wait(LONG_S)
     counts = "SELECT count(*), count(DISTINCT event_id), sum(amount) FROM silver.lines"

@@ -6,5 +6,6 @@ mod halted;
 mod models;
 mod projects;
 mod quarantine;
+mod store;
 pub(crate) mod support;
 mod upkeep;
