@@ -92,6 +92,8 @@ class Sluice:
         self.addresses = {"ingest": "127.0.0.1:0", "flight": "127.0.0.1:0", "http": "127.0.0.1:0"}
         self.settings = {}
         """Of the starts to come, beside those of the log."""
+        self.prefix = []
+        """What stands before the program in the starts to come: `strace` with its options."""
         self.process = None
         self.starts = 0
 
@@ -102,7 +104,7 @@ class Sluice:
         self.log = self.home / f"server-{self.starts}.log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [binary(), *self.arguments()],
+                [*self.prefix, binary(), *self.arguments()],
                 cwd=ROOT,
                 env=environment(self.home, {**self.kept_in.settings, **self.settings}),
                 stdin=subprocess.DEVNULL,
