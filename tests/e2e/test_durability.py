@@ -4,6 +4,7 @@ calls, and rules for that order that can fail.
 
 import json
 import random
+import re
 
 import pytest
 
@@ -50,8 +51,8 @@ def publish_all(protocol, server):
 def found(server):
     """The calls of a server that ended."""
     # strace writes the end of the process last.
-    last = f"{server.process.pid} +++ "
-    until(lambda: last in server.trace.read_text(), 10, "the end of the trace")
+    last = re.compile(rf"^{server.process.pid} +\+\+\+ ", re.MULTILINE)
+    until(lambda: last.search(server.trace.read_text()), 10, "the end of the trace")
     return calls(server.trace.read_text().splitlines())
 
 
