@@ -22,7 +22,7 @@ def seeds():
 
 
 class Load:
-    """Producers that publish, write down what they are told, and try again while a server is away."""
+    """Producers that publish, write down what they are told, and go on while a server is away."""
 
     def __init__(self, server, project, protocol, seed):
         self.server, self.project = server, project
@@ -60,7 +60,10 @@ class Load:
             assert not failures, failures
             return all(now >= then for now, then in zip(self.acked, wanted))
 
-        until(reached, timeout_s, f"acks beyond {wanted}, now {self.acked}")
+        try:
+            until(reached, timeout_s, f"acks beyond {wanted}")
+        except TimeoutError as error:
+            raise AssertionError(f"{error}: there are {self.acked}") from None
 
     def proven(self, stop=True):
         """Ends the producers, waits until all is visible, and lets the checker look at the lake."""

@@ -37,7 +37,7 @@ def lake(request, tmp_path_factory, protocol):
     producer = Producer(server, protocol, history, "one", made)
     known = []
     events = orders(made, "one", known)
-    bronze, silver = (server.data_dir / "lake" / table for table in ("bronze/orders", "silver/lines"))
+    bronze, silver = (server.data_dir / "lake" / name for name in ("bronze/orders", "silver/lines"))
     try:
         server.start()
         while not (pointer_of(bronze).exists() and pointer_of(silver).exists()):
@@ -162,6 +162,7 @@ STOPS = [
     ("bronze commit", commit("bronze/orders"), empty, "no decision is recorded"),
     ("bronze commit", commit("bronze/orders"), gone, "no decision is recorded"),
 ]
+MORE_STOPS = ["bronze file empty", "acceptance file half", "bronze commit gone"]
 # The same, and the checker finds nothing: the lake has all that the log had.
 LOG_STOPS = [
     ("journal", journal, cut, "log_replaced"),
@@ -178,6 +179,7 @@ RECOVERS = [
     ("silver commit", commit("silver/lines"), gone),
     ("gold commit", commit("gold/latest"), gone),
 ]
+MORE_RECOVERS = ["acceptance commit gone", "silver commit gone"]
 # Nothing is missing without it.
 NOT_NEEDED = [
     ("checkpoint pointer", pointer("bronze/orders"), garbage),
@@ -191,7 +193,7 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize(("find", "damage", "word"), named(STOPS, full=["bronze file empty", "acceptance file half", "bronze commit gone"]))
+@pytest.mark.parametrize(("find", "damage", "word"), named(STOPS, MORE_STOPS))
 def test_a_server_stops_at_damage_that_it_cannot_mend(copy, lake, find, damage, word):
     file = find(copy.data_dir)
     damage(file)
@@ -200,7 +202,7 @@ def test_a_server_stops_at_damage_that_it_cannot_mend(copy, lake, find, damage, 
     stops_until_it_is_back(copy, lake, file, word)
 
 
-@pytest.mark.parametrize(("find", "damage", "word"), named(LOG_STOPS, full=["journal half", "journal gone"]))
+@pytest.mark.parametrize(("find", "damage", "word"), named(LOG_STOPS, ["journal half", "journal gone"]))
 def test_a_server_stops_at_a_damaged_log(copy, lake, find, damage, word):
     file = find(copy.data_dir)
     damage(file)
@@ -222,7 +224,7 @@ def stops_until_it_is_back(server, lake, file, word):
     goes_on(server, lake)
 
 
-@pytest.mark.parametrize(("find", "damage"), named(RECOVERS, full=["acceptance commit gone", "silver commit gone"]))
+@pytest.mark.parametrize(("find", "damage"), named(RECOVERS, MORE_RECOVERS))
 def test_a_server_makes_good_what_other_tables_tell(copy, lake, find, damage):
     damage(find(copy.data_dir))
     code, report, _ = verify(copy, lake.project, lake.history.path)

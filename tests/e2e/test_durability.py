@@ -1,5 +1,5 @@
-"""What is acked or committed survives a power failure: the order of fsync in the server's own system
-calls, and rules for that order that can fail.
+"""What is acked or committed survives a power failure: the order of fsync in the system calls of a
+server, and rules for that order that can fail.
 """
 
 import json
@@ -167,7 +167,7 @@ def test_a_trace_in_order_is_found_in_order():
         ("fsync(5</d/log/0.jnl>)", "line 2: acked before line 0 was synced"),
         ("fsync(6</d/lake/t/a.parquet#1>)", "a.parquet: line 8 was not synced before line 15"),
         ("fsync(6</d/lake/t>)", "a.parquet: its directory was not synced before the commit"),
-        ("fsync(8</d/lake/t/_delta_log/1.json#2>)", "1.json: line 14 was not synced before line 15"),
+        ("fsync(8</d/lake/t/_delta_log/1.json#2>)", "1.json: line 14 was not synced before"),
         ("fsync(8</d/lake/t/_delta_log>)", "segment 1 went before a durable commit"),
     ],
 )
@@ -186,4 +186,5 @@ def test_a_call_that_began_before_another_ended_is_not_before_it():
     written = '1 write(5</d/log/0.jnl>, "x", 1 <unfinished ...>'
     synced = ["2 fsync(6</d/log/0.jnl> <unfinished ...>", "1 <... write resumed>) = 1"]
     seen = calls([written, *synced, "2 <... fsync resumed>) = 0", *lines_of(ACKED)[2:]])
-    assert syscalls.late_acks(seen, ADDRESS, "/d/log/0.jnl") == ["line 5: acked before line 0 was synced"]
+    late = "line 5: acked before line 0 was synced"
+    assert syscalls.late_acks(seen, ADDRESS, "/d/log/0.jnl") == [late]
