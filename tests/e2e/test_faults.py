@@ -227,3 +227,25 @@ def test_a_poison_event_every_thousand_is_set_aside(servers, home, protocol, see
             assert (result.accepted, len(result.errors)) == (len(batch), 0)
             assert time.monotonic() - began <= CALL_S
     poison.all_is_where_it_belongs(server, seed)
+
+
+def test_a_push_of_a_file_with_poison_in_it(servers, home, seed):
+    """`sluice push` refuses lines that are no JSON object by itself, and sends all others."""
+    server = servers(projects.write(home / "project", poison.PROJECT))
+    server.settings = SEALS
+    server.start()
+    malformed = poison.write(home / "orders.ndjson", seed)
+    push = server.push("orders", home / "orders.ndjson", "--batch-size", 1000)
+    try:
+        report = push.finish(code=1)
+    finally:
+        push.close()
+    lines, bad = poison.BATCHES * poison.BATCH_EVENTS, poison.BATCHES
+    told = {name: report[name] for name in ("lines", "refused", "quarantined", "accepted")}
+    assert told == {
+        "lines": lines,
+        "refused": malformed,
+        "quarantined": bad - malformed,
+        "accepted": lines - bad,
+    }
+    poison.all_is_where_it_belongs(server, seed, but=["malformed"])
