@@ -25,7 +25,7 @@ class Load:
     """Producers that publish, write down what they are told, and go on while a server is away."""
 
     def __init__(self, server, project, protocol, seed):
-        self.server, self.project = server, project
+        self.server, self.project, self.protocol = server, project, protocol
         self.history = History(server.home / "history.ndjson")
         made = random.Random(seed)
         self.producers = [
