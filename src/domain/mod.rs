@@ -20,6 +20,6 @@ pub mod sql_limits;
 pub mod timestamp;
 
 pub use durability::Durability;
-pub use error::ErrorKind;
+pub use error::{ErrorKind, chain};
 pub use name::TableName;
 pub use position::{Offset, ParsePositionsError, Partition, Positions};

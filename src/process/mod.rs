@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{ErrorKind, Offset, Partition},
+    domain::{ErrorKind, Offset, Partition, chain},
     lake::{CommitError, Lake, LakeError, LakeHandle},
     log::{self, Log},
     ops::Clock,
@@ -176,10 +176,10 @@ pub async fn run(
         if !error.kind().is_retryable() || stop.is_cancelled() {
             return Err(error);
         }
-        tracing::error!(%error, cause = ?std::error::Error::source(&error).map(ToString::to_string),
-            "processing stopped, starting again from the tables");
+        let reason = chain(&error);
+        tracing::error!(error = reason, "processing stopped, starting again from the tables");
         metrics::restarted();
-        deps.status.update(|status| status.outage = Some(error.to_string()));
+        deps.status.update(|status| status.outage = Some(reason));
         tokio::select! {
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(BACK_OFF_MAX),
             () = stop.cancelled() => return Err(error),

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     bronze::bronze_rows,
-    domain::{Offset, Partition, Positions, TableName},
+    domain::{Offset, Partition, Positions, TableName, chain},
     lake::LakeView,
     log::{Chunk, Reader},
     ops::crash,
@@ -344,7 +344,7 @@ impl Pipeline {
         let tables = tables.map(|table| &mut table.table);
         for table in tables.chain(self.derived.iter_mut().map(|derived| &mut derived.table)) {
             if let Err(error) = table.checkpoint_if_due().await {
-                tracing::warn!(%error, "checkpoint not written");
+                tracing::warn!(error = chain(&error), "checkpoint not written");
             }
         }
     }
