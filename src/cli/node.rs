@@ -24,7 +24,7 @@ use crate::{
     lake::{Lake, LakeHandle, LakeView},
     log::{Log, StreamSpec, embedded::EmbeddedLog, kafka::KafkaLog, placed::Placed},
     ops::{
-        Clock,
+        Clock, folders,
         tasks::{TaskError, Tasks},
     },
     process::{self, Planned, Status},
@@ -277,7 +277,7 @@ impl serve::http::StatusSource for ProcessStatus {
 /// One clear sentence before any work where the data folder cannot be used.
 pub(super) fn writable(folder: &Path) -> Result<(), Failure> {
     let probe = folder.join(".sluice-write-test");
-    let tried = std::fs::create_dir_all(folder)
+    let tried = folders::create(folder)
         .and_then(|()| std::fs::write(&probe, b""))
         .and_then(|()| std::fs::remove_file(&probe));
     tried.map_err(|e| {

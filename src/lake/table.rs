@@ -27,7 +27,7 @@ use crate::{
         upkeep::UPKEEP,
         view::Committed,
     },
-    ops::crash,
+    ops::{crash, folders},
 };
 
 /// Where the fingerprint stands in a table's configuration. Persisted: must stay stable.
@@ -87,6 +87,10 @@ impl Lake {
     /// A lake in a local folder, which is created where it is missing.
     pub fn local(folder: &std::path::Path, durability: Durability) -> Result<Self, LakeError> {
         let store = Arc::new(FsyncStore::new(durability));
+        folders::create(folder).map_err(|e| LakeError::Folder {
+            path: folder.display().to_string(),
+            reason: e.to_string(),
+        })?;
         Self::with_store(folder, store)
     }
 
