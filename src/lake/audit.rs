@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use datafusion::catalog::TableProvider;
+use deltalake::logstore::LogStoreRef;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use parquet::{
@@ -17,13 +18,15 @@ use parquet::{
 use serde::Deserialize;
 
 use crate::{
-    domain::TableName,
-    lake::table::{Lake, LakeError, Table, TableSpec},
+    domain::{TableName, chain},
+    lake::{
+        damage::{LOG, is_commit, path_of, version_of},
+        table::{Lake, LakeError, Table, TableSpec},
+    },
 };
 
 /// Files whose ends are read side by side.
 const PARALLEL: usize = 16;
-const LOG: &str = "_delta_log";
 
 /// One version of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,7 +69,7 @@ impl Lake {
         let store = table.delta().log_store().object_store(None);
         let unreadable = |reason: String| LakeError::Log { table: name.clone(), reason };
         let (versions, claimed) =
-            read_log(store.as_ref(), table.version()).await.map_err(unreadable)?;
+            read_log(&table.delta().log_store(), table.version()).await.map_err(unreadable)?;
         let files = futures::stream::iter(claimed)
             .map(|(path, (version, claimed))| {
                 let store = Arc::clone(&store);
@@ -136,31 +139,24 @@ impl Audited {
 type Claims = BTreeMap<String, (u64, Option<u64>)>;
 
 /// Every entry of the log from the first that is left up to `last`.
-async fn read_log(
-    store: &dyn ObjectStore,
-    last: u64,
-) -> Result<(Vec<AuditedVersion>, Claims), String> {
+async fn read_log(log: &LogStoreRef, last: u64) -> Result<(Vec<AuditedVersion>, Claims), String> {
+    let store = log.object_store(None);
     let listed = store.list(Some(&Path::from(LOG)));
-    let listed: Vec<_> = listed.try_collect().await.map_err(|e| e.to_string())?;
-    let mut numbers: Vec<u64> =
-        listed.iter().filter_map(|entry| version_of(entry.location.filename()?)).collect();
-    numbers.sort_unstable();
+    let listed: Vec<_> = listed.try_collect().await.map_err(|e| chain(&e))?;
+    let entries = listed.iter().filter_map(|entry| entry.location.filename());
+    let entries: BTreeMap<u64, &str> = entries
+        .filter(|name| is_commit(name))
+        .filter_map(|name| Some((version_of(name)?, name)))
+        .collect();
     let (mut versions, mut claims) = (Vec::new(), Claims::new());
-    for version in numbers.into_iter().filter(|version| *version <= last) {
-        let path = Path::from(format!("{LOG}/{version:020}.json"));
-        let read = async { store.get(&path).await?.bytes().await };
-        let entry = read.await.map_err(|e| format!("version {version}: {e}"))?;
-        versions.push(
-            read_entry(version, &entry, &mut claims)
-                .map_err(|e| format!("version {version}: {e}"))?,
-        );
+    for (version, name) in entries.range(..=last) {
+        let path = path_of(log, name);
+        let read = async { store.get(&Path::from(LOG).join(*name)).await?.bytes().await };
+        let entry = read.await.map_err(|e| chain(&e))?;
+        let read = read_entry(*version, &entry, &mut claims);
+        versions.push(read.map_err(|e| format!("{path} is damaged: {e}"))?);
     }
     Ok((versions, claims))
-}
-
-fn version_of(file: &str) -> Option<u64> {
-    let digits = file.strip_suffix(".json").filter(|digits| digits.len() == 20)?;
-    digits.parse().ok()
 }
 
 /// A line of an entry; of each action only what is looked at.
@@ -220,7 +216,7 @@ fn read_entry(
 }
 
 /// Rows of a data file, from its own footer.
-async fn rows_of(store: Arc<dyn ObjectStore>, path: &str) -> Result<u64, String> {
+pub(super) async fn rows_of(store: Arc<dyn ObjectStore>, path: &str) -> Result<u64, String> {
     let path = Path::from_url_path(path).map_err(|e| e.to_string())?;
     let size = store.head(&path).await.map_err(|e| e.to_string())?.size;
     let file = File { store, path };

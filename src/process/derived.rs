@@ -22,7 +22,7 @@ use crate::{
     domain::{Positions, TableName},
     lake::{
         Committed, Lake, LakeError, LakeView, Move, Overlay, RelationInfo, Table, TableSpec,
-        TableState,
+        TableState, reason_of,
         session::{Columns, session},
     },
     models::{Plan, storable_batch},
@@ -398,7 +398,7 @@ pub(super) async fn run_round(
         let outcome = if moved {
             match compute(&view, &job, &runtime).await {
                 Ok((rows, digest)) => Outcome::Rows(rows, digest),
-                Err(error) => Outcome::Failed(error.strip_backtrace()),
+                Err(error) => Outcome::Failed(reason_of(&error)),
             }
         } else {
             Outcome::Unchanged

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{ErrorKind, Offset, Partition, chain},
+    domain::{ErrorKind, Offset, Partition, TableName, chain},
     lake::{CommitError, Lake, LakeError, LakeHandle},
     log::{self, Log},
     ops::Clock,
@@ -103,6 +103,17 @@ pub enum Error {
          what lies between is lost; `sluice log adopt --accept-gap` goes on with what is left"
     )]
     DataGap { stream: String, partition: Partition, wanted: Offset, start: Offset },
+    #[error(
+        "commit_missing: {table} ends before offset {next} of partition {partition}, acceptance has \
+         decided up to offset {decided}: {missing}; bring that file back"
+    )]
+    CommitMissing {
+        table: TableName,
+        partition: Partition,
+        next: Offset,
+        decided: Offset,
+        missing: String,
+    },
     #[error("{stream}/{partition}: no decision is recorded for offset {offset}")]
     Undecided { stream: String, partition: Partition, offset: Offset },
     #[error("{0}")]
@@ -115,9 +126,10 @@ impl Error {
             Self::Log(error) => error.kind(),
             Self::Lake(error) => error.kind(),
             Self::Commit(error) => error.kind(),
-            Self::LogReplaced { .. } | Self::DataGap { .. } | Self::Undecided { .. } => {
-                ErrorKind::Data
-            }
+            Self::LogReplaced { .. }
+            | Self::DataGap { .. }
+            | Self::CommitMissing { .. }
+            | Self::Undecided { .. } => ErrorKind::Data,
             Self::Decode(_) | Self::Internal(_) => ErrorKind::Internal,
         }
     }

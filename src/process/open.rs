@@ -48,6 +48,7 @@ pub(super) struct Opened {
 pub(super) async fn open(deps: &Deps) -> Result<Opened, Error> {
     let mut opened = open_tables(deps).await?;
     for stream in &mut opened.streams {
+        check_bronze(stream).await?;
         let Checked { times, expired, last } =
             check_log(deps, stream.judge.contract(), &stream.bronze).await?;
         stream.times = times;
@@ -159,6 +160,32 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
         times: BTreeMap::new(),
         anchors: Anchors::default(),
     })
+}
+
+/// Decisions follow Bronze: where there are some on records that it does not have, a commit of
+/// Bronze is missing. Positions alone may be ahead, over offsets that no record has.
+async fn check_bronze(stream: &StreamTables) -> Result<(), Error> {
+    let bronze = &stream.bronze;
+    let partitions = 0..stream.judge.contract().partitions;
+    let is_known = partitions.clone().any(|p| bronze.committed_at(p).is_some());
+    if !is_known && bronze.committed().rows > 0 {
+        // Of another log, which is found when the logs are compared.
+        return Ok(());
+    }
+    for partition in partitions {
+        let after = bronze.committed_at(partition);
+        let decided = stream.acceptance.committed_at(partition);
+        let Some(through) = decided.filter(|at| Some(*at) > after) else { continue };
+        let windows = [(partition, OffsetWindow { after, through })];
+        let decisions = stream.acceptance.rows_in(&windows.into()).await?;
+        if decisions.iter().any(|rows| rows.num_rows() > 0) {
+            let next = after.map_or(0, |at| at + 1);
+            let (table, missing) =
+                (bronze.table.name().clone(), bronze.table.missing_commit().await);
+            return Err(Error::CommitMissing { table, partition, next, decided: through, missing });
+        }
+    }
+    Ok(())
 }
 
 /// Offsets below a position in which the last record is looked for.
