@@ -87,6 +87,10 @@ def made(calls, folder):
     return [call for call in calls if call.name == "mkdir" and call.paths == [Path(folder)]]
 
 
+def made_in(calls, folder):
+    return [call for call in calls if call.name == "mkdir" and call.paths[0].parent == folder]
+
+
 def acks(calls, address):
     """The writes that give a client of the server at `address` an HTTP/2 DATA frame."""
     begins = f"TCP:[{address}->"
@@ -168,6 +172,17 @@ def loose_folders(calls, within):
         for call in folders
         if not any(call.before(sync) for sync in syncs(calls, call.paths[0].parent))
     ]
+
+
+def early_acks(calls, address, segments):
+    """Segments of the log with an ack that began before their entry was synced."""
+    found = []
+    for segment in made_in(calls, segments):
+        synced = [sync for sync in syncs(calls, segments) if segment.before(sync)]
+        for ack in acks(calls, address):
+            if segment.before(ack) and not any(sync.before(ack) for sync in synced):
+                found.append(f"line {ack.began}: acked before {segment.paths[0]} was synced")
+    return found
 
 
 def early_trims(calls, segments, commits):

@@ -88,10 +88,20 @@ def test_a_commit_follows_the_fsync_of_its_files_and_the_log_is_trimmed_last(tra
     for table in ("bronze/orders", "_acceptance/orders", "quarantine/orders", "silver/lines"):
         for commit, added in committed(server, table).items():
             assert syscalls.loose_commits(seen, commit, added) == []
-    assert syscalls.loose_folders(seen, server.data_dir / "lake") == []
     segments = server.data_dir / "log" / "keyspaces"
     assert len(syscalls.going(seen, segments)) >= 3
     assert syscalls.early_trims(seen, segments, list(commits)) == []
+
+
+def test_the_folders_of_log_and_lake_have_durable_names(traced, protocol):
+    server = traced(LOG__SEGMENT_BYTES=4_000, PROCESS__SEAL_INTERVAL_MS=50)
+    publish_all(protocol, server)
+    server.stop()
+    seen = found(server)
+    segments = server.data_dir / "log" / "keyspaces"
+    assert len(syscalls.made_in(seen, segments)) >= 5
+    assert syscalls.loose_folders(seen, server.data_dir) == []
+    assert syscalls.early_acks(seen, server.addresses["ingest"], segments) == []
 
 
 def test_durability_os_syncs_nothing(traced, protocol):
@@ -180,6 +190,21 @@ def test_an_fsync_that_is_late_or_missing_is_found(moved, finding):
 def test_a_directory_whose_entry_is_not_synced_is_found():
     lines = lines_of(COMMITTED, without="fsync(4</d/lake>)")
     assert "/d/lake/t: its entry was not synced" in faults(lines)
+
+
+def test_an_ack_of_a_segment_without_a_durable_name_is_found():
+    made = '1 mkdir("/d/log/keyspaces/3", 0777) = 0'
+    synced = "1 fsync(5</d/log/keyspaces>) = 0"
+    late = "line 4: acked before /d/log/keyspaces/3 was synced"
+    segments = syscalls.Path("/d/log/keyspaces")
+    acked = lines_of(ACKED)
+    for lines, found in [
+        ([made, synced, *acked], []),
+        ([made, *acked], [late]),
+        ([made, *acked, synced], [late]),
+        ([synced, made, *acked], [late.replace("4:", "5:")]),
+    ]:
+        assert syscalls.early_acks(calls(lines), ADDRESS, segments) == found
 
 
 def test_a_call_that_began_before_another_ended_is_not_before_it():

@@ -6,6 +6,7 @@ time, and `sluice verify` has to find nothing lost, doubled or changed.
 
 import glob
 import json
+import os
 import re
 import shutil
 import signal
@@ -28,6 +29,7 @@ SEALS = {"SLUICE__PROCESS__SEAL_INTERVAL_MS": "200"}
 NOTICED_S = 30
 HEALED_S = 60
 CALL_S = 5
+DEAR_S = 3
 AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED}
 
 pytestmark = pytest.mark.parametrize("seed", seeds())
@@ -105,19 +107,23 @@ def test_a_full_disk_acks_nothing_that_is_lost(servers, home, project, protocol,
     with Load(server, project, protocol, seed) as load:
         disk.fill()
         until(lambda: page(server, "readyz")[0] == 503, NOTICED_S, "the server to be not ready")
-        _, reason = page(server, "readyz")
-        # Which of a seal's writes comes first is chance.
-        assert re.search(r"^not ready: \w+\.\w+: (files could not be|not committed)", reason), reason
-        assert json.loads(page(server, "status")[1])["outage"] in reason
+        # Which write meets it first, one of a seal or one of the log, is chance.
+        assert re.search(r"^not ready: .*No space left on device", page(server, "readyz")[1])
         until(lambda: "No space left" in refusal(load), NOTICED_S, "a refusal")
+        until(lambda: outage_of_processing(server), NOTICED_S, "a seal that fails")
+        assert "No space left on device" in outage_of_processing(server)
         assert page(server, "livez") == (200, "ok\n")
         disk.make_room()
         until(
-            lambda: json.loads(page(server, "status")[1])["outage"] is None,
+            lambda: outage_of_processing(server) is None,
             HEALED_S,
             "processing to go on by itself",
         )
         assert "No space left" in refusal(load)
+        code, reason = page(server, "readyz")
+        stopped = f"not ready: the log at {server.data_dir}/log: a write failed"
+        assert code == 503 and reason.startswith(stopped) and "No space left" in reason, reason
+        assert reason.endswith("until the cause is mended and the server restarted\n")
         server.restart()
         load.goes_on()
         finish(load)
@@ -127,6 +133,10 @@ def test_a_full_disk_acks_nothing_that_is_lost(servers, home, project, protocol,
         shutil.copytree(disk.seen, home / "copy")
         server.data_dir = home / "copy"
         load.green()
+
+
+def outage_of_processing(server):
+    return json.loads(page(server, "status")[1])["process"]["outage"]
 
 
 def refusal(load):
@@ -259,3 +269,44 @@ def test_a_push_of_a_file_with_poison_in_it(servers, home, seed):
         "accepted": lines - bad,
     }
     poison.all_is_where_it_belongs(server, seed, but=["malformed"])
+
+
+def nested(opened, closed, inner="0"):
+    """An event with that as deep as a mebibyte takes it."""
+    depth = (MIB - 1000) // len(opened + closed)
+    return f'{{"event_id": "a", "version": {opened * depth}{inner}{closed * depth}}}'.encode()
+
+
+DEAR = {
+    "arrays": nested("[", "]"),
+    "objects": nested('{"":', "}"),
+    "objects that are put in order": nested('{"b":', ',"a":0}'),
+    "members": json.dumps({f"{n:04}": "x" * 90 for n in range(9_999)}).encode(),
+    "members of a member": json.dumps({"version": {str(n): n for n in range(60_000)}}).encode(),
+    "escapes": json.dumps({"event_id": "a", "version": "\\" * (MIB // 5)}).encode(),
+    "blanks": json.dumps({"event_id": "a", "version": " a" * (MIB // 3)}).encode(),
+    "digits": b'{"event_id": "a", "version": ' + b"9" * (MIB - 1000) + b"}",
+    "numbers": json.dumps({"event_id": "a", "version": [10**20] * 40_000}).encode(),
+}
+
+
+def cpu_s(pid):
+    """What a process took of the CPUs so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = fields[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("payload", DEAR.values(), ids=DEAR)
+def test_an_event_costs_no_more_than_its_bytes(servers, home, protocol, seed, payload):
+    """Whatever its form: what it costs grows with its bytes, not with their square."""
+    assert MIB // 3 < len(payload) <= MIB
+    server = servers(projects.write(home / "project", poison.PROJECT))
+    server.settings = SEALS
+    server.start()
+    before = cpu_s(server.process.pid)
+    with connect(server) as channel:
+        assert publish(protocol, channel, [payload]).accepted == 1
+    server.wait()
+    assert cpu_s(server.process.pid) - before <= DEAR_S
+    assert server.sql("SELECT count(*) FROM quarantine.orders") == [(1,)]
