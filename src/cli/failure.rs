@@ -52,18 +52,3 @@ impl fmt::Display for Failure {
         f.write_str(&self.message)
     }
 }
-
-/// An error with the chain of its causes on one line: `open table: no such file`.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}

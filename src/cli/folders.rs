@@ -9,6 +9,7 @@ use crate::{
     cli::{Failure, chain},
     config::{Config, LogKind},
     lake::Lake,
+    ops::folders,
 };
 
 /// The data folder, which is one process's own, and the lake, which the processors of a group
@@ -44,7 +45,7 @@ fn lock(folder: &Path, flag: &str, is_shared: bool) -> Result<File, Failure> {
         let hint = format!("choose another with {flag}");
         Failure::unavailable(format!("folder {} {what}; {hint}", folder.display()))
     };
-    let file = std::fs::create_dir_all(folder)
+    let file = folders::create(folder)
         .and_then(|()| File::create(folder.join("lock")))
         .map_err(|e| failed(format!("cannot be written: {e}")))?;
     match if is_shared { file.try_lock_shared() } else { file.try_lock() } {

@@ -22,10 +22,11 @@ pub mod wait;
 
 use clap::{Parser, Subcommand};
 
-pub use failure::{Failure, chain};
+pub use failure::Failure;
 pub use flags::ServerFlags;
 pub use node::{Bound, Node};
 
+pub use crate::domain::chain;
 use crate::ops::{Stop, crash};
 
 /// A real-time lakehouse data plane: events in over gRPC, Delta tables out over Arrow Flight SQL.

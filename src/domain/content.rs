@@ -73,72 +73,129 @@ fn canonical(raw: &str, declared: Option<FieldType>) -> Option<String> {
     Some(text.into_owned())
 }
 
-/// An array or object that is being read.
+/// A value of a document. An array or object is followed by what is in it: an array by its values,
+/// an object by name and value in turn.
+struct Node<'a> {
+    /// Of an array or object the first character.
+    token: &'a str,
+    /// Where the next value beside this one stands.
+    end: usize,
+}
+
+/// An array or object that is being written.
 enum Open {
-    Array(Vec<String>),
-    Object { members: Vec<(String, String)>, name: Option<String> },
+    Array {
+        next: usize,
+        end: usize,
+    },
+    /// Names and values that are left, the next one last.
+    Object(Vec<(String, usize)>),
 }
 
 impl Open {
-    fn put(&mut self, value: String) {
+    fn object(nodes: &[Node<'_>], at: usize) -> Self {
+        let mut members = Vec::new();
+        let mut name = at + 1;
+        while name < nodes[at].end {
+            let value = nodes[name].end;
+            members.push((canonical_string(nodes[name].token), value));
+            name = nodes[value].end;
+        }
+        // The sort is stable: of a repeated name the last member stands first, and that one counts.
+        members.reverse();
+        members.sort_by(|a, b| a.0.cmp(&b.0));
+        members.dedup_by(|later, first| later.0 == first.0);
+        members.reverse();
+        Self::Object(members)
+    }
+
+    /// The next value, with its name where it is an object's.
+    fn next(&mut self, nodes: &[Node<'_>]) -> Option<(Option<String>, usize)> {
         match self {
-            Self::Array(values) => values.push(value),
-            Self::Object { members, name } => match name.take() {
-                None => *name = Some(value),
-                Some(name) => members.push((name, value)),
-            },
+            Self::Array { next, end } => (*next < *end).then(|| {
+                let at = *next;
+                *next = nodes[at].end;
+                (None, at)
+            }),
+            Self::Object(left) => left.pop().map(|(name, at)| (Some(name), at)),
         }
     }
 
-    /// Members by name; of a repeated name the last one counts.
-    fn close(self) -> String {
+    fn end(&self) -> char {
         match self {
-            Self::Array(values) => format!("[{}]", values.join(",")),
-            Self::Object { mut members, .. } => {
-                members.reverse();
-                members.sort_by(|a, b| a.0.cmp(&b.0));
-                members.dedup_by(|later, first| later.0 == first.0);
-                let members: Vec<String> =
-                    members.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
-                format!("{{{}}}", members.join(","))
-            }
+            Self::Array { .. } => ']',
+            Self::Object(_) => '}',
         }
     }
 }
 
 /// The one way to write a JSON value: no blanks, members by name, numbers as
-/// [`canonical_number`] writes them. `raw` is valid JSON; nothing is parsed into a number or a
-/// tree, so nothing is lost and depth costs no stack.
+/// [`canonical_number`] writes them. `raw` is a valid JSON array or object; no number is parsed, so
+/// nothing is lost, and depth costs no stack: text is written once, however deep it stands.
 fn canonical_json(raw: &str) -> String {
+    let nodes = nodes(raw);
+    let mut text = String::with_capacity(raw.len());
     let mut open: Vec<Open> = Vec::new();
+    let mut at = 0;
+    loop {
+        match nodes[at].token {
+            "[" => {
+                text.push('[');
+                open.push(Open::Array { next: at + 1, end: nodes[at].end });
+            }
+            "{" => {
+                text.push('{');
+                open.push(Open::object(&nodes, at));
+            }
+            string if string.starts_with('"') => text.push_str(&canonical_string(string)),
+            token => match canonical_number(token) {
+                Some(number) => text.push_str(&number),
+                None => text.push_str(token),
+            },
+        }
+        let (name, value) = loop {
+            let Some(innermost) = open.last_mut() else { return text };
+            if let Some(next) = innermost.next(&nodes) {
+                break next;
+            }
+            text.push(innermost.end());
+            open.pop();
+        };
+        if !text.ends_with(['[', '{']) {
+            text.push(',');
+        }
+        if let Some(name) = name {
+            text.push_str(&name);
+            text.push(':');
+        }
+        at = value;
+    }
+}
+
+/// The values of a valid JSON array or object, the outermost first.
+fn nodes(raw: &str) -> Vec<Node<'_>> {
+    let mut nodes = Vec::new();
+    let mut open = Vec::new();
     let mut rest = raw;
     while let Some(first) = rest.chars().next() {
-        let length = token_length(rest, first);
-        let (token, after) = rest.split_at(length);
+        let (token, after) = rest.split_at(token_length(rest, first));
         rest = after;
-        let value = match first {
-            '{' => {
-                open.push(Open::Object { members: Vec::new(), name: None });
-                continue;
+        match first {
+            '{' | '[' => {
+                open.push(nodes.len());
+                nodes.push(Node { token, end: usize::MAX });
             }
-            '[' => {
-                open.push(Open::Array(Vec::new()));
-                continue;
+            '}' | ']' => {
+                let end = nodes.len();
+                if let Some(closed) = open.pop().and_then(|at: usize| nodes.get_mut(at)) {
+                    closed.end = end;
+                }
             }
-            '}' | ']' => match open.pop() {
-                Some(closed) => closed.close(),
-                None => break,
-            },
-            '"' => canonical_string(token),
-            c if c == ',' || c == ':' || c.is_ascii_whitespace() => continue,
-            _ => canonical_number(token).unwrap_or_else(|| token.to_owned()),
-        };
-        match open.last_mut() {
-            Some(parent) => parent.put(value),
-            None => return value,
+            c if c == ',' || c == ':' || c.is_ascii_whitespace() => {}
+            _ => nodes.push(Node { token, end: nodes.len() + 1 }),
         }
     }
-    raw.to_owned()
+    nodes
 }
 
 fn token_length(text: &str, first: char) -> usize {
@@ -204,6 +261,8 @@ pub fn canonical_number(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
     use super::*;
 
     fn hash(raw: &str) -> Fingerprint {
@@ -238,6 +297,140 @@ mod tests {
             (r#"["\"}",{}, [ ],true]"#, r#"["\"}",{},[],true]"#),
         ] {
             assert_eq!(canonical_json(raw), canonical);
+        }
+    }
+
+    /// The canonical form as it was first written, at a cost that grows with the square of the
+    /// depth: identities that are stored hold it.
+    fn first_written(raw: &str) -> String {
+        enum Part {
+            Array(Vec<String>),
+            Object(Vec<(String, String)>, Option<String>),
+        }
+        let mut open: Vec<Part> = Vec::new();
+        let mut rest = raw;
+        while let Some(first) = rest.chars().next() {
+            let (token, after) = rest.split_at(token_length(rest, first));
+            rest = after;
+            let value = match first {
+                '{' => {
+                    open.push(Part::Object(Vec::new(), None));
+                    continue;
+                }
+                '[' => {
+                    open.push(Part::Array(Vec::new()));
+                    continue;
+                }
+                '}' | ']' => match open.pop().expect("valid JSON") {
+                    Part::Array(values) => format!("[{}]", values.join(",")),
+                    Part::Object(members, _) => {
+                        // Of a repeated name the last one counts.
+                        let members: std::collections::BTreeMap<_, _> =
+                            members.into_iter().collect();
+                        let members: Vec<String> =
+                            members.into_iter().map(|(n, v)| format!("{n}:{v}")).collect();
+                        format!("{{{}}}", members.join(","))
+                    }
+                },
+                '"' => canonical_string(token),
+                c if c == ',' || c == ':' || c.is_ascii_whitespace() => continue,
+                _ => canonical_number(token).unwrap_or_else(|| token.to_owned()),
+            };
+            match open.last_mut() {
+                Some(Part::Array(values)) => values.push(value),
+                Some(Part::Object(members, name)) => match name.take() {
+                    None => *name = Some(value),
+                    Some(name) => members.push((name, value)),
+                },
+                None => return value,
+            }
+        }
+        unreachable!("valid JSON")
+    }
+
+    /// A JSON document of few names, so that they repeat, with odd spellings and blanks.
+    fn document(made: &mut StdRng, depth: usize) -> String {
+        const SCALARS: [&str; 16] = [
+            "0",
+            "-0",
+            "1.50",
+            "1e2",
+            "1E-3",
+            "18446744073709551617",
+            "1e999",
+            "true",
+            "null",
+            r#""""#,
+            r#""a b""#,
+            r#""\u0041\/\n""#,
+            r#""\ud800""#,
+            r#""}],:{[""#,
+            r#""é\"\\""#,
+            "false",
+        ];
+        const NAMES: [&str; 8] = [
+            r#""a""#,
+            r#""a ""#,
+            r#""a!""#,
+            r#""\u0061""#,
+            r#""""#,
+            r#""\ud800""#,
+            r#""é""#,
+            r#""b\"""#,
+        ];
+        let pick =
+            |made: &mut StdRng, from: &[&str]| from[made.random_range(0..from.len())].to_owned();
+        let blank = |made: &mut StdRng| pick(made, &["", "", "", " ", "\n\t"]);
+        let shape = if depth == 0 { 0 } else { made.random_range(0..3) };
+        if shape == 0 {
+            return pick(made, &SCALARS);
+        }
+        let parts: Vec<String> = (0..made.random_range(0..5))
+            .map(|_| {
+                let (before, value, after) = (blank(made), document(made, depth - 1), blank(made));
+                if shape == 1 {
+                    return format!("{before}{value}{after}");
+                }
+                format!("{before}{}{}:{before}{value}{after}", pick(made, &NAMES), blank(made))
+            })
+            .collect();
+        let inner = parts.join(",");
+        if shape == 1 { format!("[{inner}]") } else { format!("{{{inner}}}") }
+    }
+
+    #[test]
+    fn the_canonical_form_stays_as_it_was_first_written() {
+        let mut made = StdRng::seed_from_u64(1);
+        let mut longest = 0;
+        for _ in 0..20_000 {
+            let document = format!("[{}]", document(&mut made, 6));
+            let raw: &serde_json::value::RawValue =
+                serde_json::from_str(&document).expect(&document);
+            let canonical = canonical_json(raw.get());
+            assert_eq!(canonical, first_written(raw.get()), "{document}");
+            assert_eq!(canonical_json(&canonical), canonical, "{document}");
+            longest = longest.max(canonical.len());
+        }
+        assert!(longest > 1_000, "no document of any size: {longest}");
+    }
+
+    #[test]
+    fn a_digest_stays_what_it_was() {
+        let raw = r#"{"b":[1.0,{"z":null,"a":"\u0041"}],"a ":1e2,"a":{},"c":[[]],"c":7}"#;
+        assert_eq!(u128::from_be_bytes(hash(raw)), 0xe95570d355349f62636bec7b702bc7bb);
+    }
+
+    /// A mebibyte of brackets: each level of it written anew would be 137 GB.
+    #[test]
+    fn depth_costs_no_more_than_its_bytes() {
+        const DEPTH: usize = 170_000;
+        let nested = |open: &str, close: &str| open.repeat(DEPTH) + "0" + &close.repeat(DEPTH);
+        for (raw, canonical) in [
+            (nested("[", "]"), nested("[", "]")),
+            (nested("{\"\":", "}"), nested("{\"\":", "}")),
+            (nested("{\"b\":", ",\"a\":1}"), nested("{\"a\":1,\"b\":", "}")),
+        ] {
+            assert!(canonical_json(&raw) == canonical);
         }
     }
 }

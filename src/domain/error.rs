@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{error::Error, fmt};
 
 /// What a caller can do about an error. Every public error type of ours maps to one of these; the
 /// edges map it on to a gRPC code, an HTTP status and an exit code.
@@ -48,5 +48,57 @@ impl fmt::Display for ErrorKind {
             Self::Data => "data",
             Self::Internal => "internal",
         })
+    }
+}
+
+/// An error with the chain of its causes on one line, without stack traces:
+/// `open table: no such file`.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = one_line(&error.to_string());
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = one_line(&cause.to_string());
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// What stands before the first frame of a stack trace: some libraries' errors show theirs.
+fn one_line(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.next().into_iter();
+    let lines = first.chain(lines.take_while(|line| !is_trace(line)));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a line is a frame of a stack trace (`12: main`), or says that one follows.
+fn is_trace(line: &str) -> bool {
+    let frame = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    let is_frame = frame.len() < line.len() && frame.starts_with(": ");
+    is_frame || line.to_ascii_lowercase().starts_with("backtrace:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Said(&'static str, #[source] Option<Box<Said>>);
+
+    #[test]
+    fn a_chain_is_one_line_that_names_every_cause_once() {
+        let cause =
+            Said("No space left on device\n   0: write\n             at file.rs:3:4\n", None);
+        let repeats = Said("a: No space\nleft on device", Some(Box::new(cause)));
+        let error = Said("files could not be written", Some(Box::new(repeats)));
+        let expected = "files could not be written: a: No space left on device";
+        assert_eq!(chain(&error), expected);
+        assert_eq!(chain(&Said("bad\n\nbacktrace:    0: f", None)), "bad");
+        assert_eq!(chain(&Said("line 1\n2 of 3", None)), "line 1 2 of 3");
     }
 }

@@ -24,7 +24,7 @@ pub mod timestamp;
 
 pub use assignment::Assignment;
 pub use durability::Durability;
-pub use error::ErrorKind;
+pub use error::{ErrorKind, chain};
 pub use name::TableName;
 pub use place::{ParsePlaceError, Place};
 pub use position::{Offset, ParsePositionsError, Partition, Positions};

@@ -4,15 +4,12 @@
 //! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md>), so that what is found does not
 //! rest on the code that wrote it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use datafusion::catalog::TableProvider;
+use deltalake::logstore::LogStoreRef;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use parquet::{
@@ -21,16 +18,16 @@ use parquet::{
 use serde::Deserialize;
 
 use crate::{
-    domain::TableName,
+    domain::{TableName, chain},
     lake::{
         checkpoint,
+        damage::{LOG, is_checkpoint, is_commit, path_of, version_of},
         table::{Lake, LakeError, Table, TableSpec},
     },
 };
 
 /// Files whose ends are read side by side.
 const PARALLEL: usize = 16;
-const LOG: &str = "_delta_log";
 
 /// One version of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,7 +70,7 @@ impl Lake {
         let store = table.delta().log_store().object_store(None);
         let unreadable = |reason: String| LakeError::Log { table: name.clone(), reason };
         let (versions, claimed) =
-            read_log(store.as_ref(), table.version()).await.map_err(unreadable)?;
+            read_log(&table.delta().log_store(), table.version()).await.map_err(unreadable)?;
         let files = futures::stream::iter(claimed)
             .map(|(path, (version, claimed))| {
                 let store = Arc::clone(&store);
@@ -144,57 +141,64 @@ type Claims = BTreeMap<String, (u64, Option<u64>)>;
 
 /// Every entry of the log up to `last`: from the first, or from the checkpoint behind which older
 /// ones were cleaned up.
-async fn read_log(
-    store: &dyn ObjectStore,
-    last: u64,
-) -> Result<(Vec<AuditedVersion>, Claims), String> {
+async fn read_log(log: &LogStoreRef, last: u64) -> Result<(Vec<AuditedVersion>, Claims), String> {
+    let store = log.object_store(None);
     let listed = store.list(Some(&Path::from(LOG)));
-    let listed: Vec<_> = listed.try_collect().await.map_err(|e| e.to_string())?;
+    let listed: Vec<_> = listed.try_collect().await.map_err(|e| chain(&e))?;
     let names = || listed.iter().filter_map(|entry| entry.location.filename());
-    let mut numbers: BTreeSet<u64> = names().filter_map(|name| number_of(name, ".json")).collect();
-    numbers.retain(|version| *version <= last);
-    let checkpoints = names().filter_map(|name| number_of(name, ".checkpoint.parquet"));
+    let entries = names().filter(|name| is_commit(name));
+    let entries = entries.filter_map(|name| Some((version_of(name)?, name)));
+    let mut entries: BTreeMap<u64, &str> =
+        entries.filter(|(version, _)| *version <= last).collect();
+    let checkpoints = names().filter(|name| is_checkpoint(name)).filter_map(version_of);
     let (mut versions, mut claims) = (Vec::new(), Claims::new());
-    if let Some(version) = base(&numbers, last, checkpoints) {
-        let path = Path::from(format!("{LOG}/{version:020}.checkpoint.parquet"));
-        let read = async { store.get(&path).await?.bytes().await };
-        let unreadable = |e: &dyn std::fmt::Display| format!("checkpoint {version}: {e}");
-        let file = read.await.map_err(|e| unreadable(&e))?;
-        let found = checkpoint::read(file).map_err(|e| unreadable(&e))?;
-        let mut start = AuditedVersion { version, ..AuditedVersion::default() };
-        start.positions = found.positions;
-        for (path, stats) in found.files {
-            let claimed = rows_claimed(stats.as_deref()).map_err(|e| unreadable(&e))?;
-            claims.insert(path.clone(), (version, claimed));
-            start.added.push(path);
-        }
-        numbers.retain(|number| *number > version);
-        versions.push(start);
+    if let Some(version) = base(&entries, last, checkpoints) {
+        versions.push(read_checkpoint(log, version, &mut claims).await?);
+        entries.retain(|entry, _| *entry > version);
     }
-    for version in numbers {
-        let path = Path::from(format!("{LOG}/{version:020}.json"));
-        let read = async { store.get(&path).await?.bytes().await };
-        let entry = read.await.map_err(|e| format!("version {version}: {e}"))?;
-        versions.push(
-            read_entry(version, &entry, &mut claims)
-                .map_err(|e| format!("version {version}: {e}"))?,
-        );
+    for (version, name) in entries {
+        let path = path_of(log, name);
+        let read = async { store.get(&Path::from(LOG).join(name)).await?.bytes().await };
+        let entry = read.await.map_err(|e| chain(&e))?;
+        let read = read_entry(version, &entry, &mut claims);
+        versions.push(read.map_err(|e| format!("{path} is damaged: {e}"))?);
     }
     Ok((versions, claims))
 }
 
+/// What holds at `version`, as if it had come with it.
+async fn read_checkpoint(
+    log: &LogStoreRef,
+    version: u64,
+    claims: &mut Claims,
+) -> Result<AuditedVersion, String> {
+    let name = format!("{version:020}.checkpoint.parquet");
+    let path = path_of(log, &name);
+    let damaged = |e: &dyn std::fmt::Display| format!("{path} is damaged: {e}");
+    let store = log.object_store(None);
+    let read = async { store.get(&Path::from(LOG).join(name.as_str())).await?.bytes().await };
+    let found = checkpoint::read(read.await.map_err(|e| chain(&e))?).map_err(|e| damaged(&e))?;
+    let mut start = AuditedVersion { version, ..AuditedVersion::default() };
+    start.positions = found.positions;
+    for (path, stats) in found.files {
+        let claimed = rows_claimed(stats.as_deref()).map_err(|e| damaged(&e))?;
+        claims.insert(path.clone(), (version, claimed));
+        start.added.push(path);
+    }
+    Ok(start)
+}
+
 /// The oldest checkpoint behind which no entry is missing, where the first ones are.
-fn base(numbers: &BTreeSet<u64>, last: u64, checkpoints: impl Iterator<Item = u64>) -> Option<u64> {
-    let unbroken = (0..=last).rev().take_while(|version| numbers.contains(version)).last()?;
+fn base(
+    entries: &BTreeMap<u64, &str>,
+    last: u64,
+    checkpoints: impl Iterator<Item = u64>,
+) -> Option<u64> {
+    let unbroken = (0..=last).rev().take_while(|version| entries.contains_key(version)).last()?;
     if unbroken == 0 {
         return None;
     }
     checkpoints.filter(|version| *version + 1 >= unbroken && *version <= last).min()
-}
-
-fn number_of(file: &str, end: &str) -> Option<u64> {
-    let digits = file.strip_suffix(end).filter(|digits| digits.len() == 20)?;
-    digits.parse().ok()
 }
 
 fn rows_claimed(stats: Option<&str>) -> Result<Option<u64>, serde_json::Error> {
@@ -258,7 +262,7 @@ fn read_entry(
 }
 
 /// Rows of a data file, from its own footer.
-async fn rows_of(store: Arc<dyn ObjectStore>, path: &str) -> Result<u64, String> {
+pub(super) async fn rows_of(store: Arc<dyn ObjectStore>, path: &str) -> Result<u64, String> {
     let path = Path::from_url_path(path).map_err(|e| e.to_string())?;
     let size = store.head(&path).await.map_err(|e| e.to_string())?.size;
     let file = File { store, path };

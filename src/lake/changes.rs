@@ -64,8 +64,7 @@ impl Table {
         windows: &BTreeMap<Partition, OffsetWindow>,
         mut take: impl FnMut(&RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
-        let failed =
-            |source| LakeError::Read { table: self.name().clone(), source: Box::new(source) };
+        let failed = self.unread();
         let provider = self.scan(Arc::new(self.snapshot()?.clone()), None).await?;
         let Some(filter) = within(partition, offset, windows) else { return Ok(()) };
         let wanted = columns.iter().filter_map(|name| self.schema().index_of(name).ok());
@@ -75,8 +74,8 @@ impl Table {
             let frame = SessionContext::new().read_table(provider)?.filter(filter)?;
             frame.select_columns(columns)?.execute_stream().await
         };
-        let mut rows = read.await.map_err(failed)?;
-        while let Some(batch) = rows.try_next().await.map_err(failed)? {
+        let mut rows = read.await.map_err(&failed)?;
+        while let Some(batch) = rows.try_next().await.map_err(&failed)? {
             take(&conform(&batch, &schema).map_err(|e| failed(e.into()))?)?;
         }
         Ok(())
@@ -124,9 +123,8 @@ impl Table {
         &self,
         read: datafusion::error::Result<Vec<RecordBatch>>,
     ) -> Result<Vec<RecordBatch>, LakeError> {
-        let failed =
-            |source| LakeError::Read { table: self.name().clone(), source: Box::new(source) };
-        let batches = read.map_err(failed)?;
+        let failed = self.unread();
+        let batches = read.map_err(&failed)?;
         let conformed = batches.iter().map(|batch| conform(batch, self.schema()));
         conformed.collect::<Result<_, _>>().map_err(|e| failed(e.into()))
     }
@@ -135,16 +133,14 @@ impl Table {
         if change.added.is_empty() || change.removed.is_empty() {
             return Ok(change);
         }
-        let failed = |source: arrow::error::ArrowError| LakeError::Read {
-            table: self.name().clone(),
-            source: Box::new(source.into()),
-        };
+        let unread = self.unread();
+        let failed = |error: arrow::error::ArrowError| unread(error.into());
         let fields = self.schema().fields().iter().map(|f| SortField::new(f.data_type().clone()));
-        let converter = RowConverter::new(fields.collect()).map_err(failed)?;
+        let converter = RowConverter::new(fields.collect()).map_err(&failed)?;
         let mut weights: BTreeMap<OwnedRow, i64> = BTreeMap::new();
         for (batches, weight) in [(&change.added, 1), (&change.removed, -1)] {
             for batch in batches {
-                let rows = converter.convert_columns(batch.columns()).map_err(failed)?;
+                let rows = converter.convert_columns(batch.columns()).map_err(&failed)?;
                 for row in &rows {
                     *weights.entry(row.owned()).or_default() += weight;
                 }
@@ -162,7 +158,7 @@ impl Table {
                     .collect();
                 filter_record_batch(batch, &mask)
             });
-            kept.collect::<Result<Vec<_>, _>>().map_err(failed)
+            kept.collect::<Result<Vec<_>, _>>().map_err(&failed)
         };
         let (added, removed) = (keep(&change.added, 1)?, keep(&change.removed, -1)?);
         Ok(Change { added, removed })

@@ -26,7 +26,7 @@ use futures::TryStreamExt as _;
 use rand::Rng as _;
 
 use crate::{
-    domain::{ErrorKind, TableName},
+    domain::{ErrorKind, TableName, chain},
     lake::{LakeError, follow::take_over},
     ops::crash,
 };
@@ -119,7 +119,8 @@ pub(super) async fn commit(
             Err(error) => error,
         };
         attempts += 1;
-        tracing::warn!(table = %name, %error, "commit outcome unknown, reading the table again");
+        let reason = chain(&error);
+        tracing::warn!(table = %name, error = reason, "commit outcome unknown, reading the table again");
         reload(name, delta, recorded).await?;
         if landed(name, delta, recorded, &commit).await? {
             return Ok(());

@@ -6,6 +6,7 @@ mod audit;
 mod changes;
 mod checkpoint;
 mod commit;
+mod damage;
 #[cfg(test)]
 pub(crate) mod faults;
 mod follow;
@@ -23,7 +24,7 @@ pub use changes::{OFFSET, OffsetWindow, PARTITION, STREAM, conform};
 pub use commit::{CommitError, Move};
 pub use probe::{Probe, ProbeError, probe};
 pub use store::FsyncStore;
-pub use table::{Lake, LakeError, Table, TableSpec};
+pub use table::{Lake, LakeError, Table, TableSpec, reason_of};
 pub use upkeep::{Compacted, Compaction, SMALL_FILES};
 pub use view::{
     Committed, LakeHandle, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState,

@@ -22,7 +22,7 @@ use object_store::{
     Result, UploadPart, local::LocalFileSystem, path::Path,
 };
 
-use crate::domain::Durability;
+use crate::{domain::Durability, ops::folders};
 
 /// The local file system as a durable object store, rooted at `/`.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl ObjectStore for FsyncStore {
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let path = self.path(location)?;
-        let created = missing_ancestors(&path);
+        let created = path.parent().map(folders::missing).unwrap_or_default();
         let inner = self.inner.put_multipart_opts(location, options).await?;
         if self.durability == Durability::Os {
             return Ok(inner);
@@ -193,10 +193,9 @@ fn failed(what: &str, path: &FsPath, source: io::Error) -> Error {
 
 /// Writes `bytes` under `path` so that the name only ever shows the whole, synced content.
 fn write_durably(path: &FsPath, bytes: &[u8], create: bool, unique: u64) -> io::Result<()> {
-    let created = missing_ancestors(path);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
+    let folder = path.parent().unwrap_or(path);
+    let created = folders::missing(folder);
+    fs::create_dir_all(folder)?;
     // The form that the local store's listings leave out.
     let temporary = PathBuf::from(format!("{}#{}{unique}", path.display(), std::process::id()));
     let written = (|| {
@@ -209,28 +208,14 @@ fn write_durably(path: &FsPath, bytes: &[u8], create: bool, unique: u64) -> io::
         fs::remove_file(&temporary).ok();
     }
     written?;
-    sync_directories(path, &created)
+    folders::sync_entry(path)?;
+    folders::sync_entries(&created)
 }
 
 fn sync_file_and_directory(path: &FsPath, created: &[PathBuf]) -> io::Result<()> {
     fs::File::open(path)?.sync_all()?;
-    sync_directories(path, created)
-}
-
-/// Syncs the directory of `path`, and for directories made on the way theirs.
-fn sync_directories(path: &FsPath, created: &[PathBuf]) -> io::Result<()> {
-    for child in std::iter::once(path).chain(created.iter().map(PathBuf::as_path)) {
-        if let Some(parent) = child.parent() {
-            fs::File::open(parent)?.sync_all()?;
-        }
-    }
-    Ok(())
-}
-
-/// The directories above `path` that do not exist yet, innermost first.
-fn missing_ancestors(path: &FsPath) -> Vec<PathBuf> {
-    let ancestors = path.ancestors().skip(1);
-    ancestors.take_while(|dir| !dir.exists()).map(FsPath::to_path_buf).collect()
+    folders::sync_entry(path)?;
+    folders::sync_entries(created)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use datafusion::{catalog::TableProvider, execution::SendableRecordBatchStream};
+use datafusion::{
+    catalog::TableProvider, error::DataFusionError, execution::SendableRecordBatchStream,
+};
 use deltalake::{
     DeltaTable, DeltaTableBuilder, DeltaTableError,
     delta_datafusion::DeltaScanNext,
@@ -19,15 +21,16 @@ use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use url::Url;
 
 use crate::{
-    domain::{Durability, ErrorKind, TableName},
+    domain::{Durability, ErrorKind, TableName, chain},
     lake::{
         changes::conform,
         commit::{self, Commit, CommitError, Move, Recorded},
+        damage,
         store::FsyncStore,
         upkeep::UPKEEP,
         view::Committed,
     },
-    ops::crash,
+    ops::{crash, folders},
 };
 
 /// Where the fingerprint stands in a table's configuration. Persisted: must stay stable.
@@ -67,8 +70,8 @@ pub enum LakeError {
     Table { table: TableName, action: &'static str, source: Box<DeltaTableError> },
     #[error("table {table}: its log cannot be read: {reason}")]
     Log { table: TableName, reason: String },
-    #[error("table {table}: read rows")]
-    Read { table: TableName, source: Box<datafusion::error::DataFusionError> },
+    #[error("table {table}: rows cannot be read: {reason}")]
+    Read { table: TableName, reason: String },
 }
 
 impl LakeError {
@@ -81,12 +84,27 @@ impl LakeError {
             | Self::Read { .. } => ErrorKind::Data,
         }
     }
+
+    /// The table that it is about.
+    pub fn table(&self) -> Option<&TableName> {
+        match self {
+            Self::Folder { .. } => None,
+            Self::Fingerprint { table, .. }
+            | Self::Table { table, .. }
+            | Self::Log { table, .. }
+            | Self::Read { table, .. } => Some(table),
+        }
+    }
 }
 
 impl Lake {
     /// A lake in a local folder, which is created where it is missing.
     pub fn local(folder: &std::path::Path, durability: Durability) -> Result<Self, LakeError> {
         let store = Arc::new(FsyncStore::new(durability));
+        folders::create(folder).map_err(|e| LakeError::Folder {
+            path: folder.display().to_string(),
+            reason: e.to_string(),
+        })?;
         Self::with_store(folder, store)
     }
 
@@ -121,8 +139,10 @@ impl Lake {
         }
         let mut app_ids: Vec<String> = app_ids.into_iter().collect();
         app_ids.extend([PUBLISHED.to_owned(), UPKEEP.to_owned()]);
-        let (delta, recorded) =
-            commit::load(&delta, app_ids.into_iter()).await.map_err(failed("load"))?;
+        let (delta, recorded) = match commit::load(&delta, app_ids.into_iter()).await {
+            Ok(loaded) => loaded,
+            Err(source) => return Err(damage::unloadable(&delta, &spec.name, source).await),
+        };
         let last_checkpoint =
             last_checkpoint(&delta).await.map_err(failed("find its checkpoint"))?;
         let mut table = Table { spec: spec.clone(), delta, recorded, last_checkpoint };
@@ -159,6 +179,13 @@ impl Lake {
         let folder = root.join(&name.schema).join(&name.name);
         tokio::fs::remove_dir_all(&folder).await.map_err(|e| error(e.to_string()))
     }
+}
+
+/// Why something could not be read. DataFusion names a file as its store does, whose root is that
+/// of the file system: without the slash in front.
+pub fn reason_of(error: &DataFusionError) -> String {
+    const FILE: &str = "for file ";
+    chain(error).replace(&format!("{FILE}/"), FILE).replace(FILE, &format!("{FILE}/"))
 }
 
 /// Counts the publications of a table whose rows are replaced, so that each moves a position.
@@ -341,9 +368,7 @@ impl Table {
             builder = builder.with_file_paths(files);
         }
         let scan = builder.build().await;
-        let scan = scan
-            .map_err(|e| LakeError::Read { table: self.spec.name.clone(), source: Box::new(e) })?;
-        Ok(Arc::new(scan))
+        Ok(Arc::new(scan.map_err(self.unread())?))
     }
 
     pub(super) fn snapshot(&self) -> Result<&EagerSnapshot, LakeError> {
@@ -373,6 +398,12 @@ impl Table {
         move |source| LakeError::Table { table: table.clone(), action, source: Box::new(source) }
     }
 
+    /// The error of a read of rows.
+    pub fn unread(&self) -> impl Fn(DataFusionError) -> LakeError + use<> {
+        let table = self.spec.name.clone();
+        move |error| LakeError::Read { table: table.clone(), reason: reason_of(&error) }
+    }
+
     async fn removals(&self) -> Result<Vec<Action>, DeltaTableError> {
         let log_store = self.delta.log_store();
         let views = self.delta.snapshot()?.snapshot().file_views(log_store.as_ref(), None);
@@ -397,12 +428,11 @@ impl Table {
         mut rows: SendableRecordBatchStream,
     ) -> Result<Vec<Add>, LakeError> {
         let failed = self.failed("write files");
-        let read =
-            |source| LakeError::Read { table: self.spec.name.clone(), source: Box::new(source) };
+        let read = self.unread();
         let mut writer = RecordBatchWriter::for_table(&self.delta)
             .map_err(&failed)?
             .with_target_file_size(TARGET_FILE_BYTES);
-        while let Some(batch) = rows.try_next().await.map_err(read)? {
+        while let Some(batch) = rows.try_next().await.map_err(&read)? {
             let batch = conform(&batch, &self.spec.schema).map_err(|e| read(e.into()))?;
             writer.write(batch).await.map_err(&failed)?;
         }

@@ -316,6 +316,70 @@ async fn a_compaction_that_landed_unseen_counts() {
     assert_eq!(files(&rig.table().await).await, 1);
 }
 
+/// What opening a table of two commits and a checkpoint says after `damage` was done to its log.
+async fn damaged(damage: impl FnOnce(&std::path::Path)) -> String {
+    let rig = Rig::new();
+    let mut table = rig.table().await;
+    for offset in 0..50 {
+        let from = (offset > 0).then_some(offset - 1);
+        table.append(&[rows(offset..offset + 1)], step(from, offset)).await.expect("commit");
+    }
+    assert!(table.checkpoint_if_due().await.expect("checkpoint"));
+    for offset in 50..53 {
+        table
+            .append(&[rows(offset..offset + 1)], step(Some(offset - 1), offset))
+            .await
+            .expect("row");
+    }
+    let log = rig.0.path().join("silver/numbers/_delta_log");
+    damage(&log);
+    let error = rig.lake().open(&spec("f1"), []).await.err().expect("an error");
+    assert_eq!(error.kind(), crate::domain::ErrorKind::Data);
+    crate::domain::chain(&error)
+        .replace(&log.canonicalize().expect("log").display().to_string(), "LOG")
+}
+
+fn half(file: &std::path::Path) {
+    let bytes = std::fs::read(file).expect("file");
+    std::fs::write(file, &bytes[..bytes.len() / 2]).expect("half");
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_named_with_the_file_at_fault() {
+    const LOG: &str = "table silver.numbers: its log cannot be read: LOG/00000000000000000";
+    let commit = damaged(|log| half(&log.join("00000000000000000052.json"))).await;
+    assert!(
+        commit.starts_with(&format!("{LOG}052.json is damaged: EOF while parsing")),
+        "{commit}"
+    );
+    assert!(!commit.contains('\n'), "{commit}");
+    let hole =
+        damaged(|log| std::fs::remove_file(log.join("00000000000000000052.json")).expect("rm"));
+    assert_eq!(hole.await, format!("{LOG}052.json is not there, and later versions are"));
+    let checkpoint = "00000000000000000050.checkpoint.parquet";
+    let cut = damaged(|log| half(&log.join(checkpoint))).await;
+    assert!(cut.starts_with(&format!("{LOG}050.checkpoint.parquet is damaged: Parquet")), "{cut}");
+    let gone = damaged(|log| std::fs::remove_file(log.join(checkpoint)).expect("rm")).await;
+    let expected = "050.checkpoint.parquet is not there, and _last_checkpoint names it";
+    assert_eq!(gone, format!("{LOG}{expected}"));
+    let empty = damaged(|log| std::fs::write(log.join(checkpoint), "").expect("empty")).await;
+    assert_eq!(empty, format!("{LOG}050.checkpoint.parquet is empty"));
+}
+
+#[tokio::test]
+async fn a_data_file_that_cannot_be_read_is_named_whole() {
+    let rig = Rig::new();
+    let mut table = rig.table().await;
+    table.append(&[rows(0..3)], step(None, 2)).await.expect("commit");
+    let folder = rig.0.path().join("silver/numbers").canonicalize().expect("folder");
+    let entries = std::fs::read_dir(&folder).expect("folder").flatten().map(|entry| entry.path());
+    let file = entries.into_iter().find(|path| path.is_file()).expect("file");
+    half(&file);
+    let error = rig.table().await.all_rows().await.expect_err("cut").to_string();
+    assert!(error.starts_with("table silver.numbers: rows cannot be read: "), "{error}");
+    assert!(error.contains(&format!("for file {}", file.display())), "{error}");
+}
+
 fn state(name: &str, streams: &[&str], positions: &str) -> (TableName, Arc<TableState>) {
     let name = TableName::new("gold", name);
     let state = TableState {

@@ -117,16 +117,15 @@ impl Compaction {
         let snapshot = Arc::new(table.snapshot()?.clone());
         let paths = removes.iter().map(|remove| remove.path.clone()).collect();
         let provider = table.scan(snapshot, Some(paths)).await?;
-        let read =
-            |source| LakeError::Read { table: table.name().clone(), source: Box::new(source) };
+        let read = table.unread();
         let pool = Arc::new(FairSpillPool::new(SORT_BYTES));
-        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc().map_err(read)?;
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc().map_err(&read)?;
         // One core: it runs beside the hot path.
         let config = SessionConfig::new().with_target_partitions(1);
         let context = SessionContext::new_with_config_rt(config, runtime);
         let order = order.map(|column| ident(column).sort(true, false)).to_vec();
         let sorted = async { context.read_table(provider)?.sort(order)?.execute_stream().await };
-        let rows = sorted.await.map_err(read)?;
+        let rows = sorted.await.map_err(&read)?;
         let mut adds = table.write_stream(rows).await?;
         for add in &mut adds {
             add.data_change = false;

@@ -1,7 +1,8 @@
-//! What every part needs and none is about: clock, tasks, telemetry. No domain words here.
+//! What every part needs and none is about: clock, folders, tasks, telemetry. No domain words here.
 
 mod clock;
 pub mod crash;
+pub mod folders;
 mod stop;
 pub mod tasks;
 pub mod telemetry;

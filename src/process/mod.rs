@@ -37,7 +37,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{ErrorKind, Offset, Partition},
+    domain::{ErrorKind, Offset, Partition, TableName, chain},
     lake::{CommitError, Lake, LakeError, LakeHandle},
     log::{self, Log, Membership},
     ops::Clock,
@@ -115,6 +115,17 @@ pub enum Error {
          what lies between is lost; `sluice log adopt --accept-gap` goes on with what is left"
     )]
     DataGap { stream: String, partition: Partition, wanted: Offset, start: Offset },
+    #[error(
+        "commit_missing: {table} ends before offset {next} of partition {partition}, acceptance has \
+         decided up to offset {decided}: {missing}; bring that file back"
+    )]
+    CommitMissing {
+        table: TableName,
+        partition: Partition,
+        next: Offset,
+        decided: Offset,
+        missing: String,
+    },
     #[error("{stream}/{partition}: no decision is recorded for offset {offset}")]
     Undecided { stream: String, partition: Partition, offset: Offset },
     #[error(
@@ -151,9 +162,10 @@ impl Error {
             Self::Log(error) => error.kind(),
             Self::Lake(error) => error.kind(),
             Self::Commit(error) => error.kind(),
-            Self::LogReplaced { .. } | Self::DataGap { .. } | Self::Undecided { .. } => {
-                ErrorKind::Data
-            }
+            Self::LogReplaced { .. }
+            | Self::DataGap { .. }
+            | Self::CommitMissing { .. }
+            | Self::Undecided { .. } => ErrorKind::Data,
             Self::Lost => ErrorKind::Conflict,
             Self::Decode(_) | Self::Internal(_) => ErrorKind::Internal,
         }
@@ -247,10 +259,10 @@ async fn run_on(
         if !may_pass || stop.is_cancelled() {
             return Err(error);
         }
-        tracing::error!(%error, cause = ?std::error::Error::source(&error).map(ToString::to_string),
-            "processing stopped, starting again from the tables");
+        let reason = chain(&error);
+        tracing::error!(error = reason, "processing stopped, starting again from the tables");
         metrics::restarted();
-        deps.status.update(|status| status.outage = Some(error.to_string()));
+        deps.status.update(|status| status.outage = Some(reason));
         tokio::select! {
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(BACK_OFF_MAX),
             () = stop.cancelled() => return Err(error),

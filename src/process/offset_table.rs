@@ -314,10 +314,7 @@ impl OffsetTable {
         let small = self.tail.iter().rev().take_while(|b| b.num_rows() < MERGE_BELOW_ROWS).count();
         let start = self.tail.len() - small;
         let merged = concat_batches(self.table.schema(), &self.tail[start..]);
-        let merged = merged.map_err(|e| LakeError::Read {
-            table: self.table.name().clone(),
-            source: Box::new(e.into()),
-        })?;
+        let merged = merged.map_err(|e| self.table.unread()(e.into()))?;
         self.tail.truncate(start);
         self.tail.push(merged);
         self.tail_bytes = self.tail.iter().map(RecordBatch::get_array_memory_size).sum();

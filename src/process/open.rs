@@ -51,6 +51,7 @@ pub(super) async fn check(
     stream: &mut StreamTables,
     partitions: &BTreeSet<Partition>,
 ) -> Result<(), Error> {
+    check_bronze(stream, partitions).await?;
     let contract = Arc::clone(stream.judge.contract());
     let Checked { times, expired, last } =
         check_log(deps, &contract, &stream.bronze, partitions).await?;
@@ -161,6 +162,36 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
         times: BTreeMap::new(),
         anchors: Anchors::default(),
     })
+}
+
+/// Decisions follow Bronze: where there are some on records that it does not have, a commit of
+/// Bronze is missing. Positions alone may be ahead, over offsets that no record has.
+async fn check_bronze(
+    stream: &mut StreamTables,
+    partitions: &BTreeSet<Partition>,
+) -> Result<(), Error> {
+    let mut all = 0..stream.judge.contract().partitions;
+    let is_known = all.any(|p| stream.bronze.committed_at(p).is_some());
+    if !is_known && stream.bronze.committed().rows > 0 {
+        // Of another log, which is found when the logs are compared.
+        return Ok(());
+    }
+    for partition in partitions.iter().copied() {
+        let after = stream.bronze.committed_at(partition);
+        let decided = stream.acceptance.committed_at(partition);
+        let Some(through) = decided.filter(|at| Some(*at) > after) else { continue };
+        let windows = [(partition, OffsetWindow { after, through })];
+        let decisions = stream.acceptance.rows_in(&windows.into()).await?;
+        if decisions.iter().any(|rows| rows.num_rows() > 0) {
+            // Unless another processor has committed both since: then its position has moved.
+            stream.bronze.follow().await?;
+            let next = after.map_or(0, |at| at + 1);
+            let bronze = &stream.bronze.table;
+            let (table, missing) = (bronze.name().clone(), bronze.missing_commit().await);
+            return Err(Error::CommitMissing { table, partition, next, decided: through, missing });
+        }
+    }
+    Ok(())
 }
 
 /// Offsets below a position in which the last record is looked for.

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     bronze::bronze_rows,
-    domain::{Assignment, Offset, Partition, Positions, TableName},
+    domain::{Assignment, Offset, Partition, Positions, TableName, chain},
     lake::LakeView,
     log::{Chunk, Reader},
     ops::crash,
@@ -383,7 +383,10 @@ impl Pipeline {
             };
             match done {
                 Ok(cleaned) => tracing::debug!(table = %table.name(), cleaned, "checkpoint"),
-                Err(error) => tracing::warn!(%error, "checkpoint not written, or not cleaned up"),
+                Err(error) => tracing::warn!(
+                    error = chain(&error),
+                    "checkpoint not written, or not cleaned up"
+                ),
             }
         }
     }

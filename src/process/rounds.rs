@@ -18,7 +18,7 @@ use datafusion::{
 use crate::{
     domain::{Positions, TableName},
     lake::{
-        LakeView, Overlay, TableState,
+        LakeView, Overlay, TableState, reason_of,
         session::{Columns, session},
     },
     models::{Plan, storable_batch},
@@ -143,7 +143,7 @@ pub(super) async fn run_round(
         let outcome = if moved {
             match compute(&view, &job, &runtime).await {
                 Ok((rows, digest)) => Outcome::Rows(rows, digest),
-                Err(error) => Outcome::Failed(error.strip_backtrace()),
+                Err(error) => Outcome::Failed(reason_of(&error)),
             }
         } else {
             Outcome::Unchanged

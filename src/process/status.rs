@@ -79,7 +79,7 @@ impl Status {
             .collect();
         json!({
             "streams": streams, "models": models,
-            "seals": snapshot.seals, "last_seal_ms": snapshot.last_seal_ms,
+            "outage": snapshot.outage, "seals": snapshot.seals, "last_seal_ms": snapshot.last_seal_ms,
             "last_recompute_ms": snapshot.last_round_ms,
         })
     }

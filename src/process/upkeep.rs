@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{task::JoinError, time::Instant};
 
 use crate::{
-    domain::TableName,
+    domain::{TableName, chain},
     lake::{Compacted, LakeError, SMALL_FILES},
     process::{Error, metrics, pipeline::Pipeline, stream::StreamTables},
 };
@@ -37,7 +37,7 @@ impl Upkeep {
             Ok((table, Ok(compacted))) => self.finished = Some((table, compacted)),
             // What was written is in nobody's way; the files stay small for a while longer.
             Ok((table, Err(error))) => {
-                tracing::warn!(%table, %error, "not compacted");
+                tracing::warn!(%table, error = chain(&error), "not compacted");
                 self.not_before = Some(Instant::now() + PAUSE);
             }
             Err(error) => return Err(Error::Internal(format!("compacting a table: {error}"))),
@@ -82,7 +82,7 @@ impl Pipeline {
                     return;
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "not looked after"),
+                Err(error) => tracing::warn!(error = chain(&error), "not looked after"),
             }
         }
     }

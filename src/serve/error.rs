@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 
 use crate::{
     domain::{ErrorKind, TableName},
+    lake::reason_of,
     serve::GuardError,
 };
 
@@ -131,7 +132,7 @@ impl From<DataFusionError> for QueryError {
             | DataFusionError::ObjectStore(_)
             | DataFusionError::IoError(_)
             | DataFusionError::External(_) => {
-                tracing::error!(error = %error.strip_backtrace(), "reading the lake failed");
+                tracing::error!(error = reason_of(&error), "reading the lake failed");
                 Self::Lake("the reason is in the server's log".to_owned())
             }
             other => Self::Internal(first_line(&other.strip_backtrace())),

@@ -13,7 +13,10 @@ use crate::{
         identity::{Fingerprint, fingerprint},
     },
     verify::{
-        facts::{Content, Decided, Facts, Reach, Record, StreamFacts, TableFacts, is_within},
+        facts::{
+            Content, Decided, Facts, Part, Reach, Record, StreamFacts, TableFacts, Unread,
+            is_within,
+        },
         history::{Outcome, Sent},
         report::{Collected, Kind, Looked, Report},
     },
@@ -42,9 +45,29 @@ pub fn check(sent: &[Sent], facts: &Facts) -> Report {
         check_files(&mut report, table);
         check_content(&mut report, table);
     }
+    check_unread(&mut report, facts);
     report.findings.sort_by(|a, b| (a.kind, &a.place).cmp(&(b.kind, &b.place)));
     report.green = report.findings.is_empty();
     report
+}
+
+/// What cannot be read is a finding itself, where no file of it is one already.
+fn check_unread(report: &mut Report, facts: &Facts) {
+    for (stream, table) in &facts.unread_streams {
+        report.not_compared.push(format!("stream {stream}: {table} cannot be read"));
+    }
+    for Unread { table, part, reason } in &facts.unread {
+        let name = table.to_string();
+        let (kind, what) = match part {
+            Part::Log => (Kind::Version, "logs that cannot be read"),
+            Part::Rows => (Kind::File, "tables whose rows cannot be read"),
+        };
+        if !report.findings.iter().any(|found| found.kind == kind && found.place == name) {
+            let mut unread = Collected::new(kind, &name, what);
+            unread.add(|| reason.clone());
+            report.close([unread]);
+        }
+    }
 }
 
 fn count(looked: &mut Looked, stream: &StreamFacts) {
@@ -300,7 +323,9 @@ fn check_order(report: &mut Report, stream: &StreamFacts, sent: &[&Sent]) {
 }
 
 fn check_streams_sent_to(report: &mut Report, sent: &[Sent], facts: &Facts) {
-    let known: BTreeSet<&str> = facts.streams.iter().map(|stream| stream.name.as_str()).collect();
+    let read = facts.streams.iter().map(|stream| &stream.name);
+    let known: BTreeSet<&str> =
+        read.chain(facts.unread_streams.iter().map(|(stream, _)| stream)).map(|s| &**s).collect();
     let mut lost: BTreeMap<&str, Collected> = BTreeMap::new();
     for event in sent.iter().filter(|event| event.outcome == Outcome::Acked) {
         if !known.contains(event.stream.as_str()) {

@@ -1,6 +1,9 @@
 //! From a lake to [`Facts`]: reads, and computes every table anew from its inputs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{Array as _, AsArray as _, RecordBatch},
@@ -18,10 +21,10 @@ use futures::TryStreamExt as _;
 
 use crate::{
     bronze::Verdict,
-    domain::{ErrorKind, Partition, Place, TableName, identity::fingerprint},
+    domain::{ErrorKind, Partition, Place, TableName, chain, identity::fingerprint},
     lake::{
         Audited, Committed, Lake, LakeError, LakeView, OFFSET, Overlay, PARTITION, RelationInfo,
-        RelationKind, TableState,
+        RelationKind, TableState, reason_of,
         session::{Columns, session},
     },
     models::{Class, Plan, storable, storable_batch},
@@ -29,7 +32,9 @@ use crate::{
     project::Seed,
     verify::{
         content::differences,
-        facts::{Content, Decided, Facts, Reach, Read, Record, StreamFacts, TableFacts},
+        facts::{
+            Content, Decided, Facts, Part, Reach, Read, Record, StreamFacts, TableFacts, Unread,
+        },
     },
 };
 
@@ -50,32 +55,78 @@ impl Error {
     }
 }
 
-/// Reads the whole lake of a project. A server may go on writing beside it.
+/// Reads the whole lake of a project. A server may go on writing beside it. A table that cannot be
+/// read is a fact too.
 pub async fn collect(planned: &Planned, lake: &Lake) -> Result<Facts, Error> {
     let mut tables = BTreeMap::new();
+    let mut facts = Facts::default();
     // Children first: what a table was built from is there when it is.
     for name in names(planned).into_iter().rev() {
-        if let Some(audited) = lake.audit(&name).await? {
-            tables.insert(name, audited);
+        match lake.audit(&name).await {
+            Ok(Some(audited)) => {
+                tables.insert(name, audited);
+            }
+            Ok(None) => {}
+            Err(error) => facts.add_unread(unread(error.into(), Part::Log)?),
         }
     }
-    let collector = Collector { planned, tables };
-    let mut facts = Facts::default();
+    let unread_tables = facts.unread.iter().map(|unread| unread.table.clone()).collect();
+    let collector = Collector { planned, tables, unread: unread_tables };
     for contract in &planned.project.streams {
-        facts.streams.push(collector.stream(&contract.name).await?);
+        let name = &contract.name;
+        let stored = relations::stored_of(name);
+        if let Some(table) = stored.into_iter().find(|table| collector.unread.contains(table)) {
+            facts.unread_streams.push((name.clone(), table));
+            continue;
+        }
+        match collector.stream(name).await {
+            Ok(stream) => facts.streams.push(stream),
+            Err(error) => {
+                let unread = unread(error, Part::Rows)?;
+                facts.unread_streams.push((name.clone(), unread.table.clone()));
+                facts.add_unread(unread);
+            }
+        }
     }
     for name in names(planned) {
-        if let Some(audited) = collector.tables.get(&name) {
-            facts.tables.push(TableFacts {
-                reads: collector.reads(&name, audited),
-                versions: audited.versions.clone(),
-                files: audited.files.clone(),
-                content: collector.content(&name, audited).await?,
-                name,
-            });
-        }
+        let Some(audited) = collector.tables.get(&name) else { continue };
+        let content = match collector.content(&name, audited).await {
+            Ok(content) => content,
+            Err(error) => {
+                let unread = unread(error, Part::Rows)?;
+                let reason = cannot_be_read(&unread.table);
+                facts.add_unread(unread);
+                Content::NotCompared(reason)
+            }
+        };
+        facts.tables.push(TableFacts {
+            reads: collector.reads(&name, audited),
+            versions: audited.versions.clone(),
+            files: audited.files.clone(),
+            content,
+            name,
+        });
     }
     Ok(facts)
+}
+
+/// A failure to read `part` of a table as a fact; any other failure stays one.
+fn unread(error: Error, part: Part) -> Result<Unread, Error> {
+    let table = match &error {
+        Error::Query { table, .. } => Some(table.clone()),
+        Error::Lake(error) => error.table().cloned(),
+    };
+    let Some(table) = table else { return Err(error) };
+    let reason = match &error {
+        Error::Query { source, .. } => reason_of(source),
+        Error::Lake(LakeError::Log { reason, .. }) => reason.clone(),
+        Error::Lake(error) => chain(error),
+    };
+    Ok(Unread { table, part, reason })
+}
+
+fn cannot_be_read(table: &TableName) -> String {
+    format!("{table} cannot be read")
 }
 
 /// Every stored table of the project, parents before children.
@@ -93,6 +144,8 @@ fn names(planned: &Planned) -> Vec<TableName> {
 struct Collector<'a> {
     planned: &'a Planned,
     tables: BTreeMap<TableName, Audited>,
+    /// Those whose log cannot be read.
+    unread: BTreeSet<TableName>,
 }
 
 impl Collector<'_> {
@@ -192,7 +245,7 @@ impl Collector<'_> {
         let mut reads = Vec::new();
         for contract in &self.planned.project.streams {
             let bronze = relations::bronze_table(&contract.name);
-            if *name == bronze {
+            if *name == bronze || self.unread.contains(&bronze) {
                 continue;
             }
             let there = self.reach(&bronze, &contract.name);
@@ -237,7 +290,7 @@ impl Collector<'_> {
         let expected = match computed.await {
             Ok(rows) => rows,
             Err(error) => {
-                let reason = format!("its SQL fails: {}", error.strip_backtrace());
+                let reason = format!("its SQL fails: {}", reason_of(&error));
                 return Ok(Content::NotCompared(reason));
             }
         };
@@ -286,6 +339,9 @@ impl Collector<'_> {
             let [bronze, acceptance, _] = relations::stored_of(&contract.name);
             let shown = [relations::raw_name(&contract.name), acceptance.clone()];
             for (stored, shown) in [bronze, acceptance].iter().zip(shown) {
+                if self.unread.contains(stored) && plan.read_streams.contains(&contract.name) {
+                    return Ok(Err(cannot_be_read(stored)));
+                }
                 let Some(input) = self.tables.get(stored) else { continue };
                 let rows = limited(input.rows_at(None).await?, relations::BRONZE_COLUMNS, &reach);
                 let rows = rows.map_err(|e| failed(stored, e))?;
@@ -295,6 +351,9 @@ impl Collector<'_> {
         let positions = audited.positions();
         for table in &plan.tables {
             let Some(input) = self.tables.get(table) else {
+                if self.unread.contains(table) {
+                    return Ok(Err(cannot_be_read(table)));
+                }
                 return Ok(Err(format!("{table}, which it reads, is not there")));
             };
             let by_offset = self.plan(table).filter(|plan| plan.class == Class::Append);

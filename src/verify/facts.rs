@@ -97,9 +97,41 @@ pub struct TableFacts {
     pub content: Content,
 }
 
+/// What of a table cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Log,
+    Rows,
+}
+
+/// A table that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    pub table: TableName,
+    pub part: Part,
+    pub reason: String,
+}
+
 /// The whole lake.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     pub streams: Vec<StreamFacts>,
+    /// Without those whose log cannot be read.
     pub tables: Vec<TableFacts>,
+    pub unread: Vec<Unread>,
+    /// Streams of which a table cannot be read: (stream, table).
+    pub unread_streams: Vec<(String, TableName)>,
+}
+
+impl Facts {
+    pub(super) fn is_unread(&self, table: &TableName, part: Part) -> bool {
+        self.unread.iter().any(|unread| unread.table == *table && unread.part == part)
+    }
+
+    /// Takes note of it, once.
+    pub(super) fn add_unread(&mut self, unread: Unread) {
+        if !self.is_unread(&unread.table, unread.part) {
+            self.unread.push(unread);
+        }
+    }
 }

@@ -15,6 +15,6 @@ mod tests;
 
 pub use check::check;
 pub use collect::{Error, collect};
-pub use facts::Facts;
+pub use facts::{Facts, Part, Unread};
 pub use history::{HistoryError, Outcome, Sent, read};
 pub use report::{Finding, Kind, Report};

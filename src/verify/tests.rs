@@ -352,6 +352,45 @@ async fn a_file_that_is_gone_or_cut_is_found() {
     assert_eq!(report.count(Kind::File), 2);
 }
 
+/// The newest file of a kind in a folder.
+fn newest(folder: &std::path::Path, extension: &str) -> std::path::PathBuf {
+    let entries = std::fs::read_dir(folder).expect("folder").flatten().map(|entry| entry.path());
+    let files = entries.filter(|path| path.extension().is_some_and(|found| found == extension));
+    files
+        .max_by_key(|path| path.metadata().and_then(|m| m.modified()).expect("time"))
+        .expect("file")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_found_and_the_rest_is_compared() {
+    const TABLES: [(&str, &str, &[&str]); 3] = [
+        ("bronze", "events", &["stream events", "silver.big", "silver.rows"]),
+        ("gold", "totals", &["gold.named", "gold.totals"]),
+        ("silver", "rows", &["gold.totals", "silver.big", "silver.rows"]),
+    ];
+    for (schema, name, not_compared) in TABLES {
+        for part in ["parquet", "json"] {
+            let rig = ran().await;
+            let table = rig.path(&format!("lake/{schema}/{name}"));
+            let folder = if part == "json" { table.join("_delta_log") } else { table };
+            let file = newest(&folder, part);
+            let text = std::fs::read(&file).expect("file");
+            std::fs::write(&file, &text[..text.len() / 2]).expect("cut");
+            let report = report(&rig, &all_acked()).await;
+            let kind = if part == "json" { Kind::Version } else { Kind::File };
+            let place = format!("{schema}.{name}");
+            assert_eq!(found(&report), [(kind, place.as_str())], "{report}");
+            let file = file.file_name().expect("name").to_string_lossy();
+            assert!(report.findings[0].samples[0].contains(&*file), "{report}");
+            for place in &report.not_compared {
+                let place = place.split(": ").next().expect("place");
+                assert!(not_compared.contains(&place), "{place} of {report}");
+            }
+            assert!(!report.not_compared.is_empty(), "{report}");
+        }
+    }
+}
+
 /// A table that is behind is what its SQL gives over what it was built from.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_is_compared_as_far_as_it_was_built() {

@@ -95,6 +95,8 @@ class Sluice:
         """Of the starts to come, beside those of the log."""
         self.options = []
         """More options, for everything that reads the lake."""
+        self.prefix = []
+        """What stands before the program in the starts to come: `strace` with its options."""
         self.process = None
         self.starts = 0
 
@@ -109,7 +111,7 @@ class Sluice:
         self.log = self.home / f"server-{self.starts}.log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [binary(), *self.arguments()],
+                [*self.prefix, binary(), *self.arguments()],
                 cwd=ROOT,
                 env=environment(self.home, {**self.kept_in.settings, **self.settings}),
                 stdin=subprocess.DEVNULL,

@@ -66,12 +66,18 @@ class Failed(Exception):
 
 
 class Broker:
-    """One broker on one data folder. It keeps its ports over restarts, as a service would."""
+    """One broker on one data folder. It keeps its ports over restarts, as a service would.
 
-    def __init__(self, home, port=None, secure=False):
+    `joins` names the first broker of a cluster, which stays its only controller; `settings` are
+    further ones of Kafka.
+    """
+
+    def __init__(self, home, port=None, secure=False, joins=None, settings=None):
         self.home = Path(home).resolve()
         self.log = self.home / "server.log"
         self.secure = secure
+        self.joins = joins
+        self.settings = settings or {}
         names = ["PLAINTEXT", *(SECURE if secure else [])]
         ports = free_ports(len(names) + 1)
         self.ports = dict(zip([*names, "CONTROLLER"], ports))
@@ -190,8 +196,7 @@ class Broker:
             return False
 
     def _format(self, folder):
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        cluster = f"k{cluster[1:]}"  # one that begins with a dash would be taken for an option
+        cluster = self.joins.cluster() if self.joins else new_cluster()
         options = ["-t", cluster, "-c", "server.properties"]
         for mechanism in MECHANISMS[1:] if self.secure else []:
             for name, password in USERS.items():
@@ -203,15 +208,27 @@ class Broker:
         if done.returncode != 0:
             raise Failed(f"formatting {self.home / 'data'} failed:\n{done.stdout}{done.stderr}")
 
+    def cluster(self):
+        """The id of the cluster, which a broker has from its first start on."""
+        text = (self.home / "data" / "meta.properties").read_text()
+        return re.search(r"^cluster\.id=(\S+)$", text, re.MULTILINE)[1]
+
     def _properties(self):
         protocols = {name: name for name in self.ports} | {"CONTROLLER": "PLAINTEXT"}
+        first = self.joins or self
+        roles = {"process.roles": "broker", "node.id": NODE + 1} if self.joins else {}
+        ports = {**self.ports}
+        if self.joins:
+            del ports["CONTROLLER"]
         settings = {
             **SETTINGS,
+            **roles,
             "log.dirs": self.home / "data",
-            "listeners": listed(f"{name}://{HOST}:{port}" for name, port in self.ports.items()),
+            "listeners": listed(f"{name}://{HOST}:{port}" for name, port in ports.items()),
             "advertised.listeners": listed(f"{n}://{a}" for n, a in self.addresses.items()),
             "listener.security.protocol.map": listed(f"{n}:{p}" for n, p in protocols.items()),
-            "controller.quorum.voters": f"{NODE}@{self.address_of('CONTROLLER')}",
+            "controller.quorum.voters": f"{NODE}@{first.address_of('CONTROLLER')}",
+            **self.settings,
         }
         if self.secure:
             settings |= self._security()
@@ -231,6 +248,12 @@ class Broker:
                 name = f"listener.name.{listener}.{mechanism.lower()}.sasl.jaas.config"
                 settings[name] = login
         return settings
+
+
+def new_cluster():
+    """The id of a cluster that is to be."""
+    made = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return f"k{made[1:]}"  # one that begins with a dash would be taken for an option
 
 
 def listed(parts):

@@ -3,7 +3,8 @@
 //! Appends go through one writer thread that groups them and syncs before it answers. An append
 //! takes its place in the log's order when it is first polled, so a caller that polls appends one
 //! after the other may have many under way. After a failed write nothing is written any more until
-//! a restart: what became of the last group is unknown.
+//! a restart: what became of the last group is unknown, and a kernel that could not sync a file may
+//! show data that is not on the disk. So the log does not mend itself when there is room again.
 
 use std::{
     path::Path,
@@ -241,6 +242,11 @@ impl Log for EmbeddedLog {
     async fn trim(&self, stream: &str, partition: Partition, through: Offset) -> Result<(), Error> {
         let stream = self.store.stream(stream)?;
         self.blocking(move |store| store.trim(&stream, partition, through)).await
+    }
+
+    fn outage(&self) -> Option<String> {
+        let reason = self.store.write_failure()?.to_owned();
+        Some(Error::Unavailable { path: self.store.path.clone(), reason }.to_string())
     }
 
     async fn close(&self) {

@@ -7,8 +7,8 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
@@ -18,8 +18,11 @@ use super::block::{Block, Header};
 use crate::{
     domain::{Offset, Partition},
     log::{Error, Extent, LogRecord, StreamSpec},
+    ops::folders,
 };
 
+/// As fjall names it.
+const KEYSPACES: &str = "keyspaces";
 const META: &str = "meta";
 const UUID_KEY: &[u8] = b"uuid";
 /// The number of the next segment: a number is never used twice.
@@ -34,6 +37,8 @@ const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How many segments one read looks into; a reader comes back for more.
 const READ_SEGMENTS_MAX: usize = 4;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+const NOT_WRITTEN: &str = "a write failed, so its outcome is unknown";
+const MEND: &str = "nothing is appended until the cause is mended and the server restarted";
 
 /// A partition's run of blocks that is dropped as a whole.
 #[derive(Clone)]
@@ -93,9 +98,13 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Store {
     pub(super) db: Database,
     meta: Keyspace,
+    /// The folder of the keyspaces' folders.
+    keyspaces: PathBuf,
     pub(super) path: String,
     pub(super) id: String,
     pub(super) persist: PersistMode,
+    /// Why nothing is written any more.
+    write_failure: OnceLock<String>,
     pub(super) next_segment: Mutex<u64>,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     /// Held while streams are added.
@@ -105,6 +114,7 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn open(path: &Path, persist: PersistMode) -> Result<Self, Error> {
         let shown = path.display().to_string();
+        folders::create(path).map_err(|error| failure(&shown, &error.into()))?;
         let opened = Database::builder(path)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .cache_size(CACHE_BYTES)
@@ -129,14 +139,17 @@ impl Store {
         let store = Self {
             db,
             meta,
+            keyspaces: path.join(KEYSPACES),
             path: shown,
             id,
             persist,
+            write_failure: OnceLock::new(),
             next_segment: Mutex::new(next_segment),
             streams: RwLock::default(),
             ensuring: Mutex::default(),
         };
         let streams = store.recover()?;
+        store.sync_keyspace_names()?;
         *store.streams.write().unwrap_or_else(PoisonError::into_inner) = streams;
         Ok(store)
     }
@@ -162,7 +175,7 @@ impl Store {
         }
         for name in self.db.list_keyspace_names() {
             if !named.contains(&*name) {
-                let keyspace = self.keyspace(&name)?;
+                let keyspace = self.keyspace(&name).map_err(|e| self.failure(&e))?;
                 self.db.delete_keyspace(keyspace).map_err(|e| self.failure(&e))?;
             }
         }
@@ -187,7 +200,7 @@ impl Store {
             if !self.db.keyspace_exists(&name) {
                 return Err(damaged(&self.path, &format!("{stream}/{partition}: {name} is gone")));
             }
-            let keyspace = self.keyspace(&name)?;
+            let keyspace = self.keyspace(&name).map_err(|e| self.failure(&e))?;
             log.segments.push(Segment { number: segment_number, base, bytes: 0, keyspace });
         }
         if let Some(last) = log.segments.last_mut() {
@@ -237,7 +250,7 @@ impl Store {
             let stream = Stream { name: spec.name.clone(), number: stream_number, partitions };
             known.insert(spec.name.clone(), Arc::new(stream));
         }
-        batch.commit().map_err(|e| self.failure(&e))?;
+        batch.commit().map_err(|e| self.not_written(&e))?;
         *self.streams.write().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(())
     }
@@ -253,16 +266,28 @@ impl Store {
         let mut next = locked(&self.next_segment);
         let number = *next;
         *next += 1;
-        let keyspace = self.keyspace(&keyspace_name(stream.number, partition, number))?;
+        let keyspace = self.keyspace(&keyspace_name(stream.number, partition, number));
+        let keyspace = keyspace.map_err(|e| self.not_written(&e))?;
+        self.sync_keyspace_names()?;
         let key = segment_key(stream.number, partition, Some(base));
         batch.insert(&self.meta, key, number.to_be_bytes());
         batch.insert(&self.meta, NEXT_SEGMENT_KEY, next.to_be_bytes());
         Ok(Segment { number, base, bytes: 0, keyspace })
     }
 
-    fn keyspace(&self, name: &str) -> Result<Keyspace, Error> {
+    /// fjall syncs what is in the folder of a new keyspace, and not its name.
+    fn sync_keyspace_names(&self) -> Result<(), Error> {
+        match self.persist {
+            PersistMode::Buffer => Ok(()),
+            PersistMode::SyncData | PersistMode::SyncAll => {
+                folders::sync(&self.keyspaces).map_err(|error| self.not_written(&error.into()))
+            }
+        }
+    }
+
+    fn keyspace(&self, name: &str) -> fjall::Result<Keyspace> {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
-        self.db.keyspace(name, options).map_err(|e| self.failure(&e))
+        self.db.keyspace(name, options)
     }
 
     /// Drops the segments whose records are all below the one at `through`. The segment of
@@ -288,7 +313,7 @@ impl Store {
             let key = segment_key(stream.number, partition, Some(segment.base));
             batch.remove(&self.meta, key);
         }
-        batch.commit().map_err(|e| self.failure(&e))?;
+        batch.commit().map_err(|e| self.not_written(&e))?;
         for segment in dropped {
             self.db.delete_keyspace(segment.keyspace).map_err(|e| self.failure(&e))?;
         }
@@ -356,6 +381,22 @@ impl Store {
     pub(super) fn failure(&self, error: &fjall::Error) -> Error {
         failure(&self.path, error)
     }
+
+    /// The error of a write that failed, which is the last one: what became of it is unknown, and
+    /// fjall takes no other.
+    pub(super) fn not_written(&self, error: &fjall::Error) -> Error {
+        let cause = match failure(&self.path, error) {
+            Error::Unavailable { reason, .. } | Error::Damaged(reason) => reason,
+            other => other.to_string(),
+        };
+        let first = self.write_failure.get_or_init(|| format!("{NOT_WRITTEN}: {cause}; {MEND}"));
+        Error::Unavailable { path: self.path.clone(), reason: first.clone() }
+    }
+
+    /// Why nothing is written any more.
+    pub(super) fn write_failure(&self) -> Option<&str> {
+        self.write_failure.get().map(String::as_str)
+    }
 }
 
 fn open_block(segment: &Segment, value: fjall::UserValue) -> Result<Block, &'static str> {
@@ -369,8 +410,12 @@ fn failure(path: &str, error: &fjall::Error) -> Error {
         fjall::Error::Locked => {
             "another process has it open: stop that process or use another data directory".into()
         }
-        fjall::Error::Io(error) => error.to_string(),
         fjall::Error::Poisoned => "an earlier write failed: restart, and look at the disk".into(),
+        fjall::Error::Io(error) => error.to_string(),
+        fjall::Error::Storage(storage) => match storage {
+            fjall::LsmError::Io(error) => error.to_string(),
+            other => return Error::Damaged(format!("{path}: {other}")),
+        },
         other => return Error::Damaged(format!("{path}: {other}")),
     };
     Error::Unavailable { path: path.to_owned(), reason }

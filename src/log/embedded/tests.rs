@@ -64,6 +64,39 @@ async fn a_second_open_is_refused_with_what_to_do() {
     assert_eq!(error.to_string(), expected);
 }
 
+#[tokio::test]
+async fn a_write_that_failed_is_told_until_a_restart() {
+    let harness = Embedded::new();
+    let log = harness.log();
+    ensure(&log, "clicks").await;
+    append(&log, "clicks", 0..1).await;
+    assert_eq!(log.outage(), None);
+    // A file where the folder of the segments should be.
+    let path = |name| harness.folder.path().join(name);
+    let (folder, aside) = (path("keyspaces"), path("aside"));
+    std::fs::rename(&folder, &aside).expect("away");
+    std::fs::write(&folder, "").expect("write");
+    let refused = async |id| {
+        let records = vec![record(None, id, vec![b'x'; 4_000])];
+        log.append("clicks", records).await.expect_err("no room for a segment").to_string()
+    };
+    let expected = format!(
+        "the log at {}: a write failed, so its outcome is unknown: Not a directory (os error 20); \
+         nothing is appended until the cause is mended and the server restarted",
+        harness.folder.path().display()
+    );
+    assert_eq!(refused(1).await, expected);
+    std::fs::remove_file(&folder).expect("remove");
+    std::fs::rename(&aside, &folder).expect("back");
+    assert_eq!(refused(2).await, expected);
+    assert_eq!(log.outage(), Some(expected));
+    drop(log);
+    let log = harness.log();
+    assert_eq!(log.outage(), None);
+    append(&log, "clicks", 1..10).await;
+    assert_eq!(log.extents("clicks").await.expect("extents"), [Extent { start: 0, end: 10 }]);
+}
+
 #[test]
 fn a_folder_that_cannot_be_is_unavailable() {
     let file = tempfile::NamedTempFile::new().expect("file");

@@ -130,8 +130,11 @@ impl Writer {
                     }
                 }
                 Err(error) => {
-                    let reason = format!("a write failed, so its outcome is unknown: {error}");
                     tracing::error!(path = self.store.path, %error, "the log stopped writing");
+                    let reason = match error {
+                        Error::Unavailable { reason, .. } => reason,
+                        other => other.to_string(),
+                    };
                     let queued = self.queue.fail(&reason);
                     refused.extend(queued.into_iter().map(|request| request.answer));
                     refused.extend(answers.into_iter().map(|(answer, _)| answer));
@@ -179,7 +182,7 @@ impl Writer {
             return Err(error);
         }
         crash::point("log.enqueued");
-        batch.commit().map_err(|error| self.store.failure(&error))?;
+        batch.commit().map_err(|error| self.store.not_written(&error))?;
         staged.into_values().for_each(publish);
         Ok(())
     }

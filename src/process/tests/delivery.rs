@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -9,13 +10,16 @@ use std::{
     time::Duration,
 };
 
-use arrow::{array::AsArray as _, datatypes::Int64Type};
+use arrow::{
+    array::AsArray as _,
+    datatypes::{Int64Type, Schema},
+};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::support::{CONTRACT, COUNTS, Rig, batches};
 use crate::{
     domain::{identity::Identity, record::Record},
-    lake::faults::Fault,
+    lake::{Move, TableSpec, faults::Fault},
     process::*,
 };
 
@@ -308,4 +312,51 @@ async fn another_log_than_the_lakes_is_refused() {
     let error = rig.start().task.await.expect("task").expect_err("refused");
     assert!(matches!(error, Error::LogReplaced { .. }), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Data);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_of_bronze_that_is_missing_is_named() {
+    let rig = Rig::new().await;
+    let running = rig.start();
+    rig.append([(1, "a", 1)]).await;
+    running.settled().await;
+    running.stop().await;
+    let opened = async || {
+        let deps = rig.deps(rig.plain_lake());
+        let mut opened = open::open_tables(&deps).await?;
+        opened.streams[0].hold([0, 1].into(), true);
+        open::check(&deps, &mut opened.streams[0], &[0, 1].into()).await
+    };
+    opened().await.expect("whole");
+
+    // Over offsets that no record has, decisions may be ahead of Bronze.
+    let [_, name, _] = relations::stored_of("events");
+    let audited = rig.plain_lake().audit(&name).await.expect("audit").expect("table");
+    let (app_id, at) = audited.positions().pop_first().expect("position");
+    let spec = TableSpec {
+        name,
+        schema: Arc::new(Schema::empty()),
+        fingerprint: String::new(),
+        description: String::new(),
+    };
+    let mut acceptance = rig.plain_lake().open(&spec, [app_id.clone()]).await.expect("open");
+    acceptance.advance(vec![Move { app_id, from: Some(at), to: at + 1 }]).await.expect("advance");
+    opened().await.expect("nothing is missing");
+
+    let log = rig.path("lake/bronze/events/_delta_log").canonicalize().expect("log");
+    let entries = std::fs::read_dir(&log).expect("folder").flatten().map(|entry| entry.path());
+    let mut commits: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+    commits.sort();
+    let adds = |path: &PathBuf| std::fs::read_to_string(path).expect("commit").contains("\"add\"");
+    let rows = commits.iter().position(adds).expect("a commit with rows");
+    commits[rows..].iter().for_each(|path| std::fs::remove_file(path).expect("remove"));
+    let gone = opened().await.expect_err("gone").to_string();
+    let missing = format!(": {} is not there; bring that file back", commits[rows].display());
+    assert!(gone.starts_with("commit_missing: bronze.events ends before offset 0 of"), "{gone}");
+    assert!(gone.ends_with(&missing), "{gone}");
+    std::fs::write(&commits[rows], "").expect("empty");
+    let empty = opened().await.expect_err("empty").to_string();
+    let missing = format!(": {} is empty; bring that file back", commits[rows].display());
+    assert!(empty.ends_with(&missing), "{empty}");
 }
