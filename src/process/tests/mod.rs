@@ -1,5 +1,6 @@
 //! The loop as a whole, on an embedded log and real Delta tables.
 
+mod contracts;
 mod delivery;
 mod group;
 mod halted;
