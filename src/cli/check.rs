@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cli::{Failure, print},
+    cli::{Failure, ServerFlags, contracts, folders, print},
     process::{Planned, plan},
     project,
 };
@@ -12,10 +12,27 @@ use crate::{
 pub struct Args {
     /// Folder of the project, which holds sluice.yml
     pub project: PathBuf,
+    /// Also compare its contracts with those that filled the lake in this data folder
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The same for a lake elsewhere
+    #[arg(long, value_name = "DIR")]
+    pub lake: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let planned = load(&args.project)?;
+    let Args { data_dir, lake, .. } = args;
+    if data_dir.is_some() || lake.is_some() {
+        let flags = ServerFlags { data_dir, lake, ..ServerFlags::default() };
+        let lake = folders::existing_lake(&flags.load()?.config.server)?;
+        contracts::compare(&planned, &lake).await?;
+    }
+    print::result(described(&planned))
+}
+
+/// Every stream, seed and model, a line each.
+fn described(planned: &Planned) -> String {
     let streams = planned.project.streams.iter().map(|stream| {
         format!(
             "stream  {:<28} {} fields, {} partitions, event id {}",
@@ -40,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         planned.plans.len()
     );
     let lines: Vec<String> = streams.chain(seeds).chain(models).chain([counts]).collect();
-    print::result(lines.join("\n"))
+    lines.join("\n")
 }
 
 /// Reads, checks and plans a project.

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod config;
+mod contracts;
 mod demo;
 mod doctor;
 mod failure;
@@ -91,7 +92,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Wait(args) => wait::run(args, stop.token()).await,
         Command::Status(args) => status::run(args, stop.token()).await,
         Command::Bench(args) => bench::run(args, stop.token()).await,
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(args).await,
         Command::Doctor(args) => doctor::run(args, stop.token()).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Quarantine(command) => quarantine::run(command, stop.token()).await,

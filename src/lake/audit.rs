@@ -89,8 +89,13 @@ impl Lake {
         Ok(Some(Audited { table, versions, files, fingerprint }))
     }
 
+    /// Whether there is such a table.
+    pub async fn has(&self, name: &TableName) -> Result<bool, LakeError> {
+        Ok(self.open_stored(name).await?.is_some())
+    }
+
     /// Opens a table as it is stored, where there is one.
-    async fn open_stored(&self, name: &TableName) -> Result<Option<Table>, LakeError> {
+    pub(super) async fn open_stored(&self, name: &TableName) -> Result<Option<Table>, LakeError> {
         let delta = self.locate(name)?;
         let failed = |action| {
             let table = name.clone();

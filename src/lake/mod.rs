@@ -6,6 +6,7 @@ mod audit;
 mod changes;
 mod checkpoint;
 mod commit;
+mod documents;
 #[cfg(test)]
 pub(crate) mod faults;
 mod follow;

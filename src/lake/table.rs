@@ -67,6 +67,8 @@ pub enum LakeError {
     Table { table: TableName, action: &'static str, source: Box<DeltaTableError> },
     #[error("table {table}: its log cannot be read: {reason}")]
     Log { table: TableName, reason: String },
+    #[error("file {path} of the lake")]
+    Document { path: String, source: object_store::Error },
     #[error("table {table}: read rows")]
     Read { table: TableName, source: Box<datafusion::error::DataFusionError> },
 }
@@ -74,7 +76,7 @@ pub enum LakeError {
 impl LakeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Folder { .. } => ErrorKind::Unavailable,
+            Self::Folder { .. } | Self::Document { .. } => ErrorKind::Unavailable,
             Self::Fingerprint { .. }
             | Self::Table { .. }
             | Self::Log { .. }
@@ -135,6 +137,14 @@ impl Lake {
 }
 
 impl Lake {
+    pub(super) fn root(&self) -> &Url {
+        &self.root
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
     /// The table of that name, whether it is there or not.
     pub(super) fn locate(&self, name: &TableName) -> Result<DeltaTable, LakeError> {
         let location = format!("{}/{}/", name.schema, name.name);

@@ -8,6 +8,7 @@
 
 mod adopt;
 mod anchors;
+mod contracts;
 mod derived;
 mod ends;
 mod group;
@@ -45,6 +46,7 @@ use crate::{
 };
 
 pub use adopt::{Adopted, adopt, placements};
+pub use contracts::{Compared, compare, record};
 pub use plans::{Planned, plan};
 pub use status::Status;
 
