@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cli::{Failure, ServerFlags, contracts, folders, print},
-    process::{Planned, plan},
+    cli::{Failure, ServerFlags, chain, contracts, folders, print},
+    process::{self, Planned, plan},
     project,
 };
 
@@ -23,12 +23,23 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let planned = load(&args.project)?;
     let Args { data_dir, lake, .. } = args;
+    let mut to_rebuild = Vec::new();
     if data_dir.is_some() || lake.is_some() {
         let flags = ServerFlags { data_dir, lake, ..ServerFlags::default() };
         let lake = folders::existing_lake(&flags.load()?.config.server)?;
         contracts::compare(&planned, &lake).await?;
+        let outdated = process::outdated(&planned, &lake).await;
+        let outdated = outdated.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+        let lines = outdated.iter().map(|name| {
+            format!(
+                "rebuild {:<28} built by another definition: run `sluice rebuild`",
+                name.to_string()
+            )
+        });
+        to_rebuild.extend(lines);
     }
-    print::result(described(&planned))
+    let lines: Vec<String> = [described(&planned)].into_iter().chain(to_rebuild).collect();
+    print::result(lines.join("\n"))
 }
 
 /// Every stream, seed and model, a line each.

@@ -36,6 +36,19 @@ impl Folders {
     }
 }
 
+/// A lake that no server uses while this lives, and that no other is let into.
+pub(super) struct LakeFolder {
+    pub lake: Lake,
+    _lock: File,
+}
+
+impl LakeFolder {
+    pub(super) fn open(server: &Server) -> Result<Self, Failure> {
+        let lock = lock(&server.lake_dir(), "--lake", false)?;
+        Ok(Self { lake: lake(server)?, _lock: lock })
+    }
+}
+
 fn lake(server: &Server) -> Result<Lake, Failure> {
     let lake = Lake::local(&server.lake_dir(), server.durability);
     lake.map_err(|e| Failure::new(e.kind(), chain(&e)))

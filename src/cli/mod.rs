@@ -16,6 +16,7 @@ mod print;
 pub mod push;
 mod quarantine;
 pub mod query;
+mod rebuild;
 mod status;
 mod up;
 mod verify;
@@ -68,6 +69,8 @@ pub enum Command {
     /// Check that a lake keeps its promises: nothing lost, nothing twice, every table what its SQL
     /// gives
     Verify(verify::Args),
+    /// Make tables anew whose model, or what it reads, is defined otherwise by now
+    Rebuild(rebuild::Args),
     /// Decide about records that broke their contract: list, show, replay, discard
     #[command(subcommand)]
     Quarantine(quarantine::Command),
@@ -95,6 +98,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Check(args) => check::run(args).await,
         Command::Doctor(args) => doctor::run(args, stop.token()).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Rebuild(args) => rebuild::run(args).await,
         Command::Quarantine(command) => quarantine::run(command, stop.token()).await,
         Command::Log(command) => log::run(command).await,
         Command::Config(args) => config::run(&args),

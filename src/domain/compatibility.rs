@@ -3,7 +3,7 @@
 //! What the tables of a lake rest on is remembered; a contract that would make other events, other
 //! identities or other values of records that count already is refused. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +113,7 @@ pub fn differences(recorded: &RecordedContract, contract: &Contract) -> Vec<Diff
     let then = recorded.rules.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
     if now != then {
         let names = now.keys().chain(then.keys()).filter(|name| now.get(*name) != then.get(*name));
-        let names: std::collections::BTreeSet<&str> = names.copied().collect();
+        let names: BTreeSet<&str> = names.copied().collect();
         let names: Vec<&str> = names.into_iter().collect();
         found.push(note(
             At::Key("rules"),

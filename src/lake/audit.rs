@@ -149,7 +149,7 @@ type Claims = BTreeMap<String, (u64, Option<u64>)>;
 
 /// Every entry of the log up to `last`: from the first, or from the checkpoint behind which older
 /// ones were cleaned up.
-async fn read_log(
+pub(super) async fn read_log(
     store: &dyn ObjectStore,
     last: u64,
 ) -> Result<(Vec<AuditedVersion>, Claims), String> {

@@ -35,7 +35,7 @@ const FINGERPRINT: &str = "sluice.fingerprint";
 /// A checkpoint is written after so many commits.
 const CHECKPOINT_EVERY: u64 = 50;
 /// Parquet files are cut at this size.
-const TARGET_FILE_BYTES: u64 = 128 * 1024 * 1024;
+pub(super) const TARGET_FILE_BYTES: u64 = 128 * 1024 * 1024;
 
 /// The folder (later: bucket) that all tables live in.
 #[derive(Clone)]
@@ -173,7 +173,7 @@ impl Lake {
 
 /// Counts the publications of a table whose rows are replaced, so that each moves a position.
 /// Persisted: must stay stable.
-const PUBLISHED: &str = "sluice/published";
+pub(super) const PUBLISHED: &str = "sluice/published";
 
 /// The version that the hint of the log names; a hint that cannot be read costs a checkpoint.
 async fn last_checkpoint(delta: &DeltaTable) -> Result<Option<u64>, DeltaTableError> {
@@ -187,7 +187,7 @@ async fn last_checkpoint(delta: &DeltaTable) -> Result<Option<u64>, DeltaTableEr
     Ok(hint.and_then(|hint| hint.get("version")?.as_u64()))
 }
 
-async fn create(delta: &DeltaTable, spec: &TableSpec) -> Result<(), DeltaTableError> {
+pub(super) async fn create(delta: &DeltaTable, spec: &TableSpec) -> Result<(), DeltaTableError> {
     let schema: StructType = spec.schema.as_ref().try_into_kernel()?;
     let created = delta
         .clone()
@@ -383,7 +383,7 @@ impl Table {
         move |source| LakeError::Table { table: table.clone(), action, source: Box::new(source) }
     }
 
-    async fn removals(&self) -> Result<Vec<Action>, DeltaTableError> {
+    pub(super) async fn removals(&self) -> Result<Vec<Action>, DeltaTableError> {
         let log_store = self.delta.log_store();
         let views = self.delta.snapshot()?.snapshot().file_views(log_store.as_ref(), None);
         views.map_ok(|file| Action::Remove(file.remove_action(true))).try_collect().await
@@ -434,7 +434,7 @@ impl Table {
     }
 
     /// The definition that built the table.
-    pub(super) fn fingerprint(&self) -> Result<String, LakeError> {
+    pub fn fingerprint(&self) -> Result<String, LakeError> {
         let configuration = self.snapshot()?.metadata().configuration();
         Ok(configuration.get(FINGERPRINT).cloned().unwrap_or_default())
     }

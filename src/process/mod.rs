@@ -18,6 +18,7 @@ mod open;
 mod pipeline;
 mod plans;
 pub mod quarantine;
+mod rebuild;
 pub mod relations;
 mod report;
 mod rounds;
@@ -48,6 +49,7 @@ use crate::{
 pub use adopt::{Adopted, adopt, placements};
 pub use contracts::{Compared, compare, record};
 pub use plans::{Planned, plan};
+pub use rebuild::{Done, Outcome, outdated, rebuild};
 pub use status::Status;
 
 /// How the loop runs.

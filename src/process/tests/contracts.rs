@@ -15,7 +15,8 @@ pub(super) fn rich(id: usize, k: &str, v: i64, note: &str) -> Record {
     Record { key: None, identity, headers: Vec::new(), payload: payload.into() }
 }
 
-pub(super) const NOTED: &str = "  - {name: v, type: int, required: true}\n  - {name: note, type: int}\n";
+pub(super) const NOTED: &str =
+    "  - {name: v, type: int, required: true}\n  - {name: note, type: int}\n";
 
 /// The lake keeps its promises, and every table could be compared.
 pub(super) async fn is_green(rig: &Rig) {

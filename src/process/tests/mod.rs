@@ -7,5 +7,6 @@ mod halted;
 mod models;
 mod projects;
 mod quarantine;
+mod rebuild;
 pub(crate) mod support;
 mod upkeep;
