@@ -352,7 +352,7 @@ async fn open_append(
     let mut table = OffsetTable::open(&deps.lake, &spec, info, followed, app_ids, columns).await?;
     if table.table.check_fingerprint().is_err() || parent_stopped {
         opened.base.tables.insert(name.clone(), table.state());
-        return Ok((!parent_stopped).then(|| fingerprint_hint()));
+        return Ok((!parent_stopped).then(fingerprint_hint));
     }
     let Some(program) = plan.program.clone() else {
         return Err(Error::Internal(format!("{name} is row-wise without a program")));
@@ -383,7 +383,7 @@ async fn open_recompute(
     let derived = Derived::open(&deps.lake, &spec, info, Some(shared), &streams, &parents).await?;
     if derived.table.check_fingerprint().is_err() || parent_stopped {
         opened.base.tables.insert(name.clone(), Arc::new(derived.state()));
-        return Ok((!parent_stopped).then(|| fingerprint_hint()));
+        return Ok((!parent_stopped).then(fingerprint_hint));
     }
     opened.derived.push(derived);
     Ok(None)
