@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cli::{Failure, print},
-    process::{Planned, plan},
+    cli::{Failure, ServerFlags, chain, contracts, folders, print},
+    process::{self, Planned, plan},
     project,
 };
 
@@ -12,10 +12,38 @@ use crate::{
 pub struct Args {
     /// Folder of the project, which holds sluice.yml
     pub project: PathBuf,
+    /// Also compare its contracts with those that filled the lake in this data folder
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The same for a lake elsewhere
+    #[arg(long, value_name = "DIR")]
+    pub lake: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let planned = load(&args.project)?;
+    let Args { data_dir, lake, .. } = args;
+    let mut to_rebuild = Vec::new();
+    if data_dir.is_some() || lake.is_some() {
+        let flags = ServerFlags { data_dir, lake, ..ServerFlags::default() };
+        let lake = folders::existing_lake(&flags.load()?.config.server)?;
+        contracts::compare(&planned, &lake).await?;
+        let outdated = process::outdated(&planned, &lake).await;
+        let outdated = outdated.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+        let lines = outdated.iter().map(|name| {
+            format!(
+                "rebuild {:<28} built by another definition: run `sluice rebuild`",
+                name.to_string()
+            )
+        });
+        to_rebuild.extend(lines);
+    }
+    let lines: Vec<String> = [described(&planned)].into_iter().chain(to_rebuild).collect();
+    print::result(lines.join("\n"))
+}
+
+/// Every stream, seed and model, a line each.
+fn described(planned: &Planned) -> String {
     let streams = planned.project.streams.iter().map(|stream| {
         format!(
             "stream  {:<28} {} fields, {} partitions, event id {}",
@@ -40,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         planned.plans.len()
     );
     let lines: Vec<String> = streams.chain(seeds).chain(models).chain([counts]).collect();
-    print::result(lines.join("\n"))
+    lines.join("\n")
 }
 
 /// Reads, checks and plans a project.

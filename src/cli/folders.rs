@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     cli::{Failure, chain},
-    config::{Config, LogKind},
+    config::{Config, LogKind, Server},
     lake::Lake,
     ops::folders,
 };
@@ -33,10 +33,37 @@ impl Folders {
         let data = lock(&server.data_dir, "--data-dir", false)?;
         let folder = server.lake_dir();
         let shared = lock(&folder, "--lake", !group.is_empty())?;
-        let lake = Lake::local(&folder, server.durability);
-        let lake = lake.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
-        Ok(Self { lake, _data: data, _lake: shared })
+        Ok(Self { lake: lake(server)?, _data: data, _lake: shared })
     }
+}
+
+/// A lake that no server uses while this lives, and that no other is let into.
+pub(super) struct LakeFolder {
+    pub lake: Lake,
+    _lock: File,
+}
+
+impl LakeFolder {
+    pub(super) fn open(server: &Server) -> Result<Self, Failure> {
+        let lock = lock(&server.lake_dir(), "--lake", false)?;
+        Ok(Self { lake: lake(server)?, _lock: lock })
+    }
+}
+
+fn lake(server: &Server) -> Result<Lake, Failure> {
+    let lake = Lake::local(&server.lake_dir(), server.durability);
+    lake.map_err(|e| Failure::new(e.kind(), chain(&e)))
+}
+
+/// A lake that is there, to be read beside whoever writes it.
+pub(super) fn existing_lake(server: &Server) -> Result<Lake, Failure> {
+    let folder = server.lake_dir();
+    if !folder.is_dir() {
+        let message =
+            format!("no lake at {}; say where with --data-dir or --lake", folder.display());
+        return Err(Failure::invalid(message));
+    }
+    lake(server)
 }
 
 /// Locks a folder, for this process alone or with others that share it.

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod config;
+mod contracts;
 mod demo;
 mod doctor;
 mod failure;
@@ -15,6 +16,7 @@ mod print;
 pub mod push;
 mod quarantine;
 pub mod query;
+mod rebuild;
 mod status;
 mod up;
 mod verify;
@@ -68,6 +70,8 @@ pub enum Command {
     /// Check that a lake keeps its promises: nothing lost, nothing twice, every table what its SQL
     /// gives
     Verify(verify::Args),
+    /// Make tables anew whose model, or what it reads, is defined otherwise by now
+    Rebuild(rebuild::Args),
     /// Decide about records that broke their contract: list, show, replay, discard
     #[command(subcommand)]
     Quarantine(quarantine::Command),
@@ -92,9 +96,10 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Wait(args) => wait::run(args, stop.token()).await,
         Command::Status(args) => status::run(args, stop.token()).await,
         Command::Bench(args) => bench::run(args, stop.token()).await,
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(args).await,
         Command::Doctor(args) => doctor::run(args, stop.token()).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Rebuild(args) => rebuild::run(args).await,
         Command::Quarantine(command) => quarantine::run(command, stop.token()).await,
         Command::Log(command) => log::run(command).await,
         Command::Config(args) => config::run(&args),

@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Failure, chain, folders::Folders},
+    cli::{Failure, chain, contracts, folders::Folders},
     config::{Config, LogKind, Server},
     domain::{
         ErrorKind, Place,
@@ -117,9 +117,12 @@ impl Node {
     ) -> Result<Self, Failure> {
         let clock = Clock::system();
         let folders = Folders::open(config)?;
+        let lake = folders.lake.clone();
+        contracts::compare(&planned, &lake).await?;
         let log = open_log(config, &clock).await?;
         ensure(log.as_ref(), &planned).await?;
-        let lake = folders.lake.clone();
+        let recorded = process::record(&planned, &lake).await;
+        recorded.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
         let log = placed(log, &lake, &planned).await?;
         let names: Vec<String> =
             planned.project.streams.iter().map(|stream| stream.name.clone()).collect();

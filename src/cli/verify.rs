@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::{
-    cli::{Failure, ServerFlags, chain, check, print},
-    lake::Lake,
+    cli::{Failure, ServerFlags, chain, check, folders, print},
     verify,
 };
 
@@ -47,14 +46,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     for path in &args.history {
         sent.extend(verify::read(path).map_err(|e| Failure::new(e.kind(), e.to_string()))?);
     }
-    let folder = config.server.lake_dir();
-    if !folder.is_dir() {
-        let message =
-            format!("no lake at {}; say where with --data-dir or --lake", folder.display());
-        return Err(Failure::invalid(message));
-    }
-    let lake = Lake::local(&folder, config.server.durability)
-        .map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+    let lake = folders::existing_lake(&config.server)?;
     let facts = verify::collect(&planned, &lake).await;
     let facts = facts.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
     let report = verify::check(&sent, &facts);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef, TimeUnit};
+use serde::{Deserialize, Serialize};
 
 /// The contract of one stream, read from `streams/<name>.yml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,16 +55,17 @@ pub struct Field {
     pub description: String,
 }
 
-/// Bounds of a number, both inclusive.
-#[derive(Debug, Clone, PartialEq)]
+/// Bounds of a number, both inclusive. Persisted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Range {
     pub name: String,
     pub min: Option<f64>,
     pub max: Option<f64>,
 }
 
-/// The declared type of a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The declared type of a field. Persisted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FieldType {
     Text,
     Int,

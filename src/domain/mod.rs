@@ -6,6 +6,7 @@
 mod assignment;
 pub mod change;
 pub mod columns;
+pub mod compatibility;
 pub mod content;
 pub mod contract;
 pub mod csv;

@@ -86,8 +86,13 @@ impl Lake {
         Ok(Some(Audited { table, versions, files, fingerprint }))
     }
 
+    /// Whether there is such a table.
+    pub async fn has(&self, name: &TableName) -> Result<bool, LakeError> {
+        Ok(self.open_stored(name).await?.is_some())
+    }
+
     /// Opens a table as it is stored, where there is one.
-    async fn open_stored(&self, name: &TableName) -> Result<Option<Table>, LakeError> {
+    pub(super) async fn open_stored(&self, name: &TableName) -> Result<Option<Table>, LakeError> {
         let delta = self.locate(name)?;
         let failed = |action| {
             let table = name.clone();
@@ -141,7 +146,10 @@ type Claims = BTreeMap<String, (u64, Option<u64>)>;
 
 /// Every entry of the log up to `last`: from the first, or from the checkpoint behind which older
 /// ones were cleaned up.
-async fn read_log(log: &LogStoreRef, last: u64) -> Result<(Vec<AuditedVersion>, Claims), String> {
+pub(super) async fn read_log(
+    log: &LogStoreRef,
+    last: u64,
+) -> Result<(Vec<AuditedVersion>, Claims), String> {
     let store = log.object_store(None);
     let listed = store.list(Some(&Path::from(LOG)));
     let listed: Vec<_> = listed.try_collect().await.map_err(|e| chain(&e))?;

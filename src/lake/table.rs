@@ -38,7 +38,7 @@ const FINGERPRINT: &str = "sluice.fingerprint";
 /// A checkpoint is written after so many commits.
 const CHECKPOINT_EVERY: u64 = 50;
 /// Parquet files are cut at this size.
-const TARGET_FILE_BYTES: u64 = 128 * 1024 * 1024;
+pub(super) const TARGET_FILE_BYTES: u64 = 128 * 1024 * 1024;
 
 /// The folder (later: bucket) that all tables live in.
 #[derive(Clone)]
@@ -70,6 +70,8 @@ pub enum LakeError {
     Table { table: TableName, action: &'static str, source: Box<DeltaTableError> },
     #[error("table {table}: its log cannot be read: {reason}")]
     Log { table: TableName, reason: String },
+    #[error("file {path} of the lake")]
+    Document { path: String, source: object_store::Error },
     #[error("table {table}: rows cannot be read: {reason}")]
     Read { table: TableName, reason: String },
 }
@@ -77,7 +79,7 @@ pub enum LakeError {
 impl LakeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Folder { .. } => ErrorKind::Unavailable,
+            Self::Folder { .. } | Self::Document { .. } => ErrorKind::Unavailable,
             Self::Fingerprint { .. }
             | Self::Table { .. }
             | Self::Log { .. }
@@ -88,7 +90,7 @@ impl LakeError {
     /// The table that it is about.
     pub fn table(&self) -> Option<&TableName> {
         match self {
-            Self::Folder { .. } => None,
+            Self::Folder { .. } | Self::Document { .. } => None,
             Self::Fingerprint { table, .. }
             | Self::Table { table, .. }
             | Self::Log { table, .. }
@@ -155,6 +157,14 @@ impl Lake {
 }
 
 impl Lake {
+    pub(super) fn root(&self) -> &Url {
+        &self.root
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
     /// The table of that name, whether it is there or not.
     pub(super) fn locate(&self, name: &TableName) -> Result<DeltaTable, LakeError> {
         let location = format!("{}/{}/", name.schema, name.name);
@@ -190,7 +200,7 @@ pub fn reason_of(error: &DataFusionError) -> String {
 
 /// Counts the publications of a table whose rows are replaced, so that each moves a position.
 /// Persisted: must stay stable.
-const PUBLISHED: &str = "sluice/published";
+pub(super) const PUBLISHED: &str = "sluice/published";
 
 /// The version that the hint of the log names; a hint that cannot be read costs a checkpoint.
 async fn last_checkpoint(delta: &DeltaTable) -> Result<Option<u64>, DeltaTableError> {
@@ -204,7 +214,7 @@ async fn last_checkpoint(delta: &DeltaTable) -> Result<Option<u64>, DeltaTableEr
     Ok(hint.and_then(|hint| hint.get("version")?.as_u64()))
 }
 
-async fn create(delta: &DeltaTable, spec: &TableSpec) -> Result<(), DeltaTableError> {
+pub(super) async fn create(delta: &DeltaTable, spec: &TableSpec) -> Result<(), DeltaTableError> {
     let schema: StructType = spec.schema.as_ref().try_into_kernel()?;
     let created = delta
         .clone()
@@ -404,7 +414,7 @@ impl Table {
         move |error| LakeError::Read { table: table.clone(), reason: reason_of(&error) }
     }
 
-    async fn removals(&self) -> Result<Vec<Action>, DeltaTableError> {
+    pub(super) async fn removals(&self) -> Result<Vec<Action>, DeltaTableError> {
         let log_store = self.delta.log_store();
         let views = self.delta.snapshot()?.snapshot().file_views(log_store.as_ref(), None);
         views.map_ok(|file| Action::Remove(file.remove_action(true))).try_collect().await
@@ -454,7 +464,7 @@ impl Table {
     }
 
     /// The definition that built the table.
-    pub(super) fn fingerprint(&self) -> Result<String, LakeError> {
+    pub fn fingerprint(&self) -> Result<String, LakeError> {
         let configuration = self.snapshot()?.metadata().configuration();
         Ok(configuration.get(FINGERPRINT).cloned().unwrap_or_default())
     }

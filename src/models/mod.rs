@@ -5,6 +5,7 @@
 
 mod append;
 mod plan;
+mod reads;
 mod types;
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use datafusion::{
 
 use crate::{
     domain::{TableName, identity::fingerprint, sql_guard, sql_limits},
-    models::{append::RowProgram, types::storable},
+    models::{append::RowProgram, reads::columns_read, types::storable},
     project::{
         ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Project, check_described, nearest,
     },
@@ -86,11 +86,13 @@ pub struct Plan {
     pub program: Option<Arc<RowProgram>>,
 }
 
-/// A relation that models can read.
+/// The accepted rows of a stream, as models can read them.
 #[derive(Debug, Clone)]
 pub struct Relation {
     pub schema: SchemaRef,
-    pub fingerprint: String,
+    /// Per column, what decides its values. Only that of the columns that a model reads is part of
+    /// the model's fingerprint.
+    pub columns: BTreeMap<String, String>,
 }
 
 /// Plans every model of the project, in its order. `accepted` are the relations of the streams.
@@ -134,6 +136,8 @@ pub fn plan_project(
 /// What the planner remembers of a relation.
 struct Known {
     fingerprint: String,
+    /// What decides the values of each column, where the fingerprint does not cover that.
+    decided_by: BTreeMap<String, String>,
     /// Rows can be followed one by one, by their offset.
     by_offset: bool,
     streams: Vec<String>,
@@ -147,7 +151,8 @@ struct Known {
 impl Known {
     fn stream(stream: &str, relation: &Relation) -> Self {
         Self {
-            fingerprint: relation.fingerprint.clone(),
+            fingerprint: TableName::new(ACCEPTED, stream).to_string(),
+            decided_by: relation.columns.clone(),
             by_offset: true,
             streams: vec![stream.to_owned()],
             read_streams: vec![stream.to_owned()],
@@ -160,6 +165,7 @@ impl Known {
         // A seed's rows are no part of a fingerprint: a changed seed is a change like any other.
         Self {
             fingerprint: name.to_string(),
+            decided_by: BTreeMap::new(),
             by_offset: false,
             streams: Vec::new(),
             read_streams: Vec::new(),
@@ -173,12 +179,21 @@ impl Known {
         let is_view = plan.class == Class::View;
         Self {
             fingerprint: plan.fingerprint.clone(),
+            decided_by: BTreeMap::new(),
             by_offset: plan.class == Class::Append,
             streams: plan.streams.clone(),
             read_streams: if is_view { plan.read_streams.clone() } else { Vec::new() },
             tables: if is_view { plan.tables.clone() } else { stored },
             columns: names(&plan.schema),
         }
+    }
+
+    /// What it adds to the fingerprint of a model that reads these columns of it.
+    fn fingerprint_of(&self, read: Option<&BTreeSet<String>>) -> String {
+        let read =
+            self.decided_by.iter().filter(|(name, _)| read.is_none_or(|r| r.contains(*name)));
+        let columns: Vec<String> = read.map(|(name, by)| format!("{name} {by}")).collect();
+        format!("{} {}", self.fingerprint, columns.join(","))
     }
 }
 
@@ -234,16 +249,18 @@ impl Planner {
         inputs.retain(|input| known.contains_key(&relation_name(input)));
         let schema = storable(analysed.schema().as_arrow());
         let (class, reason) = classify(model, &analysed, known);
-        let parents = inputs.iter().filter_map(|input| known.get(&relation_name(input)));
+        let read = columns_read(analysed.clone(), &self.state, DEFAULT_SCHEMA)?;
+        let parents = inputs.iter().map(relation_name);
+        let parents = parents.filter_map(|name| known.get(&name).map(|parent| (name, parent)));
         let (mut streams, mut read_streams) = (BTreeSet::new(), BTreeSet::new());
         let mut tables = BTreeSet::new();
         let mut parts = vec![ENGINE.to_owned(), model.sql.clone(), class.to_string()];
         parts.push(format!("{schema:?}"));
-        for parent in parents {
+        for (name, parent) in parents {
             streams.extend(parent.streams.iter().cloned());
             read_streams.extend(parent.read_streams.iter().cloned());
             tables.extend(parent.tables.iter().cloned());
-            parts.push(parent.fingerprint.clone());
+            parts.push(parent.fingerprint_of(read.get(&(name.schema, name.name))));
         }
         let digest = fingerprint(parts.join("\u{1}").as_bytes());
         let program = match class {

@@ -50,10 +50,14 @@ impl Pipeline {
     ) -> Result<bool, Error> {
         for (i, partition, end) in ends {
             let stream = &self.streams[*i];
-            let next = stream.bronze.at(*partition).map_or(0, |at| at + 1);
-            if !stream.held.contains(partition)
-                && next < *end
-                && self.deps.log.has_records(stream.name(), *partition, next).await?
+            if stream.held.contains(partition) {
+                continue;
+            }
+            let bronze = stream.bronze.at(*partition);
+            let next = bronze.map_or(0, |at| at + 1);
+            if stream.followers().any(|table| table.at(*partition) < bronze)
+                || (next < *end
+                    && self.deps.log.has_records(stream.name(), *partition, next).await?)
             {
                 return Ok(false);
             }

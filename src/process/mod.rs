@@ -8,6 +8,7 @@
 
 mod adopt;
 mod anchors;
+mod contracts;
 mod derived;
 mod ends;
 mod group;
@@ -17,6 +18,7 @@ mod open;
 mod pipeline;
 mod plans;
 pub mod quarantine;
+mod rebuild;
 pub mod relations;
 mod report;
 mod rounds;
@@ -45,7 +47,9 @@ use crate::{
 };
 
 pub use adopt::{Adopted, adopt, placements};
+pub use contracts::{Compared, compare, record};
 pub use plans::{Planned, plan};
+pub use rebuild::{Done, Outcome, outdated, rebuild};
 pub use status::Status;
 
 /// How the loop runs.

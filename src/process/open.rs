@@ -344,12 +344,21 @@ async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(),
 }
 
 /// What to do when a table was built by another definition of its model.
-fn fingerprint_hint(name: &TableName) -> String {
-    format!(
-        "its table was built by another definition of the model or of what it reads; stop, remove \
-         the folder lake/{}/{} and start again: it is rebuilt from its inputs",
-        name.schema, name.name
-    )
+fn fingerprint_hint() -> String {
+    "its table was built by another definition of the model or of what it reads; stop the server, \
+     run `sluice rebuild` for the project and its data folder, and start again"
+        .to_owned()
+}
+
+/// The table of a stored model.
+pub(super) fn model_spec(plan: &Plan) -> TableSpec {
+    let is_placed = plan.class == Class::Append;
+    TableSpec {
+        name: plan.model.name.clone(),
+        schema: if is_placed { placed_schema(&plan.schema) } else { Arc::clone(&plan.schema) },
+        fingerprint: plan.fingerprint.clone(),
+        description: plan.model.description.clone(),
+    }
 }
 
 async fn open_append(
@@ -369,17 +378,12 @@ async fn open_append(
     let contract = Arc::clone(opened.streams[position].judge.contract());
     let followed = followed(deps, &contract);
     let app_ids = (0..followed.partitions).map(|p| followed.input_app_id(p)).collect();
-    let spec = TableSpec {
-        name: name.clone(),
-        schema: placed_schema(&plan.schema),
-        fingerprint: plan.fingerprint.clone(),
-        description: plan.model.description.clone(),
-    };
+    let spec = model_spec(plan);
     let columns = (PARTITION, OFFSET);
     let mut table = OffsetTable::open(&deps.lake, &spec, info, followed, app_ids, columns).await?;
     if table.table.check_fingerprint().is_err() || parent_stopped {
         opened.base.tables.insert(name.clone(), table.state());
-        return Ok((!parent_stopped).then(|| fingerprint_hint(&name)));
+        return Ok((!parent_stopped).then(fingerprint_hint));
     }
     let Some(program) = plan.program.clone() else {
         return Err(Error::Internal(format!("{name} is row-wise without a program")));
@@ -397,12 +401,7 @@ async fn open_recompute(
     parent_stopped: bool,
 ) -> Result<Option<String>, Error> {
     let name = plan.model.name.clone();
-    let spec = TableSpec {
-        name: name.clone(),
-        schema: Arc::clone(&plan.schema),
-        fingerprint: plan.fingerprint.clone(),
-        description: plan.model.description.clone(),
-    };
+    let spec = model_spec(plan);
     let reads: BTreeSet<&TableName> = plan.tables.iter().collect();
     let parents = opened.derived.iter().filter(|d| reads.contains(&d.info.name));
     let parents: Vec<&Derived> = parents.collect();
@@ -415,7 +414,7 @@ async fn open_recompute(
     let derived = Derived::open(&deps.lake, &spec, info, Some(shared), &streams, &parents).await?;
     if derived.table.check_fingerprint().is_err() || parent_stopped {
         opened.base.tables.insert(name.clone(), Arc::new(derived.state()));
-        return Ok((!parent_stopped).then(|| fingerprint_hint(&name)));
+        return Ok((!parent_stopped).then(fingerprint_hint));
     }
     opened.derived.push(derived);
     Ok(None)

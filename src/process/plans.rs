@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     bronze::{Judge, accepted_schema},
-    domain::{TableName, contract::Contract, identity::fingerprint},
+    domain::{TableName, contract::Contract},
     models::{Input, Plan, Relation, RowProgram, plan_project},
     process::offset_table::OffsetTable,
     project::{Diagnostic, Diagnostics, Project},
@@ -66,20 +66,14 @@ pub fn plan(project: Project) -> Result<Planned, Diagnostics> {
     }
 }
 
+/// What models see of each stream. Rules are no part of what decides a column: a changed rule
+/// applies to new records.
 fn relations(streams: &[Contract]) -> BTreeMap<String, Relation> {
     let relation = |contract: &Contract| Relation {
         schema: accepted_schema(contract),
-        fingerprint: decoding_fingerprint(contract),
+        columns: contract.fields.iter().map(|f| (f.name.clone(), f.data_type.name())).collect(),
     };
     streams.iter().map(|contract| (contract.name.clone(), relation(contract))).collect()
-}
-
-/// Digest of what decides how accepted records are decoded. Rules are no part of it: a changed rule
-/// applies to new records.
-fn decoding_fingerprint(contract: &Contract) -> String {
-    let fields = contract.fields.iter().map(|f| format!("{} {}", f.name, f.data_type.name()));
-    let text = format!("{} {}", contract.name, fields.collect::<Vec<_>>().join(","));
-    fingerprint(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -148,5 +142,54 @@ mod tests {
         assert_eq!(place, "models/silver/m.yml:5", "{text}");
         assert!(text.contains("`m` has no column `ab`"), "{text}");
         assert!(text.contains("did you mean `a`?"), "{text}");
+    }
+
+    /// The contract with other fields, and the models whose fingerprint that changes.
+    fn changed_by(fields: &str) -> Vec<String> {
+        let with = |fields: &str| {
+            let stream = format!("name: clicks\nfields:\n{fields}");
+            let source = "{{ source('bronze', 'clicks') }}";
+            let from = |columns: &str| format!("SELECT {columns} FROM {source}");
+            let texts = [
+                ("streams/clicks.yml", stream),
+                ("models/silver/all.sql", from("*")),
+                ("models/silver/one.sql", from("a")),
+                ("models/silver/filtered.sql", from("a") + " WHERE b <> 'x'"),
+                ("models/silver/nested.sql", format!("WITH s AS ({}) SELECT a FROM s", from("*"))),
+                ("models/silver/child.sql", "SELECT a FROM {{ ref('all') }}".to_owned()),
+                ("models/gold/counted.sql", from("count(*) AS n")),
+                ("models/gold/grouped.sql", from("b, max(a) AS m") + " GROUP BY b"),
+                ("models/gold/sub.sql", from("a") + &format!(" WHERE a IN ({})", from("c"))),
+            ];
+            let texts: Vec<(&str, &str)> = texts.iter().map(|(n, t)| (*n, t.as_str())).collect();
+            let planned = planned(&texts).unwrap_or_else(|errors| panic!("{errors}"));
+            let plans = planned.plans.into_iter();
+            plans.map(|p| (p.model.name.name, p.fingerprint)).collect::<BTreeMap<_, _>>()
+        };
+        let (before, after) = (with(FIELDS), with(fields));
+        let changed = before.into_iter().filter(|(name, print)| after[name] != *print);
+        changed.map(|(name, _)| name).collect()
+    }
+
+    const FIELDS: &str = "  - {name: a, type: int, required: true}\n  - {name: b, type: text}\n  - \
+                          {name: c, type: int}\n";
+
+    #[test]
+    fn a_fingerprint_covers_the_columns_that_are_read() {
+        let field =
+            |name: &str, data_type: &str| format!("  - {{name: {name}, type: {data_type}}}\n");
+        assert_eq!(changed_by(FIELDS), [""; 0]);
+        let wide = |extra: &str| format!("{FIELDS}{extra}");
+        assert_eq!(changed_by(&wide(&field("d", "text"))), ["all", "child"]);
+        let ruled = "  - {name: a, type: int, range: {min: 3}}\n  - {name: b, type: text, \
+                     accepted_values: [x]}\n  - {name: c, type: int, description: third}\n";
+        assert_eq!(changed_by(ruled), [""; 0]);
+        let b_first = format!("{}{}{}", field("b", "text"), field("a", "int"), field("c", "int"));
+        assert_eq!(changed_by(&b_first), ["all", "child"]);
+        let other_c = FIELDS.replace("c, type: int", "c, type: float");
+        assert_eq!(changed_by(&other_c), ["all", "child", "sub"]);
+        let other_a = FIELDS.replace("a, type: int", "a, type: \"decimal(20,0)\"");
+        let readers = ["all", "child", "filtered", "grouped", "nested", "one", "sub"];
+        assert_eq!(changed_by(&other_a), readers);
     }
 }

@@ -2,10 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use arrow::datatypes::SchemaRef;
+use datafusion::{
+    catalog::TableProvider,
+    datasource::{ViewTable, provider_as_source},
+    error::DataFusionError,
+    logical_expr::LogicalPlanBuilder,
+    prelude::{Expr, ident, lit},
+};
+
 use crate::{
     bronze::{accepted_schema, accepted_sql, bronze_view_schema, bronze_view_sql, decode_udf},
-    domain::{Partition, TableName},
-    lake::{LakeView, RelationInfo, RelationKind, ViewState},
+    domain::{Offset, Partition, Positions, TableName},
+    lake::{Committed, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState},
     models::{Class, Plan},
     process::{
         Planned,
@@ -163,6 +172,44 @@ fn acceptance_view(tables: &[(String, TableName)]) -> ViewState {
         sql: selects.collect::<Vec<_>>().join(" UNION ALL "),
         reads: tables.iter().map(|(_, table)| table.clone()).collect(),
     }
+}
+
+/// The rows of `provider` up to the last offset that `reach` names per partition; the columns hold
+/// a row's place.
+pub fn limited(
+    provider: Arc<dyn TableProvider>,
+    (partition, offset): (&str, &str),
+    reach: &BTreeMap<Partition, Offset>,
+) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    let within = reach.iter().map(|(number, last)| {
+        let here = ident(partition).eq(lit(i32::try_from(*number).unwrap_or(i32::MAX)));
+        here.and(ident(offset).lt_eq(lit(*last)))
+    });
+    let filter = within.reduce(Expr::or).unwrap_or_else(|| lit(false));
+    let scan = LogicalPlanBuilder::scan("t", provider_as_source(provider), None)?;
+    Ok(Arc::new(ViewTable::new(scan.filter(filter)?.build()?, None)))
+}
+
+/// A table as one version of it, or a part of that, for a view of its own.
+pub fn pinned(
+    name: &TableName,
+    schema: &SchemaRef,
+    version: u64,
+    provider: Arc<dyn TableProvider>,
+) -> Arc<TableState> {
+    Arc::new(TableState {
+        info: Arc::new(RelationInfo {
+            name: name.clone(),
+            kind: RelationKind::Internal,
+            description: String::new(),
+            columns: BTreeMap::new(),
+        }),
+        schema: Arc::clone(schema),
+        committed: Some(Committed { version, provider, rows: 0, files: 0, bytes: 0 }),
+        overlay: Overlay::None,
+        streams: Vec::new(),
+        positions: Positions::default(),
+    })
 }
 
 pub(super) fn quoted(name: &TableName) -> String {

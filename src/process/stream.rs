@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Rows of Bronze that are caught up from the table at once, per partition.
-const CATCH_UP_OFFSETS: Offset = 50_000;
+pub(super) const CATCH_UP_OFFSETS: Offset = 50_000;
 
 /// The place of an event in a row-wise model's input.
 const INDEX: &str = "__index";
@@ -74,17 +74,17 @@ pub(super) struct Counts {
 }
 
 /// Decisions that the acceptance table holds for a stretch of records.
-type Recorded = HashMap<(i32, Offset, i32), Verdict>;
+pub(super) type Recorded = HashMap<(i32, Offset, i32), Verdict>;
 
 /// The position columns of a Bronze batch.
-struct Places<'a> {
+pub(super) struct Places<'a> {
     partition: &'a Int32Array,
     offset: &'a Int64Array,
     index: &'a Int32Array,
 }
 
 impl<'a> Places<'a> {
-    fn of(rows: &'a RecordBatch) -> Result<Self, Error> {
+    pub(super) fn of(rows: &'a RecordBatch) -> Result<Self, Error> {
         Ok(Self {
             partition: column(rows, "_partition")?.as_primitive::<Int32Type>(),
             offset: column(rows, "_offset")?.as_primitive::<Int64Type>(),
@@ -92,12 +92,12 @@ impl<'a> Places<'a> {
         })
     }
 
-    fn at(&self, row: usize) -> (Partition, Offset) {
+    pub(super) fn at(&self, row: usize) -> (Partition, Offset) {
         let partition = Partition::try_from(self.partition.value(row)).unwrap_or_default();
         (partition, self.offset.value(row))
     }
 
-    fn key(&self, row: usize) -> (i32, Offset, i32) {
+    pub(super) fn key(&self, row: usize) -> (i32, Offset, i32) {
         (self.partition.value(row), self.offset.value(row), self.index.value(row))
     }
 
@@ -228,7 +228,8 @@ impl StreamTables {
         Ok(more)
     }
 
-    fn followers(&self) -> impl Iterator<Item = &OffsetTable> {
+    /// The tables that follow Bronze.
+    pub(super) fn followers(&self) -> impl Iterator<Item = &OffsetTable> {
         let running = self.models.iter().filter(|model| model.failure.is_none());
         let models = running.map(|model| &model.table);
         [&self.acceptance, &self.quarantine].into_iter().chain(models)
@@ -433,7 +434,7 @@ fn place_fields() -> Vec<Field> {
     ]
 }
 
-fn carried_rows(stream: &str, rows: &RecordBatch) -> Result<RecordBatch, Error> {
+pub(super) fn carried_rows(stream: &str, rows: &RecordBatch) -> Result<RecordBatch, Error> {
     let streams = StringArray::from_iter_values(std::iter::repeat_n(stream, rows.num_rows()));
     let columns = vec![
         Arc::new(streams) as arrow::array::ArrayRef,
@@ -445,7 +446,10 @@ fn carried_rows(stream: &str, rows: &RecordBatch) -> Result<RecordBatch, Error> 
 }
 
 /// The relation `accepted.<stream>` of a Bronze batch, rejected rows still included.
-fn accepted_rows(rows: &RecordBatch, decoded: &DecodedBatch) -> Result<RecordBatch, Error> {
+pub(super) fn accepted_rows(
+    rows: &RecordBatch,
+    decoded: &DecodedBatch,
+) -> Result<RecordBatch, Error> {
     let schema = decoded.fields.schema();
     let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
     let mut columns = decoded.fields.columns().to_vec();
@@ -457,7 +461,7 @@ fn accepted_rows(rows: &RecordBatch, decoded: &DecodedBatch) -> Result<RecordBat
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-fn recorded(batches: &[RecordBatch]) -> Result<Recorded, Error> {
+pub(super) fn recorded(batches: &[RecordBatch]) -> Result<Recorded, Error> {
     let mut recorded = Recorded::new();
     for rows in batches {
         let places = Places::of(rows)?;
@@ -486,6 +490,9 @@ pub(super) fn remember(identities: &mut Identities, rows: &RecordBatch) -> Resul
     Ok(())
 }
 
-fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a arrow::array::ArrayRef, ArrowError> {
+pub(super) fn column<'a>(
+    rows: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a arrow::array::ArrayRef, ArrowError> {
     rows.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))
 }

@@ -5,9 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// One thing that is wrong in a project, and where.
+/// How much a diagnostic weighs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Level {
+    #[default]
+    Error,
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+/// One thing that is wrong in a project, or worth knowing, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
+    pub level: Level,
     /// Relative to the project folder.
     pub file: PathBuf,
     /// From 1.
@@ -23,6 +34,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     pub fn file(file: &Path, message: impl Into<String>) -> Self {
         Self {
+            level: Level::default(),
             file: file.to_path_buf(),
             line: None,
             column: None,
@@ -30,6 +42,11 @@ impl Diagnostic {
             hint: None,
             excerpt: None,
         }
+    }
+
+    pub fn level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
     }
 
     /// Points at a place in `text`, the content of the file.
@@ -78,7 +95,12 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}\n  --> {}", self.message, self.file.display())?;
+        let level = match self.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Note => "note",
+        };
+        write!(f, "{level}: {}\n  --> {}", self.message, self.file.display())?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }

@@ -2,6 +2,7 @@
 //!
 //! Reading touches nothing but the folder. Everything that is wrong is reported at once.
 
+mod compared;
 mod diagnostic;
 mod models;
 mod properties;
@@ -18,7 +19,8 @@ use std::{
     sync::Arc,
 };
 
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use compared::{compared, vanished};
+pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use properties::{PropertiesText, check_described};
 use serde::Deserialize;
 

@@ -11,11 +11,9 @@ use arrow::{
 };
 use datafusion::{
     catalog::TableProvider,
-    datasource::{ViewTable, provider_as_source},
     error::DataFusionError,
     execution::runtime_env::RuntimeEnv,
-    logical_expr::LogicalPlanBuilder,
-    prelude::{Expr, SessionConfig, SessionContext, ident, lit},
+    prelude::{SessionConfig, SessionContext},
 };
 use futures::TryStreamExt as _;
 
@@ -23,8 +21,7 @@ use crate::{
     bronze::Verdict,
     domain::{ErrorKind, Partition, Place, TableName, chain, identity::fingerprint},
     lake::{
-        Audited, Committed, Lake, LakeError, LakeView, OFFSET, Overlay, PARTITION, RelationInfo,
-        RelationKind, TableState, reason_of,
+        Audited, Lake, LakeError, LakeView, OFFSET, PARTITION, TableState, reason_of,
         session::{Columns, session},
     },
     models::{Class, Plan, storable, storable_batch},
@@ -343,7 +340,11 @@ impl Collector<'_> {
                     return Ok(Err(cannot_be_read(stored)));
                 }
                 let Some(input) = self.tables.get(stored) else { continue };
-                let rows = limited(input.rows_at(None).await?, relations::BRONZE_COLUMNS, &reach);
+                let rows = relations::limited(
+                    input.rows_at(None).await?,
+                    relations::BRONZE_COLUMNS,
+                    &reach,
+                );
                 let rows = rows.map_err(|e| failed(stored, e))?;
                 view.tables.insert(shown.clone(), state(&shown, input, rows));
             }
@@ -360,7 +361,7 @@ impl Collector<'_> {
             let rows = if let Some(parent) = by_offset {
                 let stream = parent.streams.first().map_or("", String::as_str);
                 let reach = self.reach(name, stream);
-                limited(input.rows_at(None).await?, (PARTITION, OFFSET), &reach)
+                relations::limited(input.rows_at(None).await?, (PARTITION, OFFSET), &reach)
                     .map_err(|e| failed(table, e))?
             } else {
                 let at = positions.get(&relations::read_id(&input.id()?)).copied();
@@ -390,35 +391,7 @@ fn over(view: LakeView, columns: Columns) -> SessionContext {
 }
 
 fn state(name: &TableName, audited: &Audited, provider: Arc<dyn TableProvider>) -> Arc<TableState> {
-    let version = audited.version();
-    Arc::new(TableState {
-        info: Arc::new(RelationInfo {
-            name: name.clone(),
-            kind: RelationKind::Internal,
-            description: String::new(),
-            columns: BTreeMap::new(),
-        }),
-        schema: Arc::clone(audited.schema()),
-        committed: Some(Committed { version, provider, rows: 0, files: 0, bytes: 0 }),
-        overlay: Overlay::None,
-        streams: Vec::new(),
-        positions: crate::domain::Positions::default(),
-    })
-}
-
-/// The rows of `provider` within `reach`.
-fn limited(
-    provider: Arc<dyn TableProvider>,
-    (partition, offset): (&str, &str),
-    reach: &Reach,
-) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-    let within = reach.iter().map(|(number, last)| {
-        let here = ident(partition).eq(lit(i32::try_from(*number).unwrap_or(i32::MAX)));
-        here.and(ident(offset).lt_eq(lit(*last)))
-    });
-    let filter = within.reduce(Expr::or).unwrap_or_else(|| lit(false));
-    let scan = LogicalPlanBuilder::scan("t", provider_as_source(provider), None)?;
-    Ok(Arc::new(ViewTable::new(scan.filter(filter)?.build()?, None)))
+    relations::pinned(name, audited.schema(), audited.version(), provider)
 }
 
 /// The columns of acceptance that name the quarantined record which is resolved.

@@ -1,11 +1,13 @@
 //! The loop as a whole, on an embedded log and real Delta tables.
 
+mod contracts;
 mod delivery;
 mod group;
 mod halted;
 mod models;
 mod projects;
 mod quarantine;
+mod rebuild;
 mod store;
 pub(crate) mod support;
 mod upkeep;
