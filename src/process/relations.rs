@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::{
-    catalog::TableProvider,
-    datasource::{ViewTable, provider_as_source},
+    catalog::{Session, TableProvider},
+    datasource::{TableType, ViewTable, provider_as_source},
     error::DataFusionError,
     logical_expr::LogicalPlanBuilder,
+    physical_plan::ExecutionPlan,
     prelude::{Expr, ident, lit},
 };
 
@@ -187,7 +188,32 @@ pub fn limited(
     });
     let filter = within.reduce(Expr::or).unwrap_or_else(|| lit(false));
     let scan = LogicalPlanBuilder::scan("t", provider_as_source(provider), None)?;
-    Ok(Arc::new(ViewTable::new(scan.filter(filter)?.build()?, None)))
+    Ok(Arc::new(Part(ViewTable::new(scan.filter(filter)?.build()?, None))))
+}
+
+/// Part of a table, to be planned by itself: inlined, the optimiser loses the casts of its columns.
+#[derive(Debug)]
+struct Part(ViewTable);
+
+#[async_trait::async_trait]
+impl TableProvider for Part {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        self.0.scan(state, projection, filters, limit).await
+    }
 }
 
 /// A table as one version of it, or a part of that, for a view of its own.

@@ -11,7 +11,7 @@ from histories import verified
 from test_ingest import connect, publish
 
 REBUILD_S = 60
-ALL = "SELECT * EXCLUDE (_topic, _key, _event_id) FROM {{ source('bronze', 'orders') }}\n"
+ALL = "SELECT * FROM {{ source('bronze', 'orders') }}\n"
 ORDERS = [projects.order(n, note=f"n{n}") for n in range(20)]
 LATER = [projects.order(n, note=f"n{n}", customer="bob") for n in range(20, 30)]
 FIELD = "  - {name: status, type: text, accepted_values: [open, paid]}\n"
