@@ -291,11 +291,11 @@ impl Pipeline {
         if positions_too {
             self.last_positions = started;
         }
+        // Other processors see how far a table is by what it says, also where it got no rows.
+        let positions_too = positions_too || self.deps.membership.is_some();
         let mut committed = self.seal_tables(positions_too).await?;
         if self.is_owner && (all || Instant::now() >= self.next_publish) {
             let publishing = Instant::now();
-            // Others see how far a table is by what it says.
-            let positions_too = positions_too || self.deps.membership.is_some();
             committed += self.publish(positions_too).await?;
             self.next_publish = Instant::now() + self.pause_after(publishing.elapsed());
         }
