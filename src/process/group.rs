@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{Assignment, Partition, Positions},
-    log::{self, Asked},
+    log::Asked,
     ops::crash,
     process::{Error, derived::Derived, metrics, open, pipeline::Pipeline, stream::StreamTables},
 };
@@ -96,11 +96,7 @@ impl Pipeline {
         self.seal(true).await?;
         if self.streams.iter_mut().flat_map(StreamTables::tables_mut).any(|t| t.tail_bytes() > 0) {
             // The log cannot be asked whether it is still the one that this came from.
-            let reason = "what was read of partitions that go to others is not committed";
-            return Err(Error::Log(log::Error::Unreachable {
-                path: "its group".to_owned(),
-                reason: reason.to_owned(),
-            }));
+            return Err(Error::Unconfirmed);
         }
         Ok(())
     }
@@ -177,12 +173,9 @@ impl Pipeline {
         }
         self.reader = Some(match &self.deps.membership {
             Some(membership) => {
-                let followed = |(stream, partition): &(&str, Partition)| {
-                    let found = self.streams.iter().find(|s| s.name() == *stream);
-                    found.is_some_and(|found| found.held.contains(partition))
-                };
-                let read: Assignment = self.held.iter().filter(followed).collect();
-                membership.reader(&read, &after).await?
+                let read = self.streams.iter();
+                let read = read.flat_map(|s| s.held.iter().map(|partition| (s.name(), *partition)));
+                membership.reader(&read.collect(), &after).await?
             }
             None => {
                 let followed = self.streams.iter().filter(|stream| stream.halted.is_none());

@@ -136,6 +136,11 @@ pub enum Error {
         "the group took this processor's partitions away: what it had not committed is read again"
     )]
     Lost,
+    #[error(
+        "partitions go to another processor while the log does not answer: what was read of them and \
+         not committed is read again"
+    )]
+    Unconfirmed,
     #[error("{0}")]
     Internal(String),
 }
@@ -171,6 +176,7 @@ impl Error {
             | Self::CommitMissing { .. }
             | Self::Undecided { .. } => ErrorKind::Data,
             Self::Lost => ErrorKind::Conflict,
+            Self::Unconfirmed => ErrorKind::Unavailable,
             Self::Decode(_) | Self::Internal(_) => ErrorKind::Internal,
         }
     }

@@ -135,11 +135,8 @@ def test_a_processor_that_slept_through_its_end_doubles_nothing(group):
     for sleeper, other in ((second, first), (first, second)):
         sleeper.process.send_signal(signal.SIGSTOP)
         try:
-            if sleeper is first:
-                # Producers wait for it; what is in the log goes on.
-                until(lambda: len(held(other)) == PARTITIONS, MOVED_S, "the other to take over")
-            else:
-                until(lambda: len(held(other)) == PARTITIONS, MOVED_S, "the other to take over")
+            until(lambda: len(held(other)) == PARTITIONS, MOVED_S, "the other to take over")
+            if sleeper is second:  # the producers are the first's, and wait for it
                 acked(group)
         finally:
             sleeper.process.send_signal(signal.SIGCONT)

@@ -305,7 +305,10 @@ def test_a_replaced_log_is_refused_until_it_is_adopted(servers, small, protocol,
     ]
 
 
-def test_a_partition_that_comes_back_goes_on_where_it_was(servers, small, protocol, kafka_address):
+def test_fewer_partitions_are_refused_even_in_a_log_that_is_adopted(
+    servers, small, protocol, kafka_address
+):
+    """The key of an event says its partition: with another number, its order would be lost."""
     project = small()
     server = servers(project).start()
     topics, topic = Topics(kafka_address), topic_of(server.kept_in, "orders")
@@ -315,18 +318,26 @@ def test_a_partition_that_comes_back_goes_on_where_it_was(servers, small, protoc
     topics.create(topic, 1)
     contract = project / "streams" / "orders.yml"
     text = contract.read_text()
+    assert "has 1 partitions" in refused_with(server, 2)
+
     contract.write_text(text.replace("partitions: 2", "partitions: 1"))
+    assert "partitions was 2 and is now 1" in refused_with(server, 2)
+
+    contract.write_text(text)
+    topics.grow(topic, 2)
+    assert "log_replaced" in refused_with(server, 1)
     adopt(server)
     server.start()
-    publish_all(protocol, server, range(40, 50))
-    server.stop()
-    topics.grow(topic, 2)
-    contract.write_text(text)
-    server.start()
-    publish_all(protocol, server, range(50, 90))
+    publish_all(protocol, server, range(40, 90))
     places = "count(DISTINCT concat(_partition, '/', _offset))"
     assert server.sql(f"SELECT count(*), {places} FROM bronze.orders") == [(90, 90)]
     assert server.sql("SELECT count(*) FROM silver.order_lines") == [(90,)]
+
+
+def refused_with(server, code):
+    done = server.refusal()
+    assert done.returncode == code, done
+    return done.stderr
 
 
 def test_a_second_server_on_one_data_folder_is_refused(servers, small, protocol):

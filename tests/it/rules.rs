@@ -75,7 +75,7 @@ fn sources() -> Vec<Source> {
 
 fn is_test(path: &Path) -> bool {
     let in_tests = path.iter().any(|part| part == "tests");
-    let names = ["tests.rs", "contract_tests.rs", "faults.rs", "fake.rs"];
+    let names = ["tests.rs", "contract_tests.rs", "contract_support.rs", "faults.rs", "fake.rs"];
     in_tests || path.file_name().is_some_and(|name| names.iter().any(|n| name == *n))
 }
 
