@@ -8,9 +8,14 @@ use arrow::{
     error::ArrowError,
 };
 
-use crate::domain::{
-    Offset, Place,
-    identity::{Fingerprint, Identity},
+use foldhash::fast::RandomState;
+
+use crate::{
+    bronze::rows::append_shown,
+    domain::{
+        Offset, Place,
+        identity::{Fingerprint, Identity},
+    },
 };
 
 /// What became of a record.
@@ -43,8 +48,9 @@ impl Verdict {
 /// its committed rows, discarded as a whole when a commit fails.
 #[derive(Debug, Default)]
 pub struct Identities {
-    accepted: HashSet<Fingerprint>,
-    quarantined: HashSet<Fingerprint>,
+    // Fingerprints are hashes already, so a fast hasher (with a seed of its own) will do.
+    accepted: HashSet<Fingerprint, RandomState>,
+    quarantined: HashSet<Fingerprint, RandomState>,
 }
 
 impl Identities {
@@ -87,11 +93,13 @@ impl Identities {
 
 /// One recorded decision.
 #[derive(Debug, Clone)]
-pub struct Decision {
+pub struct Decision<'a> {
     pub partition: i32,
     pub offset: Offset,
     pub index: i32,
-    pub identity: Identity,
+    pub identity: &'a Identity,
+    /// Of the identity.
+    pub fingerprint: Fingerprint,
     pub verdict: Verdict,
     /// The quarantined record that this decision resolves: its event counts now.
     pub origin: Option<Place>,
@@ -113,7 +121,7 @@ pub fn acceptance_schema() -> SchemaRef {
 }
 
 /// The acceptance rows of decisions.
-pub fn acceptance_rows(decisions: &[Decision]) -> Result<RecordBatch, ArrowError> {
+pub fn acceptance_rows(decisions: &[Decision<'_>]) -> Result<RecordBatch, ArrowError> {
     let n = decisions.len();
     let mut partition = Int32Builder::with_capacity(n);
     let mut offset = Int64Builder::with_capacity(n);
@@ -128,9 +136,9 @@ pub fn acceptance_rows(decisions: &[Decision]) -> Result<RecordBatch, ArrowError
         partition.append_value(decision.partition);
         offset.append_value(decision.offset);
         index.append_value(decision.index);
-        event_id.append_value(decision.identity.to_string());
+        append_shown(&mut event_id, decision.identity);
         verdict.append_value(decision.verdict.as_str());
-        identity.append_value(decision.identity.fingerprint());
+        identity.append_value(decision.fingerprint);
         let origin = decision.origin;
         origin_partition.append_option(origin.and_then(|o| i32::try_from(o.partition).ok()));
         origin_offset.append_option(origin.map(|o| o.offset));

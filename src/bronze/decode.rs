@@ -64,7 +64,7 @@ pub struct Judge {
 /// What a contract makes of a batch of payloads, row by row.
 #[derive(Debug)]
 pub struct DecodedBatch {
-    /// The contract's fields, typed.
+    /// The contract's fields, typed; without rows where nothing was asked of them.
     pub fields: RecordBatch,
     /// JSON of the members that the contract does not know.
     pub rescued: StringArray,
@@ -119,10 +119,20 @@ impl Judge {
 
     /// Decodes and judges every payload. Null payloads are malformed ones.
     pub fn decode(&self, payloads: &BinaryArray) -> Result<DecodedBatch, DataFusionError> {
+        self.decode_for(payloads, true)
+    }
+
+    /// The same; columns are gathered only for a reader of them, or for the contract's rules.
+    pub fn decode_for(
+        &self,
+        payloads: &BinaryArray,
+        columns_are_read: bool,
+    ) -> Result<DecodedBatch, DataFusionError> {
         let decoder = Decoder::new(&self.contract);
         let n = payloads.len();
+        let rows = if columns_are_read || !self.rules.is_empty() { n } else { 0 };
         let mut columns: Vec<ColumnBuilder> =
-            self.contract.fields.iter().map(|f| ColumnBuilder::new(f.data_type, n)).collect();
+            self.contract.fields.iter().map(|f| ColumnBuilder::new(f.data_type, rows)).collect();
         let mut rescued = StringBuilder::new();
         let mut breaches = Vec::with_capacity(n);
         let (mut ids, mut content) = (Vec::with_capacity(n), Vec::with_capacity(n));
@@ -132,8 +142,10 @@ impl Judge {
         };
         for payload in payloads {
             let decoded = payload.map_or_else(|| decoder.no_value(), |p| decoder.decode(p));
-            for (column, value) in columns.iter_mut().zip(&decoded.values) {
-                column.push(value);
+            if rows > 0 {
+                for (column, value) in columns.iter_mut().zip(&decoded.values) {
+                    column.push(value);
+                }
             }
             let id = id_column.and_then(|column| decoder.column_text(column, &decoded));
             let is_nameless = id_column.is_some() && id.is_none() && decoded.content.is_none();
@@ -145,7 +157,7 @@ impl Judge {
         }
         let arrays: Vec<ArrayRef> =
             columns.into_iter().map(ColumnBuilder::finish).collect::<Result<_, _>>()?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(n));
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
         let fields = RecordBatch::try_new_with_options(self.contract.schema(), arrays, &options)?;
         self.apply_rules(&fields, &mut breaches)?;
         for (row, broken) in breaches.iter().enumerate() {

@@ -1,6 +1,9 @@
 //! A log record becomes a row.
 
-use std::sync::Arc;
+use std::{
+    fmt::{Display, Write as _},
+    sync::Arc,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use bytes::Bytes;
@@ -69,16 +72,18 @@ pub fn bronze_rows(
     let mut offset = Int64Builder::with_capacity(n);
     let mut ts = TimestampMicrosecondBuilder::with_capacity(n);
     let (mut key, mut headers) = (BinaryBuilder::new(), StringBuilder::new());
+    let mut sequences = Sequences::default();
     let mut ingested = TimestampMicrosecondBuilder::with_capacity(n);
     let mut event_id = StringBuilder::with_capacity(n, n * 36);
-    let mut producer = StringBuilder::new();
-    let (mut epoch, mut sequence) = (Int64Builder::new(), Int64Builder::new());
     let mut index = Int32Builder::with_capacity(n);
     let payload_bytes = records.iter().map(LogRecord::payload_len).sum();
     let mut payload = BinaryBuilder::with_capacity(n, payload_bytes);
     let mut header = BinaryBuilder::with_capacity(n, n * 48);
     for record in records {
-        let identity = identity_of(contract, &decoder, &origin.topic, record);
+        let known = record.identity.as_deref().and_then(|header| Identity::decode(header).ok());
+        let is_known = known.is_some();
+        let identity =
+            known.unwrap_or_else(|| identity_of(contract, &decoder, &origin.topic, record));
         log.append_value(&origin.log_id);
         topic.append_value(&origin.topic);
         partition.append_value(i32::try_from(record.partition).unwrap_or(i32::MAX));
@@ -86,24 +91,16 @@ pub fn bronze_rows(
         ts.append_value(record.timestamp_us);
         key.append_option(record.key.as_deref());
         ingested.append_value(ingested_at_us);
-        event_id.append_value(identity.to_string());
+        append_shown(&mut event_id, &identity);
         // One event per record: the place inside the record is always the first.
         index.append_value(0);
-        match &identity {
-            Identity::Producer { producer: name, epoch: e, sequence: s, .. } => {
-                producer.append_value(name);
-                epoch.append_value(i64::from(*e));
-                sequence.append_value(*s);
-            }
-            _ => {
-                producer.append_null();
-                epoch.append_null();
-                sequence.append_null();
-            }
-        }
+        sequences.push(&identity);
         payload.append_option(record.payload.as_deref());
         headers.append_option(headers_json(&record.headers));
-        header.append_value(identity.encode());
+        match record.identity.as_deref().filter(|_| is_known) {
+            Some(encoded) => header.append_value(encoded),
+            None => header.append_value(identity.encode()),
+        }
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(log.finish()),
@@ -115,9 +112,9 @@ pub fn bronze_rows(
         Arc::new(headers.finish()),
         Arc::new(ingested.finish().with_timezone("UTC")),
         Arc::new(event_id.finish()),
-        Arc::new(producer.finish()),
-        Arc::new(epoch.finish()),
-        Arc::new(sequence.finish()),
+        Arc::new(sequences.producer.finish()),
+        Arc::new(sequences.epoch.finish()),
+        Arc::new(sequences.sequence.finish()),
         Arc::new(index.finish()),
         arrow::array::new_null_array(&DataType::Int32, n),
         Arc::new(payload.finish()),
@@ -126,16 +123,43 @@ pub fn bronze_rows(
     RecordBatch::try_new(bronze_schema(), columns)
 }
 
-/// What came with the record; for a record that something else wrote, what its contract says, or
-/// its place in the log.
+/// The places in the sequences of producers.
+#[derive(Default)]
+struct Sequences {
+    producer: StringBuilder,
+    epoch: Int64Builder,
+    sequence: Int64Builder,
+}
+
+impl Sequences {
+    fn push(&mut self, identity: &Identity) {
+        if let Identity::Producer { producer, epoch, sequence, .. } = identity {
+            self.producer.append_value(producer);
+            self.epoch.append_value(i64::from(*epoch));
+            self.sequence.append_value(*sequence);
+        } else {
+            self.producer.append_null();
+            self.epoch.append_null();
+            self.sequence.append_null();
+        }
+    }
+}
+
+/// Appends the text form of a value.
+pub(super) fn append_shown(column: &mut StringBuilder, value: &impl Display) {
+    // Writing into memory cannot fail; the empty value ends what was written.
+    write!(column, "{value}").ok();
+    column.append_value("");
+}
+
+/// Of a record that something else wrote: what its contract says, or its place in the log.
 fn identity_of(
     contract: &Contract,
     decoder: &Decoder<'_>,
     topic: &str,
     record: &LogRecord,
 ) -> Identity {
-    let header = record.identity.as_deref().and_then(|bytes| Identity::decode(bytes).ok());
-    header.unwrap_or_else(|| match (&contract.event_id, &record.payload) {
+    match (&contract.event_id, &record.payload) {
         (EventId::Content, Some(payload)) => Identity::Content(decoder.content(payload)),
         (EventId::Column(column), Some(payload)) => {
             let id = decoder.column_text(column, &decoder.decode(payload));
@@ -146,7 +170,7 @@ fn identity_of(
             partition: record.partition,
             offset: record.offset,
         },
-    })
+    }
 }
 
 /// Stands before what is not UTF-8.

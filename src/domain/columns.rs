@@ -38,7 +38,7 @@ impl ColumnBuilder {
     }
 
     /// Appends a value; one of another type than the column's becomes null.
-    pub fn push(&mut self, value: &Value) {
+    pub fn push(&mut self, value: &Value<'_>) {
         match (self, value) {
             (Self::Text(column), Value::Text(text)) => column.append_value(text),
             (Self::Text(column), _) => column.append_null(),

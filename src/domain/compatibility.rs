@@ -303,7 +303,7 @@ mod tests {
                 pairs.push((from.name(), to.name()));
                 for text in TEXTS {
                     let (narrow, wide) = (read_text(from, text), read_text(to, text));
-                    let null = |read: &Result<Value, String>| *read == Ok(Value::Null);
+                    let null = |read: &Result<Value<'_>, String>| *read == Ok(Value::Null);
                     assert!(narrow.is_err() || wide.is_ok(), "{text:?} {from:?} {to:?}");
                     assert!(narrow.is_err() || null(&narrow) == null(&wide), "{text:?}");
                 }

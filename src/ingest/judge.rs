@@ -188,7 +188,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The key that the client gave, else the value of the contract's key column.
-    fn key(&self, index: usize, decoded: Option<&Decoded>) -> Option<Bytes> {
+    fn key(&self, index: usize, decoded: Option<&Decoded<'_>>) -> Option<Bytes> {
         let given = if self.keys.len() == 1 { self.keys.first() } else { self.keys.get(index) };
         if let Some(given) = given.filter(|key| !key.is_empty()) {
             return Some(given.clone());
@@ -201,7 +201,7 @@ impl<'a> Judge<'a> {
         &self,
         index: usize,
         payload: &[u8],
-        decoded: Option<&Decoded>,
+        decoded: Option<&Decoded<'_>>,
     ) -> Result<Identity, &'static str> {
         let content = || {
             let known = decoded.and_then(|decoded| decoded.content);

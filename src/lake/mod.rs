@@ -10,6 +10,7 @@ mod damage;
 mod documents;
 #[cfg(test)]
 pub(crate) mod faults;
+mod files;
 mod follow;
 mod probe;
 mod rebuild;

@@ -21,7 +21,8 @@ use crate::{
         audit::read_log,
         changes::conform,
         commit::{self, Commit, CommitError, Move},
-        table::{Lake, LakeError, PUBLISHED, TARGET_FILE_BYTES, Table, TableSpec, create},
+        files,
+        table::{Lake, LakeError, PUBLISHED, Table, TableSpec, create},
         upkeep::UPKEEP,
     },
 };
@@ -90,8 +91,7 @@ async fn form(
     let metadata = formed.snapshot()?.metadata().clone().with_table_id(id)?;
     let mut target = DeltaTable::new(table.delta().log_store());
     target.state = formed.state;
-    let writer = RecordBatchWriter::for_table(&target)?.with_target_file_size(TARGET_FILE_BYTES);
-    Ok((metadata, writer))
+    Ok((metadata, files::writer(&target)?))
 }
 
 impl Rebuild {

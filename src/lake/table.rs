@@ -14,7 +14,7 @@ use deltalake::{
         engine::arrow_conversion::{TryIntoArrow as _, TryIntoKernel as _},
     },
     protocol::checkpoints,
-    writer::{DeltaWriter as _, RecordBatchWriter},
+    writer::DeltaWriter as _,
 };
 use futures::TryStreamExt as _;
 use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
@@ -25,7 +25,7 @@ use crate::{
     lake::{
         changes::conform,
         commit::{self, Commit, CommitError, Move, Recorded},
-        damage,
+        damage, files,
         store::FsyncStore,
         upkeep::UPKEEP,
         view::Committed,
@@ -37,8 +37,6 @@ use crate::{
 const FINGERPRINT: &str = "sluice.fingerprint";
 /// A checkpoint is written after so many commits.
 const CHECKPOINT_EVERY: u64 = 50;
-/// Parquet files are cut at this size.
-pub(super) const TARGET_FILE_BYTES: u64 = 128 * 1024 * 1024;
 
 /// The folder (later: bucket) that all tables live in.
 #[derive(Clone)]
@@ -439,9 +437,7 @@ impl Table {
     ) -> Result<Vec<Add>, LakeError> {
         let failed = self.failed("write files");
         let read = self.unread();
-        let mut writer = RecordBatchWriter::for_table(&self.delta)
-            .map_err(&failed)?
-            .with_target_file_size(TARGET_FILE_BYTES);
+        let mut writer = files::writer(&self.delta).map_err(&failed)?;
         while let Some(batch) = rows.try_next().await.map_err(&read)? {
             let batch = conform(&batch, &self.spec.schema).map_err(|e| read(e.into()))?;
             writer.write(batch).await.map_err(&failed)?;
@@ -452,9 +448,7 @@ impl Table {
     async fn write(&self, batches: &[RecordBatch]) -> Result<Vec<Add>, CommitError> {
         let failed =
             |source| CommitError::Write { table: self.spec.name.clone(), source: Box::new(source) };
-        let mut writer = RecordBatchWriter::for_table(&self.delta)
-            .map_err(failed)?
-            .with_target_file_size(TARGET_FILE_BYTES);
+        let mut writer = files::writer(&self.delta).map_err(failed)?;
         let mut any = false;
         for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
             writer.write(batch.clone()).await.map_err(failed)?;

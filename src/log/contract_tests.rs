@@ -17,11 +17,10 @@ use self::support::{
 };
 pub(crate) use self::support::{read_after, record};
 use crate::domain::{
-    Offset, Partition, Positions,
-    identity::Identity,
+    Offset, Positions,
     record::{Header, ORIGIN_HEADER},
 };
-use crate::log::{Error, Extent, Log, LogRecord, Record, StreamSpec};
+use crate::log::{Error, Log, LogRecord, Record, StreamSpec};
 
 /// Makes logs for the suite. Each stream name is used by one test only.
 #[async_trait::async_trait]

@@ -16,6 +16,7 @@ mod metrics;
 mod offset_table;
 mod open;
 mod pipeline;
+mod placed;
 mod plans;
 pub mod quarantine;
 mod rebuild;

@@ -21,9 +21,10 @@ use crate::{
         anchors::Anchors,
         derived::Derived,
         offset_table::{Followed, OffsetTable},
+        placed::placed_schema,
         plans::RowModel,
         relations::{ACCEPTANCE, BRONZE_COLUMNS, QUARANTINED, RAW, base_view, model_info},
-        stream::{Counts, StreamTables, believable, placed_schema},
+        stream::{Counts, StreamTables, believable},
     },
     project::Seed,
 };

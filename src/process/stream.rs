@@ -10,36 +10,30 @@ use std::{
 };
 
 use arrow::{
-    array::{
-        AsArray as _, BinaryArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray,
-        UInt32Array,
-    },
-    compute::{filter_record_batch, take_record_batch},
-    datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
-    error::ArrowError,
+    array::{AsArray as _, BinaryArray, BooleanArray, Int32Array, Int64Array, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::{Int32Type, Int64Type},
 };
 
 use crate::{
     bronze::{
-        self, Decision, DecodedBatch, Identities, Judge, META_COLUMNS, Origin, Verdict,
-        acceptance_rows, origins, quarantine_rows,
+        self, Decision, DecodedBatch, Identities, Judge, Origin, Verdict, acceptance_rows, origins,
+        quarantine_rows,
     },
     domain::{Offset, Partition, Place, identity::Identity, record::LogRecord},
-    lake::{OFFSET, OffsetWindow, PARTITION, STREAM},
+    lake::OffsetWindow,
     models::Input,
     process::{
         Error,
         anchors::Anchors,
         offset_table::{OffsetTable, SealError},
+        placed::{accepted_rows, carried_rows, column, wanted},
         plans::RowModel,
     },
 };
 
 /// Rows of Bronze that are caught up from the table at once, per partition.
 pub(super) const CATCH_UP_OFFSETS: Offset = 50_000;
-
-/// The place of an event in a row-wise model's input.
-const INDEX: &str = "__index";
 
 pub(super) struct StreamTables {
     pub judge: Arc<Judge>,
@@ -256,7 +250,7 @@ impl StreamTables {
         let places = Places::of(rows)?;
         let payload: &BinaryArray = column(rows, "_payload")?.as_binary();
         let header: &BinaryArray = column(rows, "__identity")?.as_binary();
-        let decoded = self.judge.decode(payload)?;
+        let decoded = self.judge.decode_for(payload, !self.models.is_empty())?;
         let identity = |row: usize| {
             let (partition, offset) = places.at(row);
             let found = self.judge.identity(&decoded, row, header.value(row));
@@ -305,19 +299,30 @@ impl StreamTables {
                 continue;
             }
             let bad = !decoded.breaches[row].is_empty();
-            let known = self.identities.is_accepted(&identity.fingerprint());
-            if let (true, Some(content)) = (bad && !known, content) {
+            let mut fingerprint = identity.fingerprint();
+            if let Some(content) = content
+                && bad
+                && !self.identities.is_accepted(&fingerprint)
+            {
                 *identity = content;
+                fingerprint = identity.fingerprint();
             }
-            let verdict = self.identities.decide(identity.fingerprint(), bad);
+            let verdict = self.identities.decide(fingerprint, bad);
             self.counts.add(verdict);
             verdicts.push(verdict);
             // What was set aside is resolved once its event counts, be it by another record.
-            let counts = |_: &Place| self.identities.is_accepted(&identity.fingerprint());
+            let counts = |_: &Place| self.identities.is_accepted(&fingerprint);
             let origin = origins.get(row).copied().flatten().filter(counts);
             let (partition, offset, index) = key;
-            let identity = identity.clone();
-            decisions.push(Decision { partition, offset, index, identity, verdict, origin });
+            decisions.push(Decision {
+                partition,
+                offset,
+                index,
+                identity,
+                fingerprint,
+                verdict,
+                origin,
+            });
         }
         self.acceptance.push(acceptance_rows(&decisions)?)?;
         Ok(verdicts)
@@ -354,10 +359,10 @@ impl StreamTables {
         if self.models.is_empty() {
             return Ok(());
         }
-        let good = (0_u32..).zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::Accepted);
-        let good = UInt32Array::from_iter_values(good.map(|(row, _)| row));
-        let input = take_record_batch(&accepted_rows(rows, decoded)?, &good)?;
-        let carried = take_record_batch(&carried_rows(self.name(), rows)?, &good)?;
+        let good = |verdict: &Verdict| Some(*verdict == Verdict::Accepted);
+        let good: BooleanArray = verdicts.iter().map(good).collect();
+        let input = filter_record_batch(&accepted_rows(rows, decoded)?, &good)?;
+        let carried = filter_record_batch(&carried_rows(self.name(), rows)?, &good)?;
         let mut outputs: BTreeMap<Input, (RecordBatch, RecordBatch)> = BTreeMap::new();
         outputs.insert(Input::Stream(self.name().to_owned()), (input, carried));
         for model in self.models.iter_mut().filter(|model| model.failure.is_none()) {
@@ -399,68 +404,6 @@ impl Counts {
     }
 }
 
-/// The rows of a model's output beyond the table's position, as stored: place, then columns.
-fn wanted(
-    table: &OffsetTable,
-    rows: &RecordBatch,
-    carried: &RecordBatch,
-) -> Result<RecordBatch, Error> {
-    let partitions = column(carried, PARTITION)?.as_primitive::<Int32Type>();
-    let offsets = column(carried, OFFSET)?.as_primitive::<Int64Type>();
-    let keep: BooleanArray = partitions
-        .values()
-        .iter()
-        .zip(offsets.values())
-        .map(|(p, offset)| Some(table.wants(Partition::try_from(*p).unwrap_or_default(), *offset)))
-        .collect();
-    let columns = carried.columns().iter().chain(rows.columns()).cloned().collect();
-    let all = RecordBatch::try_new(Arc::clone(table.schema()), columns)?;
-    Ok(filter_record_batch(&all, &keep)?)
-}
-
-/// The stored schema of a row-wise model: the place of its input row, then its columns.
-pub(super) fn placed_schema(visible: &SchemaRef) -> SchemaRef {
-    let mut fields = place_fields();
-    fields.extend(visible.fields().iter().map(|field| field.as_ref().clone()));
-    Arc::new(Schema::new(fields))
-}
-
-fn place_fields() -> Vec<Field> {
-    vec![
-        Field::new(STREAM, DataType::Utf8, true),
-        Field::new(PARTITION, DataType::Int32, true),
-        Field::new(OFFSET, DataType::Int64, true),
-        Field::new(INDEX, DataType::Int32, true),
-    ]
-}
-
-pub(super) fn carried_rows(stream: &str, rows: &RecordBatch) -> Result<RecordBatch, Error> {
-    let streams = StringArray::from_iter_values(std::iter::repeat_n(stream, rows.num_rows()));
-    let columns = vec![
-        Arc::new(streams) as arrow::array::ArrayRef,
-        Arc::clone(column(rows, "_partition")?),
-        Arc::clone(column(rows, "_offset")?),
-        Arc::clone(column(rows, "_index")?),
-    ];
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(place_fields())), columns)?)
-}
-
-/// The relation `accepted.<stream>` of a Bronze batch, rejected rows still included.
-pub(super) fn accepted_rows(
-    rows: &RecordBatch,
-    decoded: &DecodedBatch,
-) -> Result<RecordBatch, Error> {
-    let schema = decoded.fields.schema();
-    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
-    let mut columns = decoded.fields.columns().to_vec();
-    let bronze = rows.schema();
-    for name in META_COLUMNS {
-        fields.push(bronze.field_with_name(name)?.clone());
-        columns.push(Arc::clone(column(rows, name)?));
-    }
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-}
-
 pub(super) fn recorded(batches: &[RecordBatch]) -> Result<Recorded, Error> {
     let mut recorded = Recorded::new();
     for rows in batches {
@@ -488,11 +431,4 @@ pub(super) fn remember(identities: &mut Identities, rows: &RecordBatch) -> Resul
         identities.remember(fingerprint, verdict);
     }
     Ok(())
-}
-
-pub(super) fn column<'a>(
-    rows: &'a RecordBatch,
-    name: &str,
-) -> Result<&'a arrow::array::ArrayRef, ArrowError> {
-    rows.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))
 }

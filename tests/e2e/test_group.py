@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import time
 from decimal import Decimal
@@ -10,17 +9,14 @@ from decimal import Decimal
 import pytest
 
 import projects
+from groups import MOVED_S, Group, acked, held, shared
 from harness import EXAMPLE, run, same_rows, until
-from histories import CUSTOMERS, LINES, PROJECT, STREAM, History, Producer, verified
+from histories import CUSTOMERS, LINES, STREAM, verified
 from test_dvd_clicks import CHECKS
 from worlds import push_all_twice_with_kills
 
 pytestmark = pytest.mark.kafka
 
-SESSION_MS = 6_000
-MOVED_S = 60
-# Every partition of every stream, and whether the server that is asked reads it.
-HELD = "SELECT stream, partition, held FROM system.streams"
 PARTITIONS = 6
 COUNTS = "SELECT count(*), count(DISTINCT event_id), sum(amount) FROM silver.lines"
 # For the long run: nothing that is computed whole over millions of rows again and again.
@@ -38,71 +34,12 @@ LONG_S = 3_000
 TOTALS = "SELECT count(*), sum(orders), sum(amount) FROM gold.totals"
 
 
-class Group:
-    """Processors over one project, with the producers that keep them busy."""
-
-    def __init__(self, servers, home, new_log, protocol, seed):
-        self.project = projects.write(home / "project", PROJECT)
-        self.servers, self.kept_in, self.lake = servers, new_log(), home / "lake"
-        self.protocol, self.rng = protocol, random.Random(seed)
-        self.history = History(home / "history.ndjson")
-        self.producers = []
-
-    def server(self, start=True, **settings):
-        server = self.servers(self.project, kept_in=self.kept_in)
-        server.options = [f"--lake={self.lake}", "--group=processors"]
-        server.settings = {
-            "SLUICE__KAFKA__SESSION_TIMEOUT_MS": str(SESSION_MS),
-            "SLUICE__PROCESS__SEAL_INTERVAL_MS": "500",
-            **settings,
-        }
-        return server.start() if start else server
-
-    def produce(self, server, count=2):
-        """Starts producers of both streams at a server."""
-        for number in range(count):
-            stream = "strict" if number % 2 else "orders"
-            name = f"p{len(self.producers)}"
-            rng = random.Random(self.rng.random())
-            producer = Producer(server, self.protocol, self.history, name, rng, stream)
-            self.producers.append(producer)
-            producer.start()
-
-    def finish(self):
-        for producer in self.producers:
-            producer.finish()
-
-    def verify(self, server):
-        report = verified(server, self.project, self.history.write())
-        assert report["green"], report
-        assert report["looked_at"]["sent"] == len(self.history.told)
-        assert report["looked_at"]["repeats"] > 0 and report["looked_at"]["quarantined"] > 0
-        return report
-
-
 @pytest.fixture
 def group(servers, home, new_log, protocol):
-    made = Group(servers, home, new_log, protocol, seed=1)
+    made = Group(servers, home, new_log(), protocol, seed=1)
     yield made
     for producer in made.producers:
         producer.enough.set()
-
-
-def held(server):
-    return {(stream, number) for stream, number, is_held in server.sql(HELD) if is_held}
-
-
-def shared(*servers):
-    """Whether each of them reads something, and all of them together everything, once."""
-    parts = [held(server) for server in servers]
-    everything = len(servers[0].sql(HELD))
-    return all(parts) and sum(map(len, parts)) == len(set().union(*parts)) == everything
-
-
-def acked(group, more=200):
-    """Returns once `more` events were acked."""
-    before = sum(producer.acked for producer in group.producers)
-    until(lambda: sum(p.acked for p in group.producers) >= before + more, MOVED_S, "more acks")
 
 
 def test_processors_share_partitions_and_every_event_counts_once(group):

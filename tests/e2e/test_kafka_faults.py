@@ -6,11 +6,12 @@ What producers were told is written down; afterwards `sluice verify` looks for w
 import time
 
 import pytest
-from confluent_kafka import ElectionType, TopicPartition
+from confluent_kafka import ElectionType, KafkaException, TopicPartition
 
 import poison
 import projects
 from broker import Topics, log_on, topic_of
+from groups import MOVED_S, Group, acked, shared
 from harness import until
 from histories import PROJECT, STREAM, STRICT
 from launcher import HOST, Broker, free_ports
@@ -83,6 +84,44 @@ def test_leaders_that_go_and_come_back(servers, home, protocol, cluster, seed):
         until(lambda: 2 in leaders(topics, names), ELECTED_S, "the second broker to lead")
         load.goes_on()
         load.proven()
+
+
+def test_a_coordinator_that_goes_and_comes_back(servers, home, protocol, cluster, seed):
+    """The broker that says which processor of a group reads what."""
+    first, second = cluster
+    log = log_on(f"{first.address},{second.address}")
+    admin = Topics(first.address).admin
+    name = next(name for name in map("group-{}".format, range(100)) if coordinator(admin, name) == 2)
+    group = Group(servers, home, log, protocol, seed, REPLICATED, name)
+    one, two = group.server(), group.server()
+    group.produce(one, 4)
+    until(lambda: shared(one, two), MOVED_S, "the partitions to be shared")
+    acked(group)
+    second.kill()
+    until(lambda: coordinator(admin, name) == 1, ELECTED_S, "another coordinator")
+    acked(group)
+    # It takes part in what happens next: one leaves, the other gets everything.
+    two.stop()
+    until(lambda: shared(one), MOVED_S, "one to hold everything")
+    second.start()
+    two.start()
+    until(lambda: shared(one, two), MOVED_S, "the partitions to be shared again")
+    acked(group)
+    group.finish()
+    for server in (one, two):
+        server.wait()
+    for server in (one, two):
+        server.stop()
+    group.verify(one)
+
+
+def coordinator(admin, name):
+    """The broker that coordinates a group; `None` while there is none."""
+    try:
+        asked = admin.describe_consumer_groups([name], request_timeout=NOTICED_S)
+        return asked[name].result(NOTICED_S).coordinator.id
+    except KafkaException:
+        return None
 
 
 def partitions(topics, names):

@@ -88,7 +88,7 @@ async fn gateway(log: &Arc<KafkaLog>, args: &Args) -> Result<(Sent, Option<Durat
     let stop = CancellationToken::new();
     let server = tokio::spawn(ingest::run(service, listener, stop.clone()));
     let before = usage::cpu();
-    let sent = process::client(arguments(&url, args)).await;
+    let sent = process::run(arguments(&url, args)).await;
     let cpu = usage::since(before);
     stop.cancel();
     if let Ok(Err(error)) = server.await {

@@ -3,19 +3,24 @@
 //! Every benchmark prints its settings, a rate, CPU, p50/p99 and peak memory, and where there is
 //! one, a baseline measured in the same run: figures of different runs are not comparable.
 
+mod backlog;
 mod bare;
 mod end_to_end;
 mod ingest;
 mod kafka;
 mod process;
+mod project;
 mod publisher;
 mod query;
+mod rebalance;
 mod usage;
 
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Failure;
+use crate::{cli::Failure, domain::TableName, lake::LakeView};
+
+const ANY_PORT: &str = "127.0.0.1:0";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,6 +35,10 @@ pub enum What {
     Ingest(ingest::Args),
     /// From gRPC to Silver and Gold over Flight SQL, all in one server
     EndToEnd(end_to_end::Args),
+    /// What is in the log into Bronze and Silver, beside the same records read and written bare
+    Backlog(backlog::Args),
+    /// How long partitions stand still while a second processor joins a group and leaves it
+    Rebalance(rebalance::Args),
     /// Queries over Flight SQL, beside the same queries without the wire
     Query(query::Args),
 }
@@ -39,19 +48,27 @@ pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
     match args.what {
         What::Ingest(args) => until(&stop, Box::pin(ingest::run(args))).await,
         What::EndToEnd(args) => Box::pin(end_to_end::run(args, &stop)).await,
+        What::Backlog(args) => Box::pin(backlog::run(args, &stop)).await,
+        What::Rebalance(args) => Box::pin(rebalance::run(args, &stop)).await,
         What::Query(args) => until(&stop, Box::pin(query::run(args))).await,
     }
 }
 
-/// For a benchmark that leaves nothing behind when it is dropped.
-async fn until(
+/// For work that leaves nothing behind when it is dropped.
+async fn until<T>(
     stop: &CancellationToken,
-    work: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     tokio::select! {
         ended = work => ended,
         () = stop.cancelled() => Err(stopped()),
     }
+}
+
+/// The rows of the table `events` in `schema` that are in a Delta commit.
+fn committed(view: &LakeView, schema: &str) -> u64 {
+    let table = view.tables.get(&TableName::new(schema, project::STREAM));
+    table.and_then(|table| table.committed.as_ref()).map_or(0, |committed| committed.rows)
 }
 
 fn stopped() -> Failure {

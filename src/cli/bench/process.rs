@@ -1,8 +1,8 @@
-//! A client in a process of its own, so that the server's CPU can be told apart.
+//! A part of a benchmark in a process of its own, so that its CPU and memory can be told apart.
 
 use std::{process::Stdio, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{publisher::Published, usage};
 use crate::cli::Failure;
@@ -36,18 +36,19 @@ impl Sent {
     }
 }
 
-/// Runs this binary with `words` as a client; it prints a [`Sent`] as JSON.
-pub(super) async fn client(words: Vec<String>) -> Result<Sent, Failure> {
+/// Runs this binary with `words`; it prints what it found as JSON.
+pub(super) async fn run<T: DeserializeOwned>(words: Vec<String>) -> Result<T, Failure> {
     let failed =
-        |what: &dyn std::fmt::Display| Failure::work(format!("the client process: {what}"));
+        |what: &dyn std::fmt::Display| Failure::work(format!("a process of its own: {what}"));
     let program = std::env::current_exe().map_err(|e| failed(&e))?;
     let child = tokio::process::Command::new(program)
         .args(words)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stdout(Stdio::piped())
         .kill_on_drop(true)
-        .output();
-    let output = child.await.map_err(|e| failed(&e))?;
+        .spawn();
+    let child = child.map_err(|e| failed(&e))?;
+    let output = child.wait_with_output().await.map_err(|e| failed(&e))?;
     if !output.status.success() {
         return Err(failed(&output.status));
     }

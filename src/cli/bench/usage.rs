@@ -34,8 +34,17 @@ pub(super) fn since(before: Option<Duration>) -> Option<Duration> {
 
 /// The largest resident size so far, in MiB.
 pub(super) fn peak_mib() -> Option<u64> {
+    status_mib("VmHWM:")
+}
+
+/// The resident size now, in MiB.
+pub(super) fn resident_mib() -> Option<u64> {
+    status_mib("VmRSS:")
+}
+
+fn status_mib(name: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib / 1024)
 }

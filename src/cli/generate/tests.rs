@@ -68,27 +68,27 @@ fn contract() -> Contract {
     }
 }
 
-fn text(value: &Value) -> &str {
+fn text<'a>(value: &'a Value<'_>) -> &'a str {
     match value {
         Value::Text(text) => text,
         other => panic!("not text: {other:?}"),
     }
 }
 
-fn number(value: &Value) -> i64 {
+fn number(value: &Value<'_>) -> i64 {
     match value {
         Value::Int(n) | Value::Timestamp(n) => *n,
         other => panic!("not a number: {other:?}"),
     }
 }
 
-fn decoded(clicks: &[Click]) -> Vec<Vec<Value>> {
+fn decoded(clicks: &[Click]) -> Vec<Vec<Value<'static>>> {
     let contract = contract();
     let decoder = Decoder::new(&contract);
     let decode = |click: &Click| {
         let decoded = decoder.decode(click.json.as_bytes());
         assert_eq!((decoded.breaches, decoded.rescued), (vec![], None), "{}", click.json);
-        decoded.values
+        decoded.values.into_iter().map(Value::into_owned).collect()
     };
     clicks.iter().map(decode).collect()
 }
@@ -166,7 +166,7 @@ fn event_types_have_their_weights() {
     }
 }
 
-fn film_counts(rows: &[Vec<Value>]) -> HashMap<i64, usize> {
+fn film_counts(rows: &[Vec<Value<'_>>]) -> HashMap<i64, usize> {
     let mut counts = HashMap::new();
     for row in rows {
         *counts.entry(number(&row[4])).or_default() += 1;

@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, collections::HashMap, fmt};
 
+use foldhash::fast::RandomState;
 use serde::{Deserializer as _, de};
 use serde_json::value::RawValue;
 
@@ -15,9 +16,9 @@ use crate::domain::{
 
 /// A typed value; the variant is that of the field's declared type, or `Null`.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub enum Value<'a> {
     Null,
-    Text(String),
+    Text(Cow<'a, str>),
     Int(i64),
     Float(f64),
     /// Unscaled, at the declared scale.
@@ -27,6 +28,22 @@ pub enum Value {
     Timestamp(i64),
     /// Days since 1970.
     Date(i32),
+}
+
+impl Value<'_> {
+    /// The same value, whatever happens to the payload.
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+            Self::Int(number) => Value::Int(number),
+            Self::Float(number) => Value::Float(number),
+            Self::Decimal(unscaled) => Value::Decimal(unscaled),
+            Self::Bool(value) => Value::Bool(value),
+            Self::Timestamp(micros) => Value::Timestamp(micros),
+            Self::Date(days) => Value::Date(days),
+        }
+    }
 }
 
 /// One rule that an event breaks.
@@ -52,11 +69,11 @@ pub enum BreachKind {
     Rule,
 }
 
-/// What a contract makes of a payload.
+/// What a contract makes of a payload, from which text is borrowed where it stands as it is.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
+pub struct Decoded<'a> {
     /// One per field of the contract, in its order.
-    pub values: Vec<Value>,
+    pub values: Vec<Value<'a>>,
     /// The fields that the contract does not know, as a JSON object.
     pub rescued: Option<String>,
     pub breaches: Vec<Breach>,
@@ -68,7 +85,7 @@ pub struct Decoded {
 /// Reads payloads by one contract.
 pub struct Decoder<'a> {
     contract: &'a Contract,
-    index: HashMap<&'a str, usize>,
+    index: HashMap<&'a str, usize, RandomState>,
     always_hash: bool,
 }
 
@@ -91,7 +108,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Never fails: a payload that is not JSON is a breach like any other.
-    pub fn decode(&self, payload: &[u8]) -> Decoded {
+    pub fn decode<'b>(&self, payload: &'b [u8]) -> Decoded<'b> {
         match self.read(payload) {
             Ok(members) => self.judge(&members),
             Err(error) => Decoded {
@@ -102,11 +119,11 @@ impl<'a> Decoder<'a> {
     }
 
     /// What a record without a value is: malformed, and nothing identifies its content.
-    pub fn no_value(&self) -> Decoded {
+    pub fn no_value(&self) -> Decoded<'static> {
         self.malformed("the record has no value (null)".to_owned())
     }
 
-    fn malformed(&self, message: String) -> Decoded {
+    fn malformed(&self, message: String) -> Decoded<'static> {
         let (rule, kind, field) = (MALFORMED.to_owned(), BreachKind::Malformed, String::new());
         Decoded {
             values: vec![Value::Null; self.contract.fields.len()],
@@ -118,11 +135,11 @@ impl<'a> Decoder<'a> {
 
     /// A column's value as text, the form in which it identifies an event; numbers in their one
     /// canonical form. `None` where the event has none.
-    pub fn column_text(&self, column: &str, decoded: &Decoded) -> Option<String> {
+    pub fn column_text(&self, column: &str, decoded: &Decoded<'_>) -> Option<String> {
         let column = *self.index.get(column)?;
         let text = match decoded.values.get(column)? {
             Value::Null => return None,
-            Value::Text(text) => text.clone(),
+            Value::Text(text) => text.to_string(),
             Value::Int(number) => number.to_string(),
             Value::Float(number) => {
                 let text = number.to_string();
@@ -142,23 +159,23 @@ impl<'a> Decoder<'a> {
         Some(text)
     }
 
-    fn judge(&self, members: &Members<'_>) -> Decoded {
+    fn judge<'b>(&self, members: &Members<'b>) -> Decoded<'b> {
         let mut values = vec![Value::Null; self.contract.fields.len()];
-        let mut unreadable = vec![None; values.len()];
+        let mut unreadable = HashMap::new();
         let mut rescued = Vec::new();
         for (name, raw) in members {
             match self.index.get(name.as_ref()) {
                 None => rescued.push((name, *raw)),
                 Some(&i) => match read_value(self.contract.fields[i].data_type, raw.get()) {
                     Ok(value) => values[i] = value,
-                    Err(found) => unreadable[i] = Some(found),
+                    Err(found) => drop(unreadable.insert(i, found)),
                 },
             }
         }
         let mut breaches = Vec::new();
         for (i, field) in self.contract.fields.iter().enumerate() {
-            match unreadable[i].take() {
-                Some(found) => breaches.push(wrong_type(field, &found)),
+            match unreadable.get(&i) {
+                Some(found) => breaches.push(wrong_type(field, found)),
                 None => breaches.extend(check(field, &values[i])),
             }
         }
@@ -263,17 +280,34 @@ pub fn clean_text(text: &str) -> Option<Cow<'_, str>> {
     if trimmed.is_empty() || trimmed == "NaN" {
         return None;
     }
-    let blank = |c: char| c.is_whitespace();
-    let mut previous_blank = false;
-    let has_run = trimmed.chars().any(|c| {
-        let run = blank(c) && (previous_blank || c != ' ');
-        previous_blank = blank(c);
-        run
-    });
-    if !has_run {
+    if is_single_spaced(trimmed) {
         return Some(Cow::Borrowed(trimmed));
     }
-    Some(Cow::Owned(trimmed.split_whitespace().collect::<Vec<_>>().join(" ")))
+    let mut cleaned = String::with_capacity(trimmed.len());
+    for word in trimmed.split_whitespace() {
+        if !cleaned.is_empty() {
+            cleaned.push(' ');
+        }
+        cleaned.push_str(word);
+    }
+    Some(Cow::Owned(cleaned))
+}
+
+/// Whether all blanks of a text are single spaces.
+fn is_single_spaced(text: &str) -> bool {
+    if text.is_ascii() {
+        // Without early ends, which the compiler turns into a few wide instructions.
+        let bytes = text.as_bytes();
+        let odd = bytes.iter().fold(false, |odd, byte| odd | (0x09..=0x0d).contains(byte));
+        let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
+        return !pairs.fold(odd, |run, (one, next)| run | ((*one == b' ') & (*next == b' ')));
+    }
+    let mut previous_blank = false;
+    text.chars().all(|c| {
+        let run = c.is_whitespace() && (previous_blank || c != ' ');
+        previous_blank = c.is_whitespace();
+        !run
+    })
 }
 
 /// The text inside a JSON string literal, or the literal itself for any other scalar.
@@ -288,24 +322,27 @@ pub fn scalar_text(raw: &str) -> Cow<'_, str> {
 }
 
 /// Reads one JSON value as `data_type`; `Err` holds what was found instead.
-fn read_value(data_type: FieldType, raw: &str) -> Result<Value, String> {
+fn read_value(data_type: FieldType, raw: &str) -> Result<Value<'_>, String> {
     if raw == "null" {
         return Ok(Value::Null);
     }
     if data_type == FieldType::Text && raw.starts_with(['{', '[']) {
-        return Ok(Value::Text(raw.to_owned()));
+        return Ok(Value::Text(Cow::Borrowed(raw)));
     }
     if raw.starts_with('"') && raw.contains('\\') && serde_json::from_str::<String>(raw).is_err() {
         return Err(raw.chars().take(60).collect());
     }
-    read_text(data_type, &scalar_text(raw))
+    match scalar_text(raw) {
+        Cow::Borrowed(text) => read_text(data_type, text),
+        Cow::Owned(text) => read_text(data_type, &text).map(Value::into_owned),
+    }
 }
 
 /// Reads text as `data_type`, strictly; `Err` holds what was found instead.
-pub fn read_text(data_type: FieldType, text: &str) -> Result<Value, String> {
+pub fn read_text(data_type: FieldType, text: &str) -> Result<Value<'_>, String> {
     let Some(text) = clean_text(text) else { return Ok(Value::Null) };
     let value = match data_type {
-        FieldType::Text => Some(Value::Text(text.to_string())),
+        FieldType::Text => return Ok(Value::Text(text)),
         FieldType::Int => parse_int(&text).map(Value::Int),
         FieldType::Float => text.parse().ok().filter(|n: &f64| n.is_finite()).map(Value::Float),
         FieldType::Decimal(precision, scale) => {
@@ -367,7 +404,7 @@ fn wrong_type(field: &Field, found: &str) -> Breach {
 }
 
 /// The row-level checks of one readable value.
-fn check(field: &Field, value: &Value) -> Option<Breach> {
+fn check(field: &Field, value: &Value<'_>) -> Option<Breach> {
     let breach = |rule: String, kind, message| {
         Some(Breach { rule, kind, field: field.name.clone(), message })
     };
@@ -400,9 +437,9 @@ fn check(field: &Field, value: &Value) -> Option<Breach> {
     })?
 }
 
-fn display(value: &Value, data_type: FieldType) -> String {
+fn display(value: &Value<'_>, data_type: FieldType) -> String {
     match value {
-        Value::Text(text) => text.clone(),
+        Value::Text(text) => text.to_string(),
         Value::Int(n) => n.to_string(),
         Value::Bool(b) => b.to_string(),
         Value::Timestamp(us) => format!("{us} µs since 1970"),
@@ -411,7 +448,7 @@ fn display(value: &Value, data_type: FieldType) -> String {
     }
 }
 
-fn as_number(value: &Value, data_type: FieldType) -> Option<f64> {
+fn as_number(value: &Value<'_>, data_type: FieldType) -> Option<f64> {
     match (value, data_type) {
         #[allow(clippy::cast_precision_loss)]
         (Value::Int(n), _) => Some(*n as f64),

@@ -35,7 +35,7 @@ fn contract() -> Contract {
     }
 }
 
-fn decode(payload: &str) -> Decoded {
+fn decode(payload: &str) -> Decoded<'_> {
     Decoder::new(&contract()).decode(payload.as_bytes())
 }
 
@@ -142,4 +142,26 @@ fn many_members_are_read_in_linear_time_and_bounded() {
 #[test]
 fn half_a_character_is_no_text() {
     assert_eq!(rules(&GOOD.replace("\"web\"", "\"\\ud800\"")), ["type:device"]);
+}
+
+#[test]
+fn blanks_in_text_are_single_spaces() {
+    let untouched = ["a", "a b", "a b c", "\u{e4} b", "a-b_c"];
+    for text in untouched {
+        assert!(matches!(clean_text(text), Some(Cow::Borrowed(same)) if same == text), "{text:?}");
+    }
+    let blanks = ["  ", "\t", "\n", "\r\n", "\u{b}", "\u{c}", "\u{a0}", " \u{2003} "];
+    for blank in blanks {
+        for (before, after) in [("a", "b"), ("\u{e4}", "b")] {
+            let text = format!("{blank}{before}{blank}{after}{blank}");
+            assert_eq!(
+                clean_text(&text).as_deref(),
+                Some(&*format!("{before} {after}")),
+                "{text:?}"
+            );
+        }
+    }
+    for nothing in ["", " ", "\t\n", "NaN", " NaN "] {
+        assert_eq!(clean_text(nothing), None, "{nothing:?}");
+    }
 }

@@ -15,7 +15,7 @@ use rdkafka::{
 
 use super::{
     health::{Context, Health},
-    reader::log_record,
+    reader::{Arena, log_record},
     settings::{Settings, url},
 };
 use crate::{
@@ -186,7 +186,7 @@ impl Cluster {
                 Some(Ok(message)) => {
                     let same = message.topic() == place.topic && message.partition() == partition;
                     if same && message.offset() >= from {
-                        break Ok(Some(log_record(&message)));
+                        break Ok(Some(log_record(&message, &mut Arena::default())));
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(at))) if at == partition => break Ok(None),

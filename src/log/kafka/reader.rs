@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rdkafka::{
     Message, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, base_consumer::PartitionQueue},
@@ -29,11 +29,11 @@ use crate::{
 const CHECK_PARTITIONS: Duration = Duration::from_secs(30);
 
 /// A record as Kafka holds it.
-pub(super) fn log_record(message: &BorrowedMessage<'_>) -> LogRecord {
+pub(super) fn log_record(message: &BorrowedMessage<'_>, arena: &mut Arena) -> LogRecord {
     let mut identity = None;
     let mut headers = Vec::new();
     for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-        let value = header.value.map(Bytes::copy_from_slice);
+        let value = header.value.map(|value| arena.copy(value));
         if header.key == IDENTITY_HEADER {
             identity = value;
         } else {
@@ -44,10 +44,26 @@ pub(super) fn log_record(message: &BorrowedMessage<'_>) -> LogRecord {
         partition: Partition::try_from(message.partition()).unwrap_or_default(),
         offset: message.offset(),
         timestamp_us: message.timestamp().to_millis().unwrap_or_default().saturating_mul(1_000),
-        key: message.key().map(Bytes::copy_from_slice),
+        key: message.key().map(|key| arena.copy(key)),
         identity,
         headers,
-        payload: message.payload().map(Bytes::copy_from_slice),
+        payload: message.payload().map(|payload| arena.copy(payload)),
+    }
+}
+
+/// Memory for many records at once: what is read from a partition is processed together.
+#[derive(Default)]
+pub(super) struct Arena(BytesMut);
+
+impl Arena {
+    const BYTES: usize = 256 * 1024;
+
+    fn copy(&mut self, bytes: &[u8]) -> Bytes {
+        if self.0.capacity() < bytes.len() {
+            self.0 = BytesMut::with_capacity(Self::BYTES.max(bytes.len()));
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
     }
 }
 
@@ -58,6 +74,7 @@ struct Cursor {
     queue: PartitionQueue<Context>,
     /// Came before the partition had a queue of its own.
     early: VecDeque<LogRecord>,
+    arena: Arena,
 }
 
 pub(super) struct Follower {
@@ -122,7 +139,8 @@ impl Follower {
             let mut queue = queue.ok_or_else(|| Error::UnknownStream(place.stream.clone()))?;
             let wake = Arc::clone(&arrived);
             queue.set_nonempty_callback(move || wake.notify_one());
-            cursors.push(Cursor { place, partition, next, queue, early: VecDeque::new() });
+            let (early, arena) = (VecDeque::new(), Arena::default());
+            cursors.push(Cursor { place, partition, next, queue, early, arena });
         }
         Ok(Self { log, cursors, consumer, arrived, turn: 0, checked: Instant::now() })
     }
@@ -137,7 +155,7 @@ impl Follower {
                             && number(cursor.partition) == message.partition()
                     });
                     if let Some(cursor) = cursor {
-                        cursor.early.push_back(log_record(&message));
+                        cursor.early.push_back(log_record(&message, &mut cursor.arena));
                     }
                 }
                 Err(error) => trouble(error, None)?,
@@ -272,7 +290,7 @@ impl Cursor {
                 Some(record) => record,
                 None => match self.queue.poll(Duration::ZERO) {
                     None => return Ok((taken, false)),
-                    Some(polled) => match received(polled)? {
+                    Some(polled) => match received(polled, &mut self.arena)? {
                         Some(record) => record,
                         None => continue,
                     },
@@ -288,9 +306,12 @@ impl Cursor {
     }
 }
 
-fn received(polled: KafkaResult<BorrowedMessage<'_>>) -> Result<Option<LogRecord>, Trouble> {
+fn received(
+    polled: KafkaResult<BorrowedMessage<'_>>,
+    arena: &mut Arena,
+) -> Result<Option<LogRecord>, Trouble> {
     match polled {
-        Ok(message) => Ok(Some(log_record(&message))),
+        Ok(message) => Ok(Some(log_record(&message, arena))),
         Err(error) => trouble(error, None).map(|()| None),
     }
 }

@@ -24,10 +24,9 @@ use crate::{
     process::{
         Error, Planned,
         open::model_spec,
+        placed::{accepted_rows, carried_rows, column, placed_schema},
         relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, raw_name, read_id},
-        stream::{
-            CATCH_UP_OFFSETS, Places, accepted_rows, carried_rows, column, placed_schema, recorded,
-        },
+        stream::{CATCH_UP_OFFSETS, Places, recorded},
     },
 };
 

@@ -1,11 +1,12 @@
 //! The load: sent from a process of its own, so that the server's CPU can be told apart.
 #![allow(clippy::print_stdout)]
 
-use super::{Args, project};
+use super::Args;
 use crate::cli::{
     Failure,
     bench::{
         process::{self, Sent},
+        project,
         publisher::{self, Load},
     },
 };
@@ -20,7 +21,7 @@ pub(super) async fn send(url: &str, args: &Args) -> Result<Sent, Failure> {
         in_flight: args.in_flight,
         rate: args.rate,
     };
-    let run = super::new_run();
+    let run = project::new_run();
     let event = |number| project::event(&run, number, args.size);
     let published = publisher::publish(&load, event).await?;
     Ok(Sent::of(args.events, &published))
@@ -35,7 +36,7 @@ pub(super) async fn run(url: &str, args: &Args) -> Result<(), Failure> {
 
 /// Sends the load from another process of this binary.
 pub(super) async fn spawn(url: &str, args: &Args) -> Result<Sent, Failure> {
-    process::client(arguments(url, args)).await
+    process::run(arguments(url, args)).await
 }
 
 fn arguments(url: &str, args: &Args) -> Vec<String> {

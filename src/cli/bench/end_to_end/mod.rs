@@ -6,7 +6,6 @@
 #![allow(clippy::print_stdout)]
 
 mod client;
-mod project;
 mod visible;
 
 use std::{path::PathBuf, time::Duration};
@@ -16,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use self::visible::Samples;
 use super::{
     process::Sent,
+    project::{self, Upto},
     usage::{self, Figures},
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The mark: CPU of the server per event from ingest to Silver.
 const MARK_MICROS: f64 = 10.0;
-const ANY_PORT: &str = "127.0.0.1:0";
+const PARTITIONS: u32 = 4;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -146,13 +146,13 @@ async fn measure(args: &Args, stop: &CancellationToken) -> Result<Measured, Fail
     let temporary = tempfile::tempdir().map_err(|e| Failure::unavailable(e.to_string()))?;
     let folder = args.data_dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let project = folder.join("project");
-    project::unpack(&project)?;
+    project::unpack(&project, Upto::Gold, PARTITIONS, None)?;
     let planned = check::load(&project)?;
     let flags = ServerFlags {
         data_dir: Some(folder),
-        ingest_listen: Some(ANY_PORT.into()),
-        flight_listen: Some(ANY_PORT.into()),
-        http_listen: Some(ANY_PORT.into()),
+        ingest_listen: Some(super::ANY_PORT.into()),
+        flight_listen: Some(super::ANY_PORT.into()),
+        http_listen: Some(super::ANY_PORT.into()),
         ..ServerFlags::default()
     };
     let config = flags.load()?.config;
@@ -228,8 +228,7 @@ const SUM_GOLD: &str =
 
 /// The rows of Silver that are in a Delta commit.
 fn committed_silver(view: &LakeView) -> u64 {
-    let table = view.tables.get(&TableName::new("silver", "events"));
-    table.and_then(|table| table.committed.as_ref()).map_or(0, |committed| committed.rows)
+    super::committed(view, "silver")
 }
 
 /// The rows of Silver that a query would see.
@@ -244,13 +243,6 @@ fn silver_rows(view: &LakeView) -> u64 {
         Overlay::Append(batches) => committed + rows(batches),
         Overlay::Replace(batches) => rows(batches),
     }
-}
-
-/// A name that makes the ids of a run its own: a folder may be used again.
-fn new_run() -> String {
-    let mut run = uuid::Uuid::new_v4().simple().to_string();
-    run.truncate(8);
-    run
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use arrow::{array::AsArray as _, datatypes::Int64Type};
 use futures::TryStreamExt as _;
 
-use super::project::{self, SAMPLE, STREAM};
+use super::super::project::{self, SAMPLE, STREAM};
 use crate::{
     cli::{
         Failure,
@@ -38,7 +38,7 @@ pub(super) async fn measure(
 ) -> Result<Samples, Failure> {
     let endpoint =
         endpoint::endpoint("--url", ingest, "http").map_err(|e| Failure::invalid(e.to_string()))?;
-    let run = super::new_run();
+    let run = project::new_run();
     let mut sender = Sender::start(sender::Config {
         endpoint,
         stream: STREAM.to_owned(),

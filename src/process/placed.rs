@@ -1,0 +1,86 @@
+//! Rows of a stream as its models read them, and as the models' tables store what they make of them.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray as _, BooleanArray, RecordBatch, StringArray},
+    compute::filter_record_batch,
+    datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
+    error::ArrowError,
+};
+
+use crate::{
+    bronze::{DecodedBatch, META_COLUMNS},
+    domain::Partition,
+    lake::{OFFSET, PARTITION, STREAM},
+    process::{Error, offset_table::OffsetTable},
+};
+
+/// The place of an event in a row-wise model's input.
+const INDEX: &str = "__index";
+
+/// The rows of a model's output beyond the table's position, as stored: place, then columns.
+pub(super) fn wanted(
+    table: &OffsetTable,
+    rows: &RecordBatch,
+    carried: &RecordBatch,
+) -> Result<RecordBatch, Error> {
+    let partitions = column(carried, PARTITION)?.as_primitive::<Int32Type>();
+    let offsets = column(carried, OFFSET)?.as_primitive::<Int64Type>();
+    let keep: BooleanArray = partitions
+        .values()
+        .iter()
+        .zip(offsets.values())
+        .map(|(p, offset)| Some(table.wants(Partition::try_from(*p).unwrap_or_default(), *offset)))
+        .collect();
+    let columns = carried.columns().iter().chain(rows.columns()).cloned().collect();
+    let all = RecordBatch::try_new(Arc::clone(table.schema()), columns)?;
+    Ok(filter_record_batch(&all, &keep)?)
+}
+
+/// The stored schema of a row-wise model: the place of its input row, then its columns.
+pub(super) fn placed_schema(visible: &SchemaRef) -> SchemaRef {
+    let mut fields = place_fields();
+    fields.extend(visible.fields().iter().map(|field| field.as_ref().clone()));
+    Arc::new(Schema::new(fields))
+}
+
+fn place_fields() -> Vec<Field> {
+    vec![
+        Field::new(STREAM, DataType::Utf8, true),
+        Field::new(PARTITION, DataType::Int32, true),
+        Field::new(OFFSET, DataType::Int64, true),
+        Field::new(INDEX, DataType::Int32, true),
+    ]
+}
+
+pub(super) fn carried_rows(stream: &str, rows: &RecordBatch) -> Result<RecordBatch, Error> {
+    let streams = StringArray::from_iter_values(std::iter::repeat_n(stream, rows.num_rows()));
+    let columns = vec![
+        Arc::new(streams) as ArrayRef,
+        Arc::clone(column(rows, "_partition")?),
+        Arc::clone(column(rows, "_offset")?),
+        Arc::clone(column(rows, "_index")?),
+    ];
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(place_fields())), columns)?)
+}
+
+/// The relation `accepted.<stream>` of a Bronze batch, rejected rows still included.
+pub(super) fn accepted_rows(
+    rows: &RecordBatch,
+    decoded: &DecodedBatch,
+) -> Result<RecordBatch, Error> {
+    let schema = decoded.fields.schema();
+    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let mut columns = decoded.fields.columns().to_vec();
+    let bronze = rows.schema();
+    for name in META_COLUMNS {
+        fields.push(bronze.field_with_name(name)?.clone());
+        columns.push(Arc::clone(column(rows, name)?));
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+pub(super) fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
+    rows.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))
+}
