@@ -66,15 +66,13 @@ impl Identities {
     /// Decides on the next record in arrival order. A repeat is recognised before any rule counts;
     /// a bad record is told apart by its content, so the same bad record is set aside once.
     pub fn decide(&mut self, identity: Fingerprint, breaks_contract: bool) -> Verdict {
-        if self.accepted.contains(&identity) {
-            Verdict::Repeat
-        } else if breaks_contract {
-            let first = self.quarantined.insert(identity);
-            if first { Verdict::Quarantined } else { Verdict::Repeat }
+        let (is_first, verdict) = if breaks_contract {
+            let is_known = self.accepted.contains(&identity);
+            (!is_known && self.quarantined.insert(identity), Verdict::Quarantined)
         } else {
-            self.accepted.insert(identity);
-            Verdict::Accepted
-        }
+            (self.accepted.insert(identity), Verdict::Accepted)
+        };
+        if is_first { verdict } else { Verdict::Repeat }
     }
 
     /// Whether an event of this identity was accepted.

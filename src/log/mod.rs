@@ -13,6 +13,7 @@ use crate::domain::{
 
 pub mod embedded;
 pub mod kafka;
+pub(crate) mod part;
 pub mod partitioner;
 pub mod placed;
 
@@ -226,10 +227,11 @@ pub trait Membership: Send + Sync {
     /// Whether the group has given this member its part, which may be nothing.
     fn has_joined(&self) -> bool;
 
-    /// Answers [`Asked::Take`].
-    fn take(&self, partitions: &Assignment) -> Result<(), Error>;
+    /// Answers [`Asked::Take`]. `false`: the group asks for something else by now, and the
+    /// partitions are not held.
+    fn take(&self, partitions: &Assignment) -> Result<bool, Error>;
 
-    /// Answers [`Asked::Release`].
+    /// Answers [`Asked::Release`], also where the group asks for something else by now.
     fn release(&self, partitions: &Assignment) -> Result<(), Error>;
 
     /// Answers [`Asked::Lost`].

@@ -224,7 +224,7 @@ impl Membership for PlacedMembership {
         self.inner.has_joined()
     }
 
-    fn take(&self, partitions: &Assignment) -> Result<(), Error> {
+    fn take(&self, partitions: &Assignment) -> Result<bool, Error> {
         self.inner.take(partitions)
     }
 

@@ -57,11 +57,16 @@ impl Pipeline {
         let Some(membership) = self.deps.membership.clone() else { return Ok(false) };
         let Some(asked) = membership.asked()? else { return Ok(false) };
         match asked {
-            Asked::Take(none) if none.is_empty() => membership.take(&none)?,
+            Asked::Take(none) if none.is_empty() => {
+                membership.take(&none)?;
+            }
             Asked::Take(partitions) => {
                 let started = Instant::now();
                 self.give_back().await?;
-                membership.take(&partitions)?;
+                if !membership.take(&partitions)? {
+                    // The next question says why.
+                    return Ok(true);
+                }
                 let mut held = self.held.clone();
                 held.merge(&partitions);
                 self.hold(held).await?;

@@ -7,7 +7,7 @@
 //! instance has a name, static membership (KIP-345).
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     domain::{Assignment, Positions},
-    log::{Asked, Error, Membership, Reader},
+    log::{Asked, Error, Membership, Reader, part::Part},
 };
 
 /// How long the thread waits for an event, and a stop for the thread.
@@ -51,9 +51,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    asked: VecDeque<Asked>,
-    held: Assignment,
-    has_joined: bool,
+    part: Part,
     /// Why there is no membership any more.
     failed: Option<String>,
 }
@@ -110,27 +108,24 @@ impl ConsumerContext for GroupContext {
         list: &mut TopicPartitionList,
     ) {
         let partitions = self.shared.assignment(list);
-        let mut state = self.shared.state();
         let is_take = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if is_take && !self.shared.closing.load(Ordering::SeqCst) {
+        let is_release = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS
+            && !consumer.assignment_lost();
+        let mut state = self.shared.state();
+        if self.shared.closing.load(Ordering::SeqCst) {
+            tracing::debug!(%partitions, "the member leaves its group");
+            state.part.clear();
+        } else if is_take {
             tracing::debug!(%partitions, "the group gives partitions");
-            state.asked.push_back(Asked::Take(partitions));
-            state.has_joined = true;
+            state.part.ask(Asked::Take(partitions));
             return;
-        }
-        let is_planned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS
-            && !consumer.assignment_lost()
-            && !self.shared.closing.load(Ordering::SeqCst);
-        if is_planned {
+        } else if is_release {
             tracing::debug!(%partitions, "the group wants partitions back");
-            state.asked.push_back(Asked::Release(partitions));
+            state.part.ask(Asked::Release(partitions));
             return;
-        }
-        tracing::warn!(%partitions, "the group took partitions away");
-        state.asked.clear();
-        state.held = Assignment::default();
-        if !self.shared.closing.load(Ordering::SeqCst) {
-            state.asked.push_back(Asked::Lost);
+        } else {
+            tracing::warn!(%partitions, "the group took partitions away");
+            state.part.ask(Asked::Lost);
         }
         drop(state);
         if let Err(error) = consumer.incremental_unassign(list) {
@@ -190,14 +185,6 @@ impl Member {
     fn failed(&self, error: &KafkaError) -> Error {
         Error::Unreachable { path: url(&self.log.brokers), reason: error.to_string() }
     }
-
-    /// Takes an answered question off the list.
-    fn answered(&self, is_this: impl Fn(&Asked) -> bool) {
-        let mut state = self.shared.state();
-        if state.asked.front().is_some_and(is_this) {
-            state.asked.pop_front();
-        }
-    }
 }
 
 /// Serves the group until the membership ends.
@@ -235,19 +222,19 @@ impl Membership for Member {
                     self.log.settings.group
                 ),
             }),
-            None => Ok(state.asked.front().cloned()),
+            None => Ok(state.part.next().cloned()),
         }
     }
 
     fn held(&self) -> Assignment {
-        self.shared.state().held.clone()
+        self.shared.state().part.held().clone()
     }
 
     fn has_joined(&self) -> bool {
-        self.shared.state().has_joined
+        self.shared.state().part.has_joined()
     }
 
-    fn take(&self, partitions: &Assignment) -> Result<(), Error> {
+    fn take(&self, partitions: &Assignment) -> Result<bool, Error> {
         let list = self.shared.list(partitions);
         let mut ends = TopicPartitionList::new();
         for element in list.elements() {
@@ -256,23 +243,30 @@ impl Membership for Member {
             added.map_err(|e| self.failed(&e))?;
         }
         let consumer = self.consumer()?;
+        let asked = Asked::Take(partitions.clone());
+        // Not let go in between: what the group takes away meanwhile it takes after this.
+        let mut state = self.shared.state();
+        if state.part.next() != Some(&asked) {
+            return Ok(false);
+        }
         consumer.incremental_assign(&ends).map_err(|e| self.failed(&e))?;
         consumer.pause(&list).map_err(|e| self.failed(&e))?;
-        self.shared.state().held.merge(partitions);
-        self.answered(|asked| matches!(asked, Asked::Take(_)));
-        Ok(())
+        Ok(state.part.answer(&asked))
     }
 
     fn release(&self, partitions: &Assignment) -> Result<(), Error> {
-        self.shared.state().held.subtract(partitions);
-        let list = self.shared.list(partitions);
-        self.consumer()?.incremental_unassign(&list).map_err(|e| self.failed(&e))?;
-        self.answered(|asked| matches!(asked, Asked::Release(_)));
+        let (consumer, list) = (self.consumer()?, self.shared.list(partitions));
+        let asked = Asked::Release(partitions.clone());
+        let mut state = self.shared.state();
+        if state.part.next() == Some(&asked) {
+            consumer.incremental_unassign(&list).map_err(|e| self.failed(&e))?;
+            state.part.answer(&asked);
+        }
         Ok(())
     }
 
     fn forget(&self) {
-        self.answered(|asked| matches!(asked, Asked::Lost));
+        self.shared.state().part.answer(&Asked::Lost);
     }
 
     async fn reader(

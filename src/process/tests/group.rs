@@ -1,8 +1,10 @@
 //! Several processors over one lake and one log, whose group is played by the test.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +17,7 @@ use crate::{
     log::{
         self, Asked, Chunk, Log as _, Membership, Reader, StreamSpec,
         embedded::{self, EmbeddedLog},
+        part::Part,
     },
     ops::Clock,
 };
@@ -22,72 +25,66 @@ use crate::{
 /// One member's side of a group that does what the test says.
 struct Member {
     log: Arc<EmbeddedLog>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    asked: VecDeque<Asked>,
-    held: Assignment,
-    has_joined: bool,
+    part: Mutex<Part>,
+    /// Whether the group changes its mind when the next partitions are taken.
+    changes_mind: AtomicBool,
 }
 
 impl Member {
     fn new(rig: &Rig) -> Arc<Self> {
-        Arc::new(Self { log: Arc::clone(rig.log()), state: Mutex::default() })
+        let log = Arc::clone(rig.log());
+        Arc::new(Self { log, part: Mutex::default(), changes_mind: AtomicBool::new(false) })
+    }
+
+    fn part(&self) -> MutexGuard<'_, Part> {
+        self.part.lock().expect("part")
     }
 
     fn ask(&self, asked: Asked) {
-        let mut state = self.state.lock().expect("state");
-        state.has_joined = true;
-        state.asked.push_back(asked);
+        self.part().ask(asked);
     }
 
     /// Asks, and waits for the answer.
     async fn answers(&self, asked: Asked) {
         self.ask(asked);
         let answered = async {
-            while !self.state.lock().expect("state").asked.is_empty() {
+            while self.part().next().is_some() {
                 tokio::task::yield_now().await;
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), answered).await.expect("an answer");
     }
-
-    fn pop(&self, held: impl FnOnce(&mut Assignment)) {
-        let mut state = self.state.lock().expect("state");
-        held(&mut state.held);
-        state.asked.pop_front();
-    }
 }
 
 #[async_trait::async_trait]
 impl Membership for Member {
     fn asked(&self) -> Result<Option<Asked>, log::Error> {
-        Ok(self.state.lock().expect("state").asked.front().cloned())
+        Ok(self.part().next().cloned())
     }
 
     fn held(&self) -> Assignment {
-        self.state.lock().expect("state").held.clone()
+        self.part().held().clone()
     }
 
     fn has_joined(&self) -> bool {
-        self.state.lock().expect("state").has_joined
+        self.part().has_joined()
     }
 
-    fn take(&self, partitions: &Assignment) -> Result<(), log::Error> {
-        self.pop(|held| held.merge(partitions));
-        Ok(())
+    fn take(&self, partitions: &Assignment) -> Result<bool, log::Error> {
+        if !partitions.is_empty() && self.changes_mind.swap(false, Ordering::SeqCst) {
+            self.ask(Asked::Lost);
+        }
+        Ok(self.part().answer(&Asked::Take(partitions.clone())))
     }
 
     fn release(&self, partitions: &Assignment) -> Result<(), log::Error> {
-        self.pop(|held| held.subtract(partitions));
+        self.part().answer(&Asked::Release(partitions.clone()));
         Ok(())
     }
 
     fn forget(&self) {
-        self.pop(|held| *held = Assignment::default());
+        self.part().answer(&Asked::Lost);
     }
 
     async fn reader(
@@ -237,6 +234,29 @@ async fn a_processor_that_does_not_know_that_it_was_replaced_doubles_nothing() {
         running.settled().await;
         expect(&running.view, 1_000).await;
     }
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_are_lost_while_they_are_taken_are_not_held() {
+    let rig = rig(CONTRACT).await;
+    let (first, second) = (Member::new(&rig), Member::new(&rig));
+    let (a, b) = (join(&rig, &first), join(&rig, &second));
+    first.answers(Asked::Take(partitions(&[0]))).await;
+    rig.append(batch(0..100)).await;
+    first.changes_mind.store(true, Ordering::SeqCst);
+    first.answers(Asked::Take(partitions(&[1]))).await;
+    assert_eq!(first.held(), Assignment::default());
+    second.answers(Asked::Take(partitions(&[0, 1]))).await;
+    rig.append(batch(50..200)).await;
+    for running in [&b, &a] {
+        running.settled().await;
+        expect(&running.view, 200).await;
+    }
+    const HELD: &str = "SELECT count(*) FROM system.streams WHERE held";
+    assert_eq!(numbers(&a.view.load(), HELD).await, [0]);
+    assert_eq!(numbers(&b.view.load(), HELD).await, [2]);
     b.stop().await;
     a.stop().await;
 }
