@@ -45,10 +45,21 @@ pub fn check(sent: &[Sent], facts: &Facts) -> Report {
         check_files(&mut report, table);
         check_content(&mut report, table);
     }
+    check_missing(&mut report, facts);
     check_unread(&mut report, facts);
     report.findings.sort_by(|a, b| (a.kind, &a.place).cmp(&(b.kind, &b.place)));
     report.green = report.findings.is_empty();
     report
+}
+
+/// Whatever was made for a project stays there.
+fn check_missing(report: &mut Report, facts: &Facts) {
+    for table in &facts.missing {
+        let what = "table that is not there: deleted, or no server has run with this project yet";
+        let mut missing = Collected::new(Kind::Version, &table.to_string(), what);
+        missing.add(|| table.to_string());
+        report.close([missing]);
+    }
 }
 
 /// What cannot be read is a finding itself, where no file of it is one already.
@@ -130,7 +141,9 @@ fn check_decisions(report: &mut Report, stream: &StreamFacts) {
             Some(record) => {
                 // A mended contract may name another id in what was replayed.
                 let is_plain = decision.verdict == Verdict::Accepted && decision.origin.is_none();
-                if is_plain && record.event_id != decision.event_id {
+                let is_same = record.event_id == decision.event_id
+                    && record.identity == Some(decision.identity);
+                if is_plain && !is_same {
                     other.add(|| place.to_string());
                 }
             }
@@ -158,10 +171,16 @@ fn check_identities(report: &mut Report, stream: &StreamFacts) {
     let mut twice = Collected::new(Kind::Duplicated, &name, "events accepted twice");
     let mut orphans = Collected::new(Kind::Lost, &name, "repeats of what was never taken");
     let mut first: HashMap<Fingerprint, Vec<&Decided>> = HashMap::new();
-    let mut accepted: HashSet<Fingerprint> = HashSet::new();
+    let (mut accepted, mut ids) = (HashSet::new(), HashSet::new());
     for decision in stream.decisions.iter().filter(|d| d.verdict != Verdict::Repeat) {
-        if decision.verdict == Verdict::Accepted && !accepted.insert(decision.identity) {
-            twice.add(|| decision.place.to_string());
+        if decision.verdict == Verdict::Accepted {
+            let is_again = !accepted.insert(decision.identity);
+            // Whatever the identity says, nothing is accepted twice under the id that it shows.
+            // What was replayed may have been sent under another one.
+            let is_again = is_again | (decision.origin.is_none() && !ids.insert(decision.event_id));
+            if is_again {
+                twice.add(|| decision.place.to_string());
+            }
         }
         first.entry(decision.identity).or_default().push(decision);
     }
@@ -184,6 +203,8 @@ fn check_quarantine(report: &mut Report, stream: &StreamFacts) {
     let mut missing = Collected::new(Kind::Lost, &name, "records set aside that are not there");
     let mut twice = Collected::new(Kind::Duplicated, &name, "records that stand there twice");
     let mut surplus = Collected::new(Kind::Unexpected, &name, "records that were not set aside");
+    let mut changed = Collected::new(Kind::Corrupted, &name, "rows with another payload than sent");
+    let payloads = payloads(stream);
     let set_aside: BTreeSet<Place> = stream
         .decisions
         .iter()
@@ -191,9 +212,12 @@ fn check_quarantine(report: &mut Report, stream: &StreamFacts) {
         .map(|decision| decision.place)
         .collect();
     let mut found = BTreeSet::new();
-    for place in &stream.quarantined {
+    for (place, payload) in &stream.quarantined {
         if !found.insert(*place) {
             twice.add(|| place.to_string());
+        }
+        if payloads.get(place).is_some_and(|sent| sent != payload) {
+            changed.add(|| place.to_string());
         }
         if !set_aside.contains(place) {
             surplus.add(|| place.to_string());
@@ -204,7 +228,11 @@ fn check_quarantine(report: &mut Report, stream: &StreamFacts) {
             missing.add(|| place.to_string());
         }
     }
-    report.close([missing, twice, surplus]);
+    report.close([missing, twice, surplus, changed]);
+}
+
+fn payloads(stream: &StreamFacts) -> HashMap<Place, Option<Fingerprint>> {
+    stream.records.iter().map(|record| (record.place, record.payload)).collect()
 }
 
 /// What was replayed was set aside, and is what it was; it is hidden because its event counts.
@@ -213,8 +241,7 @@ fn check_replays(report: &mut Report, stream: &StreamFacts) {
     let mut strange = Collected::new(Kind::Unexpected, &name, "replays of what was not set aside");
     let mut changed = Collected::new(Kind::Corrupted, &name, "replays with another payload");
     let mut hidden = Collected::new(Kind::Lost, &name, "replays whose event does not count");
-    let payloads: HashMap<Place, Option<Fingerprint>> =
-        stream.records.iter().map(|record| (record.place, record.payload)).collect();
+    let payloads = payloads(stream);
     let set_aside: HashSet<Place> = at_verdict(stream, Verdict::Quarantined, |d| d.place);
     let accepted: HashSet<Fingerprint> = at_verdict(stream, Verdict::Accepted, |d| d.identity);
     for decision in &stream.decisions {
@@ -253,29 +280,48 @@ fn check_sent(report: &mut Report, stream: &StreamFacts, sent: &[&Sent]) {
         found.entry(record.event_id).or_default().push(record);
     }
     let counted = counted(stream);
-    let mut known: HashMap<Fingerprint, Outcome> = HashMap::with_capacity(sent.len());
+    let payloads = payloads_sent(sent);
     for event in sent {
         let id = fingerprint(event.event_id.as_bytes());
-        known.insert(id, event.outcome);
         let records = found.get(&id).map_or(&[][..], Vec::as_slice);
+        // One id may be sent with several payloads: a bad event, and then its correction.
+        let is_one_of = payloads.get(&id).and_then(Option::as_ref).is_some_and(|all| all.len() > 1);
+        let is_there = |record: &&Record| !is_one_of || record.payload == event.payload;
         match event.outcome {
-            Outcome::Acked if records.is_empty() => lost.add(|| event.event_id.clone()),
+            Outcome::Acked if !records.iter().any(is_there) => lost.add(|| event.event_id.clone()),
             Outcome::Acked if !counted.contains(&id) => uncounted.add(|| event.event_id.clone()),
-            Outcome::Rejected if !records.is_empty() => rejected.add(|| event.event_id.clone()),
-            _ => {}
-        }
-        for record in records {
-            if event.payload.is_some() && record.payload != event.payload {
-                corrupted.add(|| format!("{} at {}", event.event_id, record.place));
+            Outcome::Rejected if records.iter().any(is_there) => {
+                rejected.add(|| event.event_id.clone())
             }
+            _ => {}
         }
     }
     for record in &stream.records {
-        if !known.contains_key(&record.event_id) {
-            unsent.add(|| record.place.to_string());
+        match payloads.get(&record.event_id) {
+            None => unsent.add(|| record.place.to_string()),
+            Some(Some(all)) if record.payload.is_none_or(|payload| !all.contains(&payload)) => {
+                corrupted.add(|| record.place.to_string());
+            }
+            Some(_) => {}
         }
     }
     report.close([lost, uncounted, rejected, unsent, corrupted]);
+}
+
+/// The payloads that were sent under each id; `None` where one of them was not written down.
+fn payloads_sent(sent: &[&Sent]) -> HashMap<Fingerprint, Option<HashSet<Fingerprint>>> {
+    let mut payloads: HashMap<Fingerprint, Option<HashSet<Fingerprint>>> =
+        HashMap::with_capacity(sent.len());
+    for event in sent {
+        let id = fingerprint(event.event_id.as_bytes());
+        let all = payloads.entry(id).or_insert_with(|| Some(HashSet::new()));
+        match (all.as_mut(), event.payload) {
+            (Some(known), Some(payload)) => drop(known.insert(payload)),
+            (_, None) => *all = None,
+            (None, Some(_)) => {}
+        }
+    }
+    payloads
 }
 
 /// The events, by the id under which Bronze has them, of which some record was accepted or set

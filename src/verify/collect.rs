@@ -19,7 +19,10 @@ use futures::TryStreamExt as _;
 
 use crate::{
     bronze::Verdict,
-    domain::{ErrorKind, Partition, Place, TableName, chain, identity::fingerprint},
+    domain::{
+        ErrorKind, Partition, Place, TableName, chain,
+        identity::{Identity, fingerprint},
+    },
     lake::{
         Audited, Lake, LakeError, LakeView, OFFSET, PARTITION, TableState, reason_of,
         session::{Columns, session},
@@ -67,6 +70,11 @@ pub async fn collect(planned: &Planned, lake: &Lake) -> Result<Facts, Error> {
             Err(error) => facts.add_unread(unread(error.into(), Part::Log)?),
         }
     }
+    let is_made = |name: &TableName| {
+        // The list of what was discarded is made with its first entry.
+        *name == discarded() || tables.contains_key(name) || facts.is_unread(name, Part::Log)
+    };
+    facts.missing = names(planned).into_iter().filter(|name| !is_made(name)).collect();
     let unread_tables = facts.unread.iter().map(|unread| unread.table.clone()).collect();
     let collector = Collector { planned, tables, unread: unread_tables };
     for contract in &planned.project.streams {
@@ -88,7 +96,13 @@ pub async fn collect(planned: &Planned, lake: &Lake) -> Result<Facts, Error> {
     for name in names(planned) {
         let Some(audited) = collector.tables.get(&name) else { continue };
         let content = match collector.content(&name, audited).await {
-            Ok(content) => content,
+            Ok(content) => match collector.decoded(&name, &content).await {
+                Ok(()) => content,
+                Err(error) => {
+                    facts.add_unread(unread(error, Part::Rows)?);
+                    content
+                }
+            },
             Err(error) => {
                 let unread = unread(error, Part::Rows)?;
                 let reason = cannot_be_read(&unread.table);
@@ -176,14 +190,18 @@ impl Collector<'_> {
             ..StreamFacts::default()
         };
         let columns = ["_partition", "_offset", "_index", "_ts", "_event_id", "_payload"];
+        let columns: Vec<&str> = columns.into_iter().chain(["__identity"]).collect();
         self.each_batch(&bronze, &columns, |rows| {
             let ts = rows.column(3).as_primitive::<TimestampMicrosecondType>();
             let (ids, payloads) = (rows.column(4).as_string::<i32>(), rows.column(5));
             let payloads = payloads.as_binary::<i32>();
+            let headers = rows.column(6).as_binary::<i32>();
+            let identity = |row| Some(Identity::decode(headers.value(row)).ok()?.fingerprint());
             facts.records.extend(places(rows).enumerate().map(|(row, place)| Record {
                 place,
                 ts: ts.value(row),
                 event_id: fingerprint(ids.value(row).as_bytes()),
+                identity: identity(row),
                 payload: payloads.is_valid(row).then(|| fingerprint(payloads.value(row))),
             }));
         })
@@ -206,14 +224,28 @@ impl Collector<'_> {
             }));
         })
         .await?;
-        self.each_batch(&quarantine, &["_partition", "_offset", "_index"], |rows| {
-            facts.quarantined.extend(places(rows));
+        self.each_batch(&quarantine, &["_partition", "_offset", "_index", "_payload"], |rows| {
+            let payloads = rows.column(3).as_binary::<i32>();
+            let payload = |row| payloads.is_valid(row).then(|| fingerprint(payloads.value(row)));
+            let found = places(rows).enumerate().map(|(row, place)| (place, payload(row)));
+            facts.quarantined.extend(found);
         })
         .await?;
         Ok(facts)
     }
 
-    /// The rows of a table, in the order and types of `columns`.
+    /// Reads the rows of a table that nothing else reads whole.
+    async fn decoded(&self, name: &TableName, content: &Content) -> Result<(), Error> {
+        let streams = self.planned.project.streams.iter();
+        let mut of_streams = streams.flat_map(|stream| relations::stored_of(&stream.name));
+        if matches!(content, Content::Compared(_)) || of_streams.any(|stored| stored == *name) {
+            return Ok(());
+        }
+        self.each_batch(name, &[], |_| {}).await
+    }
+
+    /// The rows of a table: of each batch `columns`, in that order; the others are read and thrown
+    /// away, so that damage anywhere in a file is found.
     async fn each_batch(
         &self,
         name: &TableName,
@@ -224,13 +256,17 @@ impl Collector<'_> {
         let mut view = LakeView::default();
         let provider = audited.rows_at(None).await?;
         view.tables.insert(name.clone(), state(name, audited, provider));
-        let list: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
+        let others = audited.schema().fields().iter().map(|field| field.name().as_str());
+        let others = others.filter(|other| !columns.contains(other));
+        let all = columns.iter().copied().chain(others);
+        let list: Vec<String> = all.map(|column| format!("\"{column}\"")).collect();
+        let wanted: Vec<usize> = (0..columns.len()).collect();
         let sql = format!("SELECT {} FROM \"{}\".\"{}\"", list.join(", "), name.schema, name.name);
         let read = async {
             let frame = over(view, Columns::All).sql(&sql).await?;
             let mut rows = frame.execute_stream().await?;
             while let Some(batch) = rows.try_next().await? {
-                visit(&batch);
+                visit(&batch.project(&wanted)?);
             }
             Ok(())
         };

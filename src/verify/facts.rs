@@ -24,6 +24,8 @@ pub struct Record {
     pub ts: i64,
     /// Of the text in `_event_id`.
     pub event_id: Fingerprint,
+    /// What repeats are told by, as it came with the record.
+    pub identity: Option<Fingerprint>,
     /// The first half of the payload's SHA-256; `None` for a null payload.
     pub payload: Option<Fingerprint>,
 }
@@ -49,8 +51,8 @@ pub struct StreamFacts {
     pub bronze: Reach,
     pub decisions: Vec<Decided>,
     pub acceptance: Reach,
-    /// Places of the rows in quarantine.
-    pub quarantined: Vec<Place>,
+    /// The rows in quarantine: their places, and of what they hold the first half of its SHA-256.
+    pub quarantined: Vec<(Place, Option<Fingerprint>)>,
     pub quarantine: Reach,
 }
 
@@ -119,6 +121,8 @@ pub struct Facts {
     /// Without those whose log cannot be read.
     pub tables: Vec<TableFacts>,
     pub unread: Vec<Unread>,
+    /// Tables of the project that a lake with other tables does not have.
+    pub missing: Vec<TableName>,
     /// Streams of which a table cannot be read: (stream, table).
     pub unread_streams: Vec<(String, TableName)>,
 }

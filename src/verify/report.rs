@@ -165,6 +165,10 @@ impl fmt::Display for Report {
         let counts =
             Kind::ALL.iter().map(|kind| format!("{} {}", kind.as_str(), self.count(*kind)));
         writeln!(f, "{}", counts.collect::<Vec<_>>().join("  "))?;
-        f.write_str(if self.green { "green" } else { "red" })
+        f.write_str(if self.green { "green" } else { "red" })?;
+        if !self.not_compared.is_empty() {
+            write!(f, ", {} not compared", self.not_compared.len())?;
+        }
+        Ok(())
     }
 }

@@ -135,7 +135,7 @@ async fn what_producers_were_told_is_compared_with_bronze() {
         "lost: bronze.events: 1 acked events that are not there: e8\n",
         "unexpected: bronze.events: 1 rejected events that are there: e2\n",
         "unexpected: bronze.events: 1 records that nobody sent: 0/2\n",
-        "corrupted: bronze.events: 1 records with another payload: e3 at 0/1\n",
+        "corrupted: bronze.events: 1 records with another payload: 0/1\n",
         "lost 1  duplicated 0  unexpected 2  reordered 0  corrupted 1  position 0  version 0  file 0  \
          content 0\nred",
     ] {
@@ -181,6 +181,8 @@ async fn a_replay_of_something_else_is_found() {
     let changed = |stream: &mut StreamFacts, origin: Place| {
         let record = stream.records.iter_mut().find(|record| record.place == origin);
         record.expect("record").payload = None;
+        let row = stream.quarantined.iter_mut().find(|(place, _)| *place == origin);
+        row.expect("row").1 = None;
     };
     let what = "replays with another payload".to_owned();
     assert_eq!(broken(changed), (Kind::Corrupted, what));
@@ -188,10 +190,92 @@ async fn a_replay_of_something_else_is_found() {
         let replay = stream.decisions.iter_mut().find(|d| d.origin.is_some());
         let replay = replay.expect("replay");
         (replay.identity, replay.verdict) = ([9; 16], Verdict::Quarantined);
-        stream.quarantined.push(replay.place);
+        let place = replay.place;
+        let record = stream.records.iter().find(|record| record.place == place);
+        stream.quarantined.push((place, record.expect("record").payload));
     };
     let what = "replays whose event does not count".to_owned();
     assert_eq!(broken(uncounted), (Kind::Lost, what));
+}
+
+/// The rows of acceptance and quarantine may be changed so that they agree with each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_were_changed_by_hand_are_found() {
+    let rig = ran().await;
+    let facts = collect(&rig.planned(), &rig.plain_lake()).await.expect("facts");
+    let broken = |change: fn(&mut StreamFacts)| {
+        let mut facts = facts.clone();
+        change(&mut facts.streams[0]);
+        let report = check(&all_acked(), &facts);
+        report.findings.iter().map(|f| (f.kind, f.what.clone())).collect::<Vec<_>>()
+    };
+    let counted_again = |stream: &mut StreamFacts| {
+        let repeat = stream.decisions.iter_mut().find(|d| d.verdict == Verdict::Repeat);
+        let repeat = repeat.expect("repeat");
+        (repeat.verdict, repeat.identity) = (Verdict::Accepted, [7; 16]);
+    };
+    let twice = (Kind::Duplicated, "events accepted twice".to_owned());
+    let forged = (Kind::Corrupted, "accepted under another id than sent".to_owned());
+    assert_eq!(broken(counted_again), [twice, forged]);
+    let rewritten = |stream: &mut StreamFacts| stream.quarantined[0].1 = Some([7; 16]);
+    let changed = (Kind::Corrupted, "rows with another payload than sent".to_owned());
+    assert_eq!(broken(rewritten), [changed]);
+}
+
+/// A bad event, and then its correction under the same id, are both there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_may_be_sent_with_several_payloads() {
+    let rig = ran().await;
+    let mut facts = collect(&rig.planned(), &rig.plain_lake()).await.expect("facts");
+    let stream = &mut facts.streams[0];
+    let repeat = stream.decisions.iter().find(|d| d.verdict == Verdict::Repeat);
+    let place = repeat.expect("repeat").place;
+    let record = stream.records.iter_mut().find(|record| record.place == place).expect("record");
+    let other = fingerprint(b"another payload");
+    record.payload = Some(other);
+    let id = record.event_id;
+    let mut told = all_acked();
+    assert_eq!(found(&check(&told, &facts)), [(Kind::Corrupted, "bronze.events")]);
+    let first = told.iter().find(|sent| fingerprint(sent.event_id.as_bytes()) == id);
+    let again = |payload| Sent { payload: Some(payload), ..first.expect("sent").clone() };
+    let (sent, never_came) = (again(other), again([7; 16]));
+    told.push(sent);
+    let report = check(&told, &facts);
+    assert!(report.green, "{report}");
+    told.push(never_came);
+    assert_eq!(found(&check(&told, &facts)), [(Kind::Lost, "bronze.events")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_folder_is_not_green() {
+    let rig = Rig::new().await;
+    let report = report(&rig, &[]).await;
+    assert!(!report.green && report.count(Kind::Version) == 8, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_gone_is_found() {
+    for name in ["_acceptance/events", "quarantine/events", "silver/rows", "gold/named"] {
+        let rig = ran().await;
+        std::fs::remove_dir_all(rig.path(&format!("lake/{name}"))).expect("remove");
+        let report = report(&rig, &[]).await;
+        let place = name.replace('/', ".");
+        assert!(found(&report).contains(&(Kind::Version, place.as_str())), "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_in_columns_that_nobody_compares_is_found() {
+    for name in ["bronze/events", "quarantine/events"] {
+        let rig = ran().await;
+        let file = newest(&rig.path(&format!("lake/{name}")), "parquet");
+        let mut bytes = std::fs::read(&file).expect("file");
+        // The first column's pages, behind the magic number.
+        bytes[4..24].fill(0xff);
+        std::fs::write(&file, bytes).expect("damage");
+        let report = report(&rig, &[]).await;
+        assert_eq!(found(&report), [(Kind::File, &*name.replace('/', "."))], "{report}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
