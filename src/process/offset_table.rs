@@ -124,6 +124,14 @@ impl OffsetTable {
         Ok(moved)
     }
 
+    /// Reads more positions, and with them the newest snapshot, which others may have moved.
+    pub(super) async fn also_read(&mut self, app_ids: Vec<String>) -> Result<(), SealError> {
+        self.table.also_read(app_ids).await?;
+        self.committed = self.table.committed().await?;
+        self.take_positions()?;
+        Ok(())
+    }
+
     /// Takes over the positions of the snapshot, of partitions that others hold. Our own must be
     /// where we left them.
     fn take_positions(&mut self) -> Result<(), CommitError> {

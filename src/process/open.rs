@@ -21,9 +21,9 @@ use crate::{
         anchors::Anchors,
         derived::Derived,
         offset_table::{Followed, OffsetTable},
-        placed::placed_schema,
         plans::RowModel,
         relations::{ACCEPTANCE, BRONZE_COLUMNS, QUARANTINED, RAW, base_view, model_info},
+        rows::placed_schema,
         stream::{Counts, StreamTables, believable},
     },
     project::Seed,
@@ -129,7 +129,7 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
             .await?;
     bronze.table.check_fingerprint()?;
     let retired = retired_id(&deps.log.id(&contract.name), &contract.name);
-    bronze.table.also_read(vec![retired]).await?;
+    bronze.also_read(vec![retired]).await?;
     let input_ids: Vec<String> =
         (0..followed.partitions).map(|p| followed.input_app_id(p)).collect();
     let spec =

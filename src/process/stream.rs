@@ -27,8 +27,8 @@ use crate::{
         Error,
         anchors::Anchors,
         offset_table::{OffsetTable, SealError},
-        placed::{accepted_rows, carried_rows, column, wanted},
         plans::RowModel,
+        rows::{accepted_rows, carried_rows, column, wanted},
     },
 };
 

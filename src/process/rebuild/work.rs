@@ -24,8 +24,8 @@ use crate::{
     process::{
         Error, Planned,
         open::model_spec,
-        placed::{accepted_rows, carried_rows, column, placed_schema},
         relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, raw_name, read_id},
+        rows::{accepted_rows, carried_rows, column, placed_schema},
         stream::{CATCH_UP_OFFSETS, Places, recorded},
     },
 };

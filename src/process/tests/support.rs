@@ -189,7 +189,12 @@ pub(crate) fn event(id: usize, k: &str, v: i64) -> Record {
 impl Running {
     /// Everything that is in the log is in every table, committed.
     pub(crate) async fn settled(&self) -> &Self {
-        tokio::time::timeout(Duration::from_secs(120), self.view.settle()).await.expect("settled");
+        let settled = tokio::time::timeout(Duration::from_secs(120), self.view.settle()).await;
+        if settled.is_err() {
+            let (view, status) = (self.view.load(), self.status.to_json());
+            let (at, lagging, ended) = (&view.positions, &view.lagging, self.task.is_finished());
+            panic!("not settled: at {at}, lagging {lagging:?}, ended {ended}, {status}");
+        }
         self
     }
 
