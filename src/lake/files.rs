@@ -1,5 +1,6 @@
 //! How data files are written.
 
+use arrow::datatypes::{DataType, Schema};
 use deltalake::{DeltaTable, DeltaTableError, writer::RecordBatchWriter};
 use parquet::{
     basic::{Compression, Encoding},
@@ -25,10 +26,16 @@ const OPAQUE: [&str; 2] = ["_payload", "__identity"];
 /// Writes files of the form that the table has.
 pub(super) fn writer(table: &DeltaTable) -> Result<RecordBatchWriter, DeltaTableError> {
     let writer = RecordBatchWriter::for_table(table)?;
-    Ok(writer.with_target_file_size(FILE_BYTES).with_writer_properties(properties()))
+    let properties = properties(&writer.arrow_schema());
+    Ok(writer.with_target_file_size(FILE_BYTES).with_writer_properties(properties))
 }
 
-fn properties() -> WriterProperties {
+/// A model may give the names of our columns to values of any type: not every encoding takes them.
+fn properties(schema: &Schema) -> WriterProperties {
+    let grows = |name: &&str| {
+        let kind = schema.field_with_name(name).map(|field| field.data_type());
+        matches!(kind, Ok(DataType::Int64 | DataType::Timestamp(_, _)))
+    };
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("sluice version {}", env!("CARGO_PKG_VERSION")))
         .set_compression(Compression::SNAPPY)
@@ -37,7 +44,7 @@ fn properties() -> WriterProperties {
     for name in UNIQUE {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), false);
     }
-    for name in GROWING {
+    for name in GROWING.into_iter().filter(grows) {
         properties = properties
             .set_column_dictionary_enabled(ColumnPath::from(name), false)
             .set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);

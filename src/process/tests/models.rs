@@ -32,6 +32,24 @@ async fn a_new_model_is_filled_from_what_is_there() {
     running.stop().await;
 }
 
+/// Files are written by the types of columns, whatever their names promise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_may_give_other_types_to_the_names_of_our_columns() {
+    let rig = Rig::new().await;
+    let sql = "SELECT id, CAST(_offset AS TEXT) AS _offset, CAST(v AS DOUBLE) AS _ts, \
+               v > 10 AS _ingested_at FROM {{ source('bronze', 'events') }}";
+    rig.write("models/silver/own.sql", sql);
+    let running = rig.start();
+    rig.append([(1, "a", 10), (2, "a", 20)]).await;
+    running.settled().await;
+    running.stop().await;
+    let rows = "SELECT _offset, _ts, _ingested_at FROM silver.own ORDER BY id";
+    let running = rig.start();
+    running.settled().await;
+    assert_eq!(running.text(rows).await, "0 10.0 false\n0 20.0 true");
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_model_stops_with_what_depends_on_it_and_says_what_to_do() {
     let rig = Rig::new().await;
