@@ -28,7 +28,7 @@ use crate::domain::{
     contract::{Contract, EventId, Rule},
     decode::{Breach, BreachKind, Decoder},
     identity::{Fingerprint, Identity},
-    sql_guard, sql_limits,
+    sql_exprs, sql_guard, sql_limits,
 };
 
 /// A rule of a contract that is not valid SQL over its fields.
@@ -100,7 +100,7 @@ impl Judge {
                     hint: Some(IMMUTABLE_HINT),
                 });
             }
-            let expr = state.create_physical_expr(expr, schema).map_err(|e| failed(&e))?;
+            let expr = sql_exprs::compile(expr, schema, &state).map_err(|e| failed(&e))?;
             match expr.data_type(schema.as_arrow()) {
                 Ok(DataType::Boolean | DataType::Null) => Ok(expr),
                 Ok(other) => Err(failed(&DataFusionError::Plan(format!(

@@ -19,6 +19,7 @@ mod place;
 mod position;
 pub mod quarantine;
 pub mod record;
+pub mod sql_exprs;
 pub mod sql_guard;
 pub mod sql_limits;
 pub mod timestamp;

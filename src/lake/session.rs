@@ -13,11 +13,11 @@ use datafusion::{
         Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableProviderFilterPushDown, cast, col,
     },
     physical_plan::ExecutionPlan,
-    prelude::{SessionConfig, SessionContext},
+    prelude::{SessionConfig, SessionContext, ident},
 };
 
 use crate::{
-    domain::{TableName, sql_limits},
+    domain::{TableName, change::KEY, sql_limits},
     lake::view::{LakeView, Overlay, TableState, is_hidden},
 };
 
@@ -145,17 +145,18 @@ pub fn table_provider(table: &TableState, columns: Columns) -> Result<Arc<dyn Ta
         .map(|field| field.name().as_str())
         .filter(|name| columns == Columns::All || !is_hidden(name))
         .collect();
-    let overlay = match &table.overlay {
-        Overlay::None => None,
-        Overlay::Append(batches) | Overlay::Replace(batches) => Some(batches.clone()),
+    let (is_snapshot_shown, hot) = match &table.overlay {
+        Overlay::None => (true, None),
+        Overlay::Append(batches) => (true, Some(batches.clone())),
+        Overlay::Replace(batches) => (false, Some(batches.clone())),
+        Overlay::Patches(patches) => (true, Some(patches.rows()?.to_vec())),
     };
-    let replaced = matches!(table.overlay, Overlay::Replace(_));
     let mut plan: Option<LogicalPlan> = None;
-    if let Some(committed) = table.committed.as_ref().filter(|_| !replaced) {
-        plan = Some(projected(Arc::clone(&committed.provider), &table.schema, &shown)?);
+    if let Some(committed) = table.committed.as_ref().filter(|_| is_snapshot_shown) {
+        plan = Some(cold(Arc::clone(&committed.provider), table, &shown)?);
     }
-    if overlay.is_some() || plan.is_none() {
-        let batches = overlay.unwrap_or_default();
+    if hot.is_some() || plan.is_none() {
+        let batches = hot.unwrap_or_default();
         let hot = MemTable::try_new(Arc::clone(&table.schema), vec![batches])?;
         let hot = projected(Arc::new(hot), &table.schema, &shown)?;
         plan = Some(match plan {
@@ -201,6 +202,22 @@ impl TableProvider for Stored {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         self.0.scan(state, projection, filters, limit).await
     }
+}
+
+/// The columns `shown` of a snapshot, without the rows that patches replace.
+fn cold(
+    provider: Arc<dyn TableProvider>,
+    table: &TableState,
+    shown: &[&str],
+) -> Result<LogicalPlan> {
+    let Overlay::Patches(patches) = &table.overlay else {
+        return projected(provider, &table.schema, shown);
+    };
+    let others = shown.iter().copied().filter(|name| *name != KEY);
+    let with_key: Vec<&str> = [KEY].into_iter().chain(others).collect();
+    let all = LogicalPlanBuilder::from(projected(provider, &table.schema, &with_key)?);
+    let kept = all.filter(patches.is_unpatched(ident(KEY))?)?;
+    kept.project(shown.iter().map(|name| ident(*name)))?.build()
 }
 
 /// The columns `shown` of a provider, cast to the types that `schema` declares.

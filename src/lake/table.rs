@@ -308,7 +308,7 @@ impl Table {
         self.publish(Vec::new(), moves).await
     }
 
-    async fn publish(
+    pub(super) async fn publish(
         &mut self,
         actions: Vec<Action>,
         mut moves: Vec<Move>,

@@ -18,7 +18,10 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{catalog::TableProvider, logical_expr::ScalarUDF};
 use tokio::sync::{Notify, watch};
 
-use crate::domain::{Partition, Positions, TableName};
+use crate::{
+    domain::{Partition, Positions, TableName},
+    lake::Patches,
+};
 
 /// Everything that can be queried, at one instant.
 #[derive(Clone, Default)]
@@ -70,6 +73,8 @@ pub enum Overlay {
     Append(Vec<RecordBatch>),
     /// The whole content, newer than the snapshot.
     Replace(Vec<RecordBatch>),
+    /// What became of some of its rows since.
+    Patches(Patches),
 }
 
 /// A query kept under a name; computed when read.
@@ -109,6 +114,7 @@ impl TableState {
     pub fn overlay_bytes(&self) -> usize {
         match &self.overlay {
             Overlay::None => 0,
+            Overlay::Patches(patches) => patches.bytes(),
             Overlay::Append(batches) | Overlay::Replace(batches) => {
                 batches.iter().map(RecordBatch::get_array_memory_size).sum()
             }

@@ -1,16 +1,20 @@
 //! Silver and Gold: SQL models as tables that follow their inputs.
 //!
-//! Pure: the planner says how each model is kept and why, the row-wise form turns input rows into
-//! output rows. Running and storing is up to `process`.
+//! Pure: the planner says how each model is kept and why, and each way of keeping one turns changes
+//! of its input into changes of its rows. Running and storing is up to `process`.
 
+mod aggregate;
 mod append;
+mod classify;
 mod plan;
 mod reads;
+mod steps;
 mod types;
 
 #[cfg(test)]
 mod tests;
 
-pub use append::{RowProgram, RowProgramError};
-pub use plan::{Class, Input, Plan, Relation, plan_project};
+pub use aggregate::{AggregateProgram, AggregateState, Applied};
+pub use append::{ProgramError, RowProgram};
+pub use plan::{Class, Input, Plan, Program, Relation, plan_project};
 pub use types::{storable, storable_batch};

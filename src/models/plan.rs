@@ -12,16 +12,22 @@ use std::{
 use arrow::datatypes::SchemaRef;
 use datafusion::{
     catalog::{CatalogProvider as _, MemTable, MemoryCatalogProvider, MemorySchemaProvider},
-    common::tree_node::{TreeNode as _, TreeNodeRecursion},
+    common::tree_node::TreeNodeRecursion,
     error::DataFusionError,
     execution::{SessionState, SessionStateBuilder},
-    logical_expr::{Expr, LogicalPlan, Volatility},
+    logical_expr::LogicalPlan,
     prelude::{SessionConfig, SessionContext},
 };
 
 use crate::{
     domain::{TableName, identity::fingerprint, sql_guard, sql_limits},
-    models::{append::RowProgram, reads::columns_read, types::storable},
+    models::{
+        aggregate::AggregateProgram,
+        append::RowProgram,
+        classify::{Classified, Rows, classify},
+        reads::columns_read,
+        types::storable,
+    },
     project::{
         ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Project, check_described, nearest,
     },
@@ -32,7 +38,7 @@ const ENGINE: &str = "sluice-1 datafusion-55";
 /// Longest SQL of a model, rendered.
 const SQL_BYTES_MAX: usize = 1024 * 1024;
 const CATALOG: &str = "sluice";
-const DEFAULT_SCHEMA: &str = "gold";
+pub(super) const DEFAULT_SCHEMA: &str = "gold";
 
 /// How a model is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +47,8 @@ pub enum Class {
     View,
     /// Row by row: new input rows give new output rows.
     Append,
+    /// Running values per group: new and gone input rows change the groups that they are in.
+    Aggregate,
     /// Computed whole when inputs moved.
     Recompute,
 }
@@ -50,9 +58,31 @@ impl fmt::Display for Class {
         f.write_str(match self {
             Self::View => "view",
             Self::Append => "append",
+            Self::Aggregate => "aggregate",
             Self::Recompute => "recompute",
         })
     }
+}
+
+impl Class {
+    /// Whether a table of this class only grows, and each row carries its place in a log.
+    pub fn is_by_offset(self) -> bool {
+        self == Self::Append
+    }
+
+    /// Whether it is kept by the changes of its input, without looking at the rest of it.
+    pub fn is_by_changes(self) -> bool {
+        self == Self::Aggregate
+    }
+}
+
+/// What computes a model from changes of its input.
+#[derive(Debug, Clone)]
+pub enum Program {
+    /// Its SQL over the whole input does.
+    None,
+    Rows(Arc<RowProgram>),
+    Aggregate(Arc<AggregateProgram>),
 }
 
 /// What a model reads directly.
@@ -82,8 +112,7 @@ pub struct Plan {
     pub schema: SchemaRef,
     /// Covers the model, its inputs' fingerprints and the engine.
     pub fingerprint: String,
-    /// Present for [`Class::Append`].
-    pub program: Option<Arc<RowProgram>>,
+    pub program: Program,
 }
 
 /// The accepted rows of a stream, as models can read them.
@@ -138,8 +167,7 @@ struct Known {
     fingerprint: String,
     /// What decides the values of each column, where the fingerprint does not cover that.
     decided_by: BTreeMap<String, String>,
-    /// Rows can be followed one by one, by their offset.
-    by_offset: bool,
+    rows: Rows,
     streams: Vec<String>,
     /// Streams that it is made of when read: itself, or for a view what that reads.
     read_streams: Vec<String>,
@@ -153,7 +181,7 @@ impl Known {
         Self {
             fingerprint: TableName::new(ACCEPTED, stream).to_string(),
             decided_by: relation.columns.clone(),
-            by_offset: true,
+            rows: Rows::Grow,
             streams: vec![stream.to_owned()],
             read_streams: vec![stream.to_owned()],
             tables: Vec::new(),
@@ -166,7 +194,7 @@ impl Known {
         Self {
             fingerprint: name.to_string(),
             decided_by: BTreeMap::new(),
-            by_offset: false,
+            rows: Rows::Replaced,
             streams: Vec::new(),
             read_streams: Vec::new(),
             tables: vec![name.clone()],
@@ -180,7 +208,11 @@ impl Known {
         Self {
             fingerprint: plan.fingerprint.clone(),
             decided_by: BTreeMap::new(),
-            by_offset: plan.class == Class::Append,
+            rows: match plan.class {
+                Class::Append => Rows::Grow,
+                Class::Aggregate => Rows::Change,
+                Class::View | Class::Recompute => Rows::Replaced,
+            },
             streams: plan.streams.clone(),
             read_streams: if is_view { plan.read_streams.clone() } else { Vec::new() },
             tables: if is_view { plan.tables.clone() } else { stored },
@@ -248,8 +280,12 @@ impl Planner {
         // What is not known here is a table function such as generate_series().
         inputs.retain(|input| known.contains_key(&relation_name(input)));
         let schema = storable(analysed.schema().as_arrow());
-        let (class, reason) = classify(model, &analysed, known);
-        let read = columns_read(analysed.clone(), &self.state, DEFAULT_SCHEMA)?;
+        let rows = known.iter().map(|(name, known)| (name.clone(), known.rows)).collect();
+        let Classified { class, reason, program } = match model.materialized {
+            Materialized::View => Classified::view(),
+            Materialized::Table => classify(&analysed, &rows, &self.state, &schema)?,
+        };
+        let read = columns_read(analysed, &self.state, DEFAULT_SCHEMA)?;
         let parents = inputs.iter().map(relation_name);
         let parents = parents.filter_map(|name| known.get(&name).map(|parent| (name, parent)));
         let (mut streams, mut read_streams) = (BTreeSet::new(), BTreeSet::new());
@@ -263,13 +299,6 @@ impl Planner {
             parts.push(parent.fingerprint_of(read.get(&(name.schema, name.name))));
         }
         let digest = fingerprint(parts.join("\u{1}").as_bytes());
-        let program = match class {
-            Class::Append => {
-                let schema = Arc::clone(&schema);
-                Some(Arc::new(RowProgram::compile(&analysed, &self.state, schema)?))
-            }
-            _ => None,
-        };
         Ok(Plan {
             model: model.clone(),
             class,
@@ -339,83 +368,6 @@ fn inputs(plan: &LogicalPlan) -> Result<Vec<Input>, DataFusionError> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(inputs.into_iter().collect())
-}
-
-fn classify(
-    model: &Model,
-    plan: &LogicalPlan,
-    known: &BTreeMap<TableName, Known>,
-) -> (Class, String) {
-    if model.materialized == Materialized::View {
-        return (Class::View, "the model asks for a view".to_owned());
-    }
-    match not_row_wise(plan, known) {
-        None => (Class::Append, "projects and filters one input whose rows only grow".to_owned()),
-        Some(reason) => (Class::Recompute, reason),
-    }
-}
-
-/// Why a plan is not row-wise over one growing input, if it is not.
-fn not_row_wise(plan: &LogicalPlan, known: &BTreeMap<TableName, Known>) -> Option<String> {
-    let mut node = plan;
-    loop {
-        let exprs: &[Expr] = match node {
-            LogicalPlan::Projection(projection) => &projection.expr,
-            LogicalPlan::Filter(filter) => std::slice::from_ref(&filter.predicate),
-            _ => &[],
-        };
-        if let Some(reason) = exprs.iter().find_map(not_deterministic) {
-            return Some(reason);
-        }
-        node = match node {
-            LogicalPlan::Projection(projection) => &projection.input,
-            LogicalPlan::Filter(filter) => &filter.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
-            LogicalPlan::TableScan(scan) => {
-                let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
-                let name = TableName::new(schema, scan.table_name.table());
-                return match known.get(&name) {
-                    Some(input) if input.by_offset => None,
-                    Some(_) => Some(format!("rows of {name} may change")),
-                    None => Some(format!("reads {}", scan.table_name.table())),
-                };
-            }
-            LogicalPlan::Aggregate(_) => return Some("aggregates rows (GROUP BY)".into()),
-            LogicalPlan::Join(_) => return Some("joins relations".into()),
-            LogicalPlan::Window(_) => return Some("has a window function".into()),
-            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
-                return Some("orders or limits rows".into());
-            }
-            LogicalPlan::Distinct(_) => return Some("removes equal rows (DISTINCT)".into()),
-            LogicalPlan::Union(_) => return Some("unites relations (UNION)".into()),
-            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-                return Some("reads no relation".into());
-            }
-            other => return Some(format!("contains {}", other.display())),
-        };
-    }
-}
-
-fn not_deterministic(expr: &Expr) -> Option<String> {
-    let mut reason = None;
-    let walked = expr.apply(|part| {
-        let found = match part {
-            Expr::ScalarFunction(call)
-                if call.func.signature().volatility != Volatility::Immutable =>
-            {
-                Some(format!("{}() is not deterministic", call.func.name()))
-            }
-            Expr::ScalarSubquery(_)
-            | Expr::InSubquery(_)
-            | Expr::Exists(_)
-            | Expr::SetComparison(_) => Some("contains a subquery".to_owned()),
-            _ => None,
-        };
-        let stop = found.is_some();
-        reason = found;
-        Ok(if stop { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    });
-    walked.err().map(|error| error.to_string()).or(reason)
 }
 
 /// An engine error as an error in the user's file.

@@ -1,29 +1,33 @@
-//! *recompute*: tables computed whole when their inputs moved, by [`super::rounds`].
+//! Tables whose rows are replaced: seeds, models computed whole when their inputs moved, by
+//! [`super::rounds`], and models kept by changes ([`super::kept`]).
 //!
-//! What a round computed is visible at once and is committed at a mark, with the positions that it
-//! was computed from.
+//! What was computed is visible at once and is committed at a mark, with the positions that it was
+//! computed from.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::RecordBatch;
 
 use crate::{
-    domain::{Positions, TableName},
+    domain::{Positions, TableName, chain, change::Change},
     lake::{Committed, Lake, LakeError, Move, Overlay, RelationInfo, Table, TableSpec, TableState},
     models::Plan,
     process::{
+        kept::Kept,
         offset_table::{Followed, SealError},
         relations::{SEED_DIGEST, read_id, seed_position},
         rounds::{Basis, Computed, Digest, Outcome},
     },
 };
 
-/// A table that is replaced as a whole: a recomputed model or a seed.
+/// A table whose rows are replaced: a model, or a seed.
 pub(super) struct Derived {
     pub info: Arc<RelationInfo>,
     pub table: Table,
     /// `None` for a seed.
     pub plan: Option<Arc<Plan>>,
+    /// Present if it is kept by changes.
+    pub kept: Option<Kept>,
     /// Above the levels of every replaced table that it reads.
     pub level: usize,
     /// The streams whose positions it carries.
@@ -74,6 +78,7 @@ impl Derived {
             info: Arc::new(info),
             table,
             plan,
+            kept: None,
             level,
             streams: streams.to_vec(),
             parent_ids,
@@ -114,11 +119,15 @@ impl Derived {
         if moved {
             self.committed = self.table.committed().await?;
         }
-        if moved || self.made_of.is_some() || self.pending.is_some() {
+        let is_loaded = self.kept.as_ref().is_some_and(Kept::is_loaded);
+        if moved || is_loaded || self.made_of.is_some() || self.pending.is_some() {
             (self.pending, self.digest) = (None, None);
             (self.basis, self.made_of, self.failure) = (None, None, None);
             self.positions = recorded(&self.table, &self.streams);
             self.generation += 1;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.forget(&self.positions);
         }
         Ok(moved)
     }
@@ -137,6 +146,83 @@ impl Derived {
         if self.table.is_published() && by_version && self.positions == *positions {
             self.made_of = Some(basis.clone());
             self.basis = Some(basis);
+        }
+    }
+
+    /// Begins to keep it by changes, on top of the table as it is committed: takes in what `parent`,
+    /// if it reads another table that is kept so, has beyond the version that is recorded. `before`:
+    /// what that one made of its own start. Returns what this makes of the visible rows.
+    pub(super) async fn load(
+        &mut self,
+        parent: Option<(&Self, Change)>,
+    ) -> Result<Change, super::Error> {
+        let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
+        let rows = self.table.all_rows().await?;
+        kept.load(&rows)?;
+        let mut change = Change::default();
+        if !self.table.is_published() {
+            match kept.begin(&mut self.generation, &self.positions) {
+                Ok(begun) => change = begun,
+                // It may be that it can be computed once rows are there.
+                Err(error) => self.failure = Some(error.reason()),
+            }
+        }
+        let Some((parent, begun)) = parent else { return Ok(change) };
+        let missed = missed(&self.table, parent).await;
+        let mut missed = match missed {
+            Ok(missed) => missed,
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(table = %self.info.name, error, "made anew: its input is not there");
+                change.extend(kept.restart(&rows, &mut self.generation, &self.positions)?);
+                let all = parent.table.all_rows().await?;
+                Change { added: parent.visible_rows(&all)?, removed: Vec::new() }
+            }
+        };
+        missed.extend(begun);
+        if let Some(came) = self.take(missed, &parent.positions, 0) {
+            change.extend(came);
+        }
+        Ok(change)
+    }
+
+    /// The columns that the model names.
+    fn visible_rows(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>, super::Error> {
+        let Some(kept) = &self.kept else { return Ok(rows.to_vec()) };
+        Ok(rows.iter().map(|rows| kept.visible(rows)).collect::<Result<_, _>>()?)
+    }
+
+    /// Takes in a change of its input, which reaches `positions` then. Returns what became of its
+    /// visible rows, unless that cannot be computed.
+    pub(super) fn take(
+        &mut self,
+        change: Change,
+        positions: &Positions,
+        now_us: i64,
+    ) -> Option<Change> {
+        let kept = self.kept.as_mut()?;
+        match kept.take(change, positions, &mut self.generation) {
+            Ok(change) => {
+                self.positions = kept.reached().clone();
+                self.failure = None;
+                self.computed_at = Some(now_us);
+                Some(change)
+            }
+            Err(error) => {
+                if self.failure.as_ref() != Some(&error) {
+                    tracing::error!(table = %self.info.name, error, "model failed");
+                }
+                self.failure = Some(error);
+                None
+            }
+        }
+    }
+
+    /// The generation of the content that is committed; `None` if that is no more known.
+    pub(super) fn published(&self) -> Option<u64> {
+        match &self.kept {
+            Some(kept) => Some(kept.first_pending().map_or(self.generation, |first| first - 1)),
+            None => self.pending.is_none().then_some(self.generation),
         }
     }
 
@@ -186,7 +272,8 @@ impl Derived {
 
     pub(super) fn pending_bytes(&self) -> usize {
         let rows = self.pending.iter().flatten();
-        rows.map(RecordBatch::get_array_memory_size).sum()
+        let pending: usize = rows.map(RecordBatch::get_array_memory_size).sum();
+        pending + self.kept.as_ref().map_or(0, Kept::pending_bytes)
     }
 
     /// Gives the positions of `from` to `to`, another name of a stream's log.
@@ -215,45 +302,58 @@ impl Derived {
         Ok(())
     }
 
-    /// Whether a publication would write something: new rows, or (`force`) only positions. Not
-    /// while the content was computed from others than the present `generations` of its parents,
-    /// as after a failure: their versions would be recorded with it.
-    pub(super) fn is_due(
-        &self,
-        force: bool,
-        versions: &BTreeMap<TableName, i64>,
-        generations: &BTreeMap<TableName, u64>,
-    ) -> bool {
-        let rests_on_present = self.made_of.as_ref().is_some_and(|basis| {
-            basis.generations.iter().all(|(name, of)| generations.get(name) == Some(of))
-        });
-        rests_on_present && (self.pending.is_some() || (force && !self.moves(versions).is_empty()))
-    }
-
-    /// Commits pending rows, or only positions where nothing else is pending. `versions` are those
-    /// of the tables it reads by version, which are published before it.
+    /// Commits what the table is at the `mark`: new rows, or (`force`) only positions. Not while
+    /// its content was computed from others than those of its parents that are `published`, as
+    /// after a failure: their `versions` would be recorded with it. Whether it did.
     pub(super) async fn publish(
         &mut self,
-        versions: &BTreeMap<TableName, i64>,
-    ) -> Result<(), SealError> {
-        let moves = self.moves(versions);
-        match self.pending.take() {
-            Some(rows) => self.table.replace(&rows, moves).await?,
-            None => self.table.advance(moves).await?,
+        mark: &Mark,
+        published: &Published,
+        force: bool,
+    ) -> Result<bool, SealError> {
+        let name = &self.info.name;
+        if let Some(kept) = &mut self.kept {
+            let at = mark.get(name).copied().unwrap_or(self.generation).min(self.generation);
+            if let Some((patches, positions)) = kept.up_to(at) {
+                let moves = self.moves(&positions, published);
+                self.table.patch(&patches, moves).await?;
+                self.kept.iter_mut().for_each(|kept| kept.committed(at));
+            } else if force && at == self.generation && self.failure.is_none() {
+                let moves = self.moves(&self.positions, published);
+                if moves.is_empty() && self.table.is_published() {
+                    return Ok(false);
+                }
+                self.table.advance(moves).await?;
+            } else {
+                return Ok(false);
+            }
+        } else {
+            let rests_on_published = self.made_of.as_ref().is_some_and(|basis| {
+                let mut made_of = basis.generations.iter();
+                made_of.all(|(name, of)| published.generations.get(name) == Some(of))
+            });
+            let moves = self.moves(&self.positions, published);
+            if !rests_on_published || (self.pending.is_none() && (!force || moves.is_empty())) {
+                return Ok(false);
+            }
+            match self.pending.take() {
+                Some(rows) => self.table.replace(&rows, moves).await?,
+                None => self.table.advance(moves).await?,
+            }
         }
         self.committed = self.table.committed().await?;
-        Ok(())
+        Ok(true)
     }
 
-    fn moves(&self, versions: &BTreeMap<TableName, i64>) -> Vec<Move> {
-        let streams = self.positions.iter().filter_map(|(stream, partition, offset)| {
+    fn moves(&self, positions: &Positions, published: &Published) -> Vec<Move> {
+        let streams = positions.iter().filter_map(|(stream, partition, offset)| {
             let followed = self.streams.iter().find(|followed| followed.stream == stream)?;
             Some((followed.input_app_id(partition), offset))
         });
         let parents = self
             .parent_ids
             .iter()
-            .filter_map(|(name, id)| versions.get(name).map(|version| (read_id(id), *version)));
+            .filter_map(|(name, id)| Some((read_id(id), *published.versions.get(name)?)));
         let all = streams.chain(parents);
         all.filter_map(|(app_id, to)| {
             let from = self.table.position(&app_id);
@@ -269,7 +369,11 @@ impl Derived {
 
     /// The table as queries see it.
     pub(super) fn state(&self) -> TableState {
-        let overlay = self.pending.clone().map_or(Overlay::None, Overlay::Replace);
+        let overlay = match (&self.kept, &self.pending) {
+            (Some(kept), _) if !kept.shown().is_empty() => Overlay::Patches(kept.shown().clone()),
+            (_, Some(rows)) => Overlay::Replace(rows.clone()),
+            _ => Overlay::None,
+        };
         TableState {
             info: Arc::clone(&self.info),
             schema: Arc::clone(self.table.schema()),
@@ -279,6 +383,36 @@ impl Derived {
             positions: self.positions.clone(),
         }
     }
+}
+
+/// Per table kept by changes, the generation that is to be committed.
+pub(super) type Mark = BTreeMap<TableName, u64>;
+
+/// The tables that are committed before those which read them.
+#[derive(Default)]
+pub(super) struct Published {
+    pub versions: BTreeMap<TableName, i64>,
+    /// Of those whose content is known to be what the version holds.
+    pub generations: BTreeMap<TableName, u64>,
+}
+
+impl Published {
+    pub(super) fn add(&mut self, derived: &Derived) {
+        let name = &derived.info.name;
+        self.versions.insert(name.clone(), derived.version());
+        self.generations.extend(derived.published().map(|of| (name.clone(), of)));
+    }
+}
+
+/// What a table has not taken in of a parent's changes: those since the version it records.
+async fn missed(table: &Table, parent: &Derived) -> Result<Change, super::Error> {
+    let recorded = table.position(&read_id(&parent.table.id()?));
+    let recorded = recorded.and_then(|version| u64::try_from(version).ok());
+    if recorded == Some(parent.table.version()) {
+        return Ok(Change::default());
+    }
+    let Change { added, removed } = parent.table.change_since(recorded).await?;
+    Ok(Change { added: parent.visible_rows(&added)?, removed: parent.visible_rows(&removed)? })
 }
 
 /// How far into its streams a table's snapshot says that it was built.

@@ -127,11 +127,16 @@ impl Pipeline {
         }
         self.held = held;
         self.ends.clear();
-        self.follow_bronze().await?;
-        if self.is_owner && !was_owner {
+        let is_new_owner = self.is_owner && !was_owner;
+        if is_new_owner {
             self.own().await?;
         } else if !self.is_owner {
             self.disown().await?;
+        }
+        self.follow_bronze().await?;
+        if is_new_owner {
+            let view = self.swap();
+            self.trust_recorded(&view);
         }
         self.read_log().await?;
         self.swap();
@@ -142,7 +147,13 @@ impl Pipeline {
     /// Brings the tables that are decided here up to Bronze as it is committed.
     async fn follow_bronze(&mut self) -> Result<(), Error> {
         for i in 0..self.streams.len() {
-            while self.streams[i].catch_up().await? {
+            loop {
+                self.tell_readers(i);
+                let is_behind = self.streams[i].catch_up().await?;
+                self.feed(i)?;
+                if !is_behind {
+                    break;
+                }
                 if self.tail_bytes() > self.settings.seal_bytes {
                     self.seal_tables(false).await?;
                 }
@@ -157,9 +168,7 @@ impl Pipeline {
             derived.follow().await?;
             open::load_seed(&self.deps, derived).await?;
         }
-        let view = self.swap();
-        self.trust_recorded(&view);
-        Ok(())
+        self.load_kept().await
     }
 
     /// Leaves the tables that have one owner to another.

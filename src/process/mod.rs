@@ -11,7 +11,9 @@ mod anchors;
 mod contracts;
 mod derived;
 mod ends;
+mod feed;
 mod group;
+mod kept;
 mod metrics;
 mod offset_table;
 mod open;
@@ -43,6 +45,7 @@ use crate::{
     domain::{ErrorKind, Offset, Partition, TableName, chain},
     lake::{CommitError, Lake, LakeError, LakeHandle},
     log::{self, Log, Membership},
+    models::ProgramError,
     ops::Clock,
     process::{offset_table::SealError, pipeline::Pipeline, quarantine::Discards},
 };
@@ -109,6 +112,8 @@ pub enum Error {
     Commit(#[from] CommitError),
     #[error("decode records")]
     Decode(#[from] DataFusionError),
+    #[error(transparent)]
+    Model(#[from] ProgramError),
     #[error(
         "log_replaced: {stream}/{partition}: the lake was filled up to offset {offset} from another \
          log than this one ({reason}); start with the log that belongs to the lake, or take this \
@@ -176,6 +181,7 @@ impl Error {
             | Self::DataGap { .. }
             | Self::CommitMissing { .. }
             | Self::Undecided { .. } => ErrorKind::Data,
+            Self::Model(error) => error.kind(),
             Self::Lost => ErrorKind::Conflict,
             Self::Unconfirmed => ErrorKind::Unavailable,
             Self::Decode(_) | Self::Internal(_) => ErrorKind::Internal,

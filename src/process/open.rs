@@ -14,12 +14,13 @@ use crate::{
     bronze::{Identities, Judge, Origin, acceptance_schema, bronze_schema, quarantine_schema},
     domain::{Offset, Partition, TableName, contract::Contract, record::LogRecord},
     lake::{LakeView, OFFSET, OffsetWindow, PARTITION, RelationInfo, RelationKind, TableSpec},
-    models::{Class, Input, Plan},
+    models::{Class, Input, Plan, Program},
     process::{
         Deps, Error,
         adopt::retired_id,
         anchors::Anchors,
         derived::Derived,
+        kept::Kept,
         offset_table::{Followed, OffsetTable},
         plans::RowModel,
         relations::{ACCEPTANCE, BRONZE_COLUMNS, QUARANTINED, RAW, base_view, model_info},
@@ -162,6 +163,9 @@ async fn open_stream(deps: &Deps, judge: &Arc<Judge>) -> Result<StreamTables, Er
         },
         times: BTreeMap::new(),
         anchors: Anchors::default(),
+        read: BTreeSet::new(),
+        readers_at: BTreeMap::new(),
+        fed: Vec::new(),
     })
 }
 
@@ -332,8 +336,8 @@ async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(),
     let stopped = match plan.class {
         Class::View => None,
         Class::Append => open_append(deps, plan, info, opened, stopped_parent.is_some()).await?,
-        Class::Recompute => {
-            open_recompute(deps, plan, info, opened, stopped_parent.is_some()).await?
+        Class::Aggregate | Class::Recompute => {
+            open_derived(deps, plan, info, opened, stopped_parent.is_some()).await?
         }
     };
     let reason = stopped_parent.map(|parent| format!("reads {parent}, which is stopped"));
@@ -353,10 +357,14 @@ fn fingerprint_hint() -> String {
 
 /// The table of a stored model.
 pub(super) fn model_spec(plan: &Plan) -> TableSpec {
-    let is_placed = plan.class == Class::Append;
+    let schema = match &plan.program {
+        Program::Rows(_) => placed_schema(&plan.schema),
+        Program::Aggregate(program) => Arc::clone(program.stored_schema()),
+        Program::None => Arc::clone(&plan.schema),
+    };
     TableSpec {
         name: plan.model.name.clone(),
-        schema: if is_placed { placed_schema(&plan.schema) } else { Arc::clone(&plan.schema) },
+        schema,
         fingerprint: plan.fingerprint.clone(),
         description: plan.model.description.clone(),
     }
@@ -386,15 +394,17 @@ async fn open_append(
         opened.base.tables.insert(name.clone(), table.state());
         return Ok((!parent_stopped).then(fingerprint_hint));
     }
-    let Some(program) = plan.program.clone() else {
+    let Program::Rows(program) = plan.program.clone() else {
         return Err(Error::Internal(format!("{name} is row-wise without a program")));
     };
-    let model = RowModel { name, input, program, table, failure: None };
-    opened.streams[position].models.push(model);
+    let models = &mut opened.streams[position].models;
+    let parent = models.iter().find(|model| Input::Table(model.name.clone()) == input);
+    let level = parent.map_or(0, |parent| parent.level + 1);
+    models.push(RowModel { name, input, program, table, level, failure: None });
     Ok(None)
 }
 
-async fn open_recompute(
+async fn open_derived(
     deps: &Deps,
     plan: &Plan,
     info: RelationInfo,
@@ -412,10 +422,16 @@ async fn open_recompute(
         .map(|contract| followed(deps, contract))
         .collect();
     let shared = Arc::new(plan.clone());
-    let derived = Derived::open(&deps.lake, &spec, info, Some(shared), &streams, &parents).await?;
+    let mut derived =
+        Derived::open(&deps.lake, &spec, info, Some(shared), &streams, &parents).await?;
     if derived.table.check_fingerprint().is_err() || parent_stopped {
         opened.base.tables.insert(name.clone(), Arc::new(derived.state()));
         return Ok((!parent_stopped).then(fingerprint_hint));
+    }
+    if let (Program::Aggregate(program), Some(input)) = (&plan.program, plan.inputs.first()) {
+        let mut readers = deps.planned.plans.iter().filter(|plan| plan.class.is_by_changes());
+        let is_read = readers.any(|plan| plan.tables.contains(&name));
+        derived.kept = Some(Kept::new(input.clone(), Arc::clone(program), is_read));
     }
     opened.derived.push(derived);
     Ok(None)

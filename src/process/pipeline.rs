@@ -16,7 +16,7 @@ use crate::{
     ops::crash,
     process::{
         Deps, Error, Halted, Settings,
-        derived::Derived,
+        derived::{Derived, Mark, Published},
         ends::if_reachable,
         metrics,
         open::{self, Opened},
@@ -51,6 +51,10 @@ pub(super) struct Pipeline {
     /// The round that is under way, if one is; ends with the pipeline.
     pub(super) rounds: JoinSet<Vec<Computed>>,
     round_started: Instant,
+    /// The generations that it rests on.
+    round_mark: Mark,
+    /// Those that what is recomputed rests on.
+    last_mark: Mark,
     last_round: Duration,
     /// Not before then may tables be recomputed again.
     next_round: Instant,
@@ -92,6 +96,8 @@ impl Pipeline {
             last_positions: now,
             rounds: JoinSet::new(),
             round_started: now,
+            round_mark: Mark::new(),
+            last_mark: Mark::new(),
             last_round: Duration::ZERO,
             next_round: now,
             next_publish: now,
@@ -177,14 +183,17 @@ impl Pipeline {
 
     fn ingest(&mut self, mut chunk: Chunk) -> Result<(), Error> {
         let now = self.deps.clock.now_us();
-        let Some(stream) = self.streams.iter_mut().find(|s| s.name() == chunk.stream) else {
+        let Some(number) = self.streams.iter().position(|s| s.name() == chunk.stream) else {
             return Err(Error::Internal(format!("records of unknown stream {}", chunk.stream)));
         };
+        let stream = &mut self.streams[number];
         stream.anchors.read(&chunk.records);
         stream.raise_times(&mut chunk.records, now);
         chunk.records.sort_by_key(|r| (r.timestamp_us, r.partition, r.offset));
         let rows = bronze_rows(&stream.origin, stream.judge.contract(), &chunk.records, now)?;
         stream.ingest(rows)?;
+        self.feed(number)?;
+        let stream = &self.streams[number];
         let (count, counts) = (chunk.records.len() as u64, stream.counts);
         let has_failed = stream.models.iter().any(|model| model.failure.is_some());
         metrics::records(&chunk.stream, count, counts);
@@ -214,9 +223,11 @@ impl Pipeline {
         let jobs: Vec<Job> =
             self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
         if !is_due(&jobs) {
+            self.last_mark = generations;
             return false;
         }
         self.round_started = Instant::now();
+        self.round_mark.clone_from(&generations);
         self.rounds.spawn(run_round(view, jobs, generations));
         true
     }
@@ -230,6 +241,7 @@ impl Pipeline {
                 derived.install(result, now);
             }
         }
+        self.last_mark.clone_from(&self.round_mark);
         self.last_round = self.round_started.elapsed();
         self.next_round = Instant::now() + self.pause_after(self.last_round);
         self.report_round(self.last_round);
@@ -312,7 +324,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Commits the tables that grow: Bronze, then what was decided, then what follows from that.
+    /// Commits the tables that grow: Bronze, then what was decided, then what follows from that,
+    /// parents first.
     pub(super) async fn seal_tables(&mut self, positions_too: bool) -> Result<usize, Error> {
         let bronze = self.streams.iter_mut().map(|stream| stream.bronze.seal(positions_too));
         let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
@@ -321,27 +334,28 @@ impl Pipeline {
         crash::point("process.trimmed");
         let decisions = self.streams.iter_mut().map(|s| s.seal_decisions(positions_too));
         committed += try_join_all(decisions).await?.into_iter().filter(|done| *done).count();
-        let others = self.streams.iter_mut().flat_map(|stream| stream.tables_mut().skip(2));
-        let others = others.map(|table| table.seal(positions_too));
-        committed += try_join_all(others).await?.into_iter().filter(|done| *done).count();
+        let models = self.streams.iter().flat_map(|stream| &stream.models);
+        for level in 0..=models.map(|model| model.level).max().unwrap_or_default() {
+            let tables = self.streams.iter_mut().flat_map(|stream| stream.tables_at(level));
+            let tables = tables.map(|table| table.seal(positions_too));
+            committed += try_join_all(tables).await?.into_iter().filter(|done| *done).count();
+        }
         Ok(committed)
     }
 
-    /// Commits recomputed tables, parents first, one level side by side.
+    /// Commits tables whose rows are replaced, parents first, one level side by side.
     async fn publish(&mut self, positions_too: bool) -> Result<usize, Error> {
-        let mut versions: BTreeMap<TableName, i64> = BTreeMap::new();
-        let generations = self.generations();
+        let mark = self.mark();
+        let mut published = Published::default();
         let mut committed = 0;
         let levels = self.derived.iter().map(|derived| derived.level).max().unwrap_or_default();
         for level in 0..=levels {
             let at_level = self.derived.iter_mut().filter(|derived| derived.level == level);
-            let due = at_level
-                .filter(|derived| derived.plan.is_some())
-                .filter(|derived| derived.is_due(positions_too, &versions, &generations));
-            let published = due.map(|derived| derived.publish(&versions));
-            committed += try_join_all(published).await?.len();
+            let models = at_level.filter(|derived| derived.plan.is_some());
+            let commits = models.map(|d| d.publish(&mark, &published, positions_too));
+            committed += try_join_all(commits).await?.into_iter().filter(|done| *done).count();
             let done = self.derived.iter().filter(|derived| derived.level == level);
-            versions.extend(done.map(|derived| (derived.info.name.clone(), derived.version())));
+            done.for_each(|derived| published.add(derived));
         }
         Ok(committed)
     }
@@ -401,6 +415,17 @@ impl Pipeline {
         tails + self.derived.iter().map(Derived::pending_bytes).sum::<usize>()
     }
 
+    /// What is to be committed of the tables that are kept by changes: what recomputed tables
+    /// were computed from, so that these can be committed with it; without such, all.
+    fn mark(&self) -> Mark {
+        let by_sql = self.derived.iter().filter(|derived| derived.kept.is_none());
+        let mut reads = by_sql.filter_map(|derived| derived.plan.as_ref()).flat_map(|p| &p.tables);
+        let is_kept = |name: &TableName| {
+            self.derived.iter().any(|derived| derived.info.name == *name && derived.kept.is_some())
+        };
+        if reads.any(is_kept) { self.last_mark.clone() } else { self.generations() }
+    }
+
     fn generations(&self) -> BTreeMap<TableName, u64> {
         self.derived.iter().map(|d| (d.info.name.clone(), d.generation)).collect()
     }
@@ -410,12 +435,14 @@ impl Pipeline {
         let generations = self.generations();
         let mut versions = BTreeMap::new();
         for derived in &mut self.derived {
-            if let Some(plan) = derived.plan.clone() {
+            if let Some(plan) = derived.plan.clone().filter(|_| derived.kept.is_none()) {
                 let basis = basis(&plan, view, &generations);
                 let positions = view.positions.only(&plan.streams);
                 derived.trust_if_current(basis, &positions, &versions);
             }
-            versions.insert(derived.info.name.clone(), derived.version());
+            if derived.published() == Some(derived.generation) {
+                versions.insert(derived.info.name.clone(), derived.version());
+            }
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) struct RowModel {
     pub input: Input,
     pub program: Arc<RowProgram>,
     pub table: OffsetTable,
+    /// 0, or one above that of the model that it reads.
+    pub level: usize,
     /// Why it stopped while running. Its table stays as it is, until a restart after mending.
     pub failure: Option<String>,
 }

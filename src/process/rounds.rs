@@ -70,7 +70,7 @@ impl Job {
         view: &LakeView,
         generations: &BTreeMap<TableName, u64>,
     ) -> Option<Self> {
-        let plan = Arc::clone(derived.plan.as_ref()?);
+        let plan = Arc::clone(derived.plan.as_ref().filter(|_| derived.kept.is_none())?);
         let outdated = derived.is_outdated(&basis(&plan, view, generations));
         Some(Self {
             schema: Arc::clone(derived.table.schema()),

@@ -26,6 +26,7 @@ use crate::{
     process::{
         Error,
         anchors::Anchors,
+        feed::{Fed, Output},
         offset_table::{OffsetTable, SealError},
         plans::RowModel,
         rows::{accepted_rows, carried_rows, column, wanted},
@@ -57,6 +58,12 @@ pub(super) struct StreamTables {
     /// Per partition, the time of the last record in Bronze, tail included.
     pub times: BTreeMap<Partition, i64>,
     pub anchors: Anchors,
+    /// The relations that models kept by changes read.
+    pub read: BTreeSet<Input>,
+    /// Per partition, the last offset that all of those models were handed, if there are any.
+    pub readers_at: BTreeMap<Partition, Option<Offset>>,
+    /// What they are still to be handed.
+    pub fed: Vec<Fed>,
 }
 
 /// What became of the stream's records since the process started.
@@ -69,6 +76,9 @@ pub(super) struct Counts {
 
 /// Decisions that the acceptance table holds for a stretch of records.
 pub(super) type Recorded = HashMap<(i32, Offset, i32), Verdict>;
+
+/// What the accepted rows are, and what models made of them: with each row its place.
+type Outputs = BTreeMap<Input, (RecordBatch, RecordBatch)>;
 
 /// The position columns of a Bronze batch.
 pub(super) struct Places<'a> {
@@ -192,6 +202,26 @@ impl StreamTables {
     pub(super) fn pass_over(&mut self, ends: &BTreeMap<Partition, Offset>) {
         self.bronze.advance(ends);
         self.advance_followers(ends);
+        // Without rows.
+        self.advance_readers(BTreeMap::new(), ends.clone());
+    }
+
+    fn advance_readers(&mut self, mut outputs: Outputs, ends: BTreeMap<Partition, Offset>) {
+        if !self.read.is_empty() && !ends.is_empty() {
+            let has_stopped = |input: &Input| {
+                let mut models = self.models.iter().filter(|model| model.failure.is_some());
+                models.any(|model| Input::Table(model.name.clone()) == *input)
+            };
+            let read = self.read.iter().map(|input| {
+                let output = match outputs.remove(input) {
+                    Some((rows, places)) => Output::Rows(rows, places),
+                    None if has_stopped(input) => Output::Stopped,
+                    None => Output::Nothing,
+                };
+                (input.clone(), output)
+            });
+            self.fed.push(Fed { outputs: read.collect(), ends });
+        }
     }
 
     /// Brings every table up to Bronze, from Bronze. Returns after each stretch with whether more
@@ -199,9 +229,8 @@ impl StreamTables {
     pub(super) async fn catch_up(&mut self) -> Result<bool, Error> {
         let mut windows = BTreeMap::new();
         let mut more = false;
-        for partition in (0..self.judge.contract().partitions).filter(|p| self.decides(*p)) {
-            let Some(end) = self.bronze.committed_at(partition) else { continue };
-            let behind = self.followers().map(|table| table.at(partition)).min().flatten();
+        for partition in 0..self.judge.contract().partitions {
+            let Some((behind, end)) = self.behind(partition) else { continue };
             let from = behind.map_or(0, |at| at + 1);
             if from <= end {
                 let through = end.min(from.saturating_add(CATCH_UP_OFFSETS - 1));
@@ -217,9 +246,26 @@ impl StreamTables {
         let rows = bronze::in_arrival_order(&rows)?;
         self.apply(&rows, &recorded)?;
         // Offsets that the log skipped have no rows; they are behind us all the same.
-        let ends = windows.iter().map(|(partition, window)| (*partition, window.through)).collect();
+        let ends: BTreeMap<_, _> =
+            windows.iter().map(|(partition, window)| (*partition, window.through)).collect();
         self.advance_followers(&ends);
+        self.advance_readers(BTreeMap::new(), ends);
         Ok(more)
+    }
+
+    /// The last offset of a partition that everything that follows Bronze here has, and the last
+    /// that it can have; `None` where nothing does.
+    fn behind(&self, partition: Partition) -> Option<(Option<Offset>, Offset)> {
+        let readers = self.readers_at.get(&partition).copied();
+        if self.decides(partition) {
+            let followers = self.followers().map(|table| table.at(partition));
+            let behind = followers.chain(readers).min().flatten();
+            return Some((behind, self.bronze.committed_at(partition)?));
+        }
+        // What another process decided, as far as it is committed.
+        let behind = readers.filter(|_| self.halted.is_none())?;
+        let all = self.followers().chain([&self.bronze]);
+        Some((behind, all.map(|table| table.committed_at(partition)).min().flatten()?))
     }
 
     /// The tables that follow Bronze.
@@ -233,6 +279,14 @@ impl StreamTables {
     pub(super) fn tables_mut(&mut self) -> impl Iterator<Item = &mut OffsetTable> {
         let models = self.models.iter_mut().map(|model| &mut model.table);
         [&mut self.bronze, &mut self.acceptance, &mut self.quarantine].into_iter().chain(models)
+    }
+
+    /// The tables whose rows follow from decisions, of one level: quarantine and the models that
+    /// read the stream, then those that read these.
+    pub(super) fn tables_at(&mut self, level: usize) -> impl Iterator<Item = &mut OffsetTable> {
+        let models = self.models.iter_mut().filter(move |model| model.level == level);
+        let quarantine = (level == 0).then_some(&mut self.quarantine);
+        quarantine.into_iter().chain(models.map(|model| &mut model.table))
     }
 
     fn advance_followers(&mut self, ends: &BTreeMap<Partition, Offset>) {
@@ -250,7 +304,8 @@ impl StreamTables {
         let places = Places::of(rows)?;
         let payload: &BinaryArray = column(rows, "_payload")?.as_binary();
         let header: &BinaryArray = column(rows, "__identity")?.as_binary();
-        let decoded = self.judge.decode_for(payload, !self.models.is_empty())?;
+        let is_read = !self.models.is_empty() || !self.read.is_empty();
+        let decoded = self.judge.decode_for(payload, is_read)?;
         let identity = |row: usize| {
             let (partition, offset) = places.at(row);
             let found = self.judge.identity(&decoded, row, header.value(row));
@@ -264,9 +319,10 @@ impl StreamTables {
         let origins = origins(rows);
         let verdicts = self.decide(&places, &decoded, &origins, &mut identities, recorded)?;
         self.quarantine(rows, &places, &decoded, &identities, &verdicts)?;
-        self.run_models(rows, &decoded, &verdicts)?;
+        let outputs = self.run_models(rows, &decoded, &verdicts)?;
         let ends = places.ends();
         self.advance_followers(&ends);
+        self.advance_readers(outputs, ends);
         Ok(())
     }
 
@@ -355,15 +411,15 @@ impl StreamTables {
         rows: &RecordBatch,
         decoded: &DecodedBatch,
         verdicts: &[Verdict],
-    ) -> Result<(), Error> {
-        if self.models.is_empty() {
-            return Ok(());
+    ) -> Result<Outputs, Error> {
+        let mut outputs = Outputs::new();
+        if self.models.is_empty() && self.read.is_empty() {
+            return Ok(outputs);
         }
         let good = |verdict: &Verdict| Some(*verdict == Verdict::Accepted);
         let good: BooleanArray = verdicts.iter().map(good).collect();
         let input = filter_record_batch(&accepted_rows(rows, decoded)?, &good)?;
         let carried = filter_record_batch(&carried_rows(self.name(), rows)?, &good)?;
-        let mut outputs: BTreeMap<Input, (RecordBatch, RecordBatch)> = BTreeMap::new();
         outputs.insert(Input::Stream(self.name().to_owned()), (input, carried));
         for model in self.models.iter_mut().filter(|model| model.failure.is_none()) {
             let ran = match outputs.get(&model.input) {
@@ -382,7 +438,7 @@ impl StreamTables {
                 Err(error) => model.stop(error.reason()),
             }
         }
-        Ok(())
+        Ok(outputs)
     }
 }
 

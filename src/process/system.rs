@@ -71,10 +71,16 @@ impl Pipeline {
     }
 
     fn table_rows(&mut self) -> Result<RecordBatch, ArrowError> {
-        let mut rows: Vec<(TableName, &str, Committed, usize, Option<u64>)> = Vec::new();
-        let mut add = |table: &Table, kind, committed: &Committed, uncommitted| {
+        let mut rows: Vec<(TableName, String, Committed, usize, Option<u64>)> = Vec::new();
+        let mut add = |table: &Table, kind: &str, committed: &Committed, uncommitted| {
             let checkpoint = table.last_checkpoint();
-            rows.push((table.name().clone(), kind, committed.clone(), uncommitted, checkpoint));
+            rows.push((
+                table.name().clone(),
+                kind.to_owned(),
+                committed.clone(),
+                uncommitted,
+                checkpoint,
+            ));
         };
         for stream in &mut self.streams {
             for (n, table) in stream.tables_mut().enumerate() {
@@ -83,15 +89,16 @@ impl Pipeline {
             }
         }
         for derived in &self.derived {
-            let kind = if derived.plan.is_some() { "recompute" } else { "seed" };
-            add(&derived.table, kind, derived.committed(), derived.pending_bytes());
+            let class = derived.plan.as_ref().map(|plan| plan.class.to_string());
+            let kind = class.unwrap_or_else(|| "seed".to_owned());
+            add(&derived.table, &kind, derived.committed(), derived.pending_bytes());
         }
         add(&self.discarded.table, "discarded", self.discarded.committed(), 0);
         let count = |n: u64| Some(i64::try_from(n).unwrap_or(i64::MAX));
         columns([
             ("schema", text(rows.iter().map(|row| Some(row.0.schema.as_str())))),
             ("name", text(rows.iter().map(|row| Some(row.0.name.as_str())))),
-            ("kind", text(rows.iter().map(|row| Some(row.1)))),
+            ("kind", text(rows.iter().map(|row| Some(row.1.as_str())))),
             ("version", numbers(rows.iter().map(|row| count(row.2.version)))),
             ("rows", numbers(rows.iter().map(|row| count(row.2.rows)))),
             ("files", numbers(rows.iter().map(|row| count(row.2.files)))),
@@ -177,7 +184,7 @@ fn about(column: &str) -> Option<&'static str> {
         "uncommitted_bytes" => "Rows in memory that are newer than the version",
         "last_checkpoint" => "The version of the last checkpoint",
         "state" => "follows, failed (it is tried again when its inputs move) or stopped",
-        "computed_at" => "When a recomputed model was last found to be up to date",
+        "computed_at" => "When the model was last found to be up to date; none of a row-wise one",
         _ => return None,
     })
 }

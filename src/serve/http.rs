@@ -188,6 +188,7 @@ fn table_status(table: &TableState) -> Value {
         Overlay::None => ("none", [].as_slice()),
         Overlay::Append(batches) => ("append", batches.as_slice()),
         Overlay::Replace(batches) => ("replace", batches.as_slice()),
+        Overlay::Patches(patches) => ("patches", patches.rows().unwrap_or_default()),
     };
     let rows: usize = batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
     let committed = table.committed.as_ref().map(|committed| {

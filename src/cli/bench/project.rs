@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn the_project_is_kept_in_the_ways_that_are_measured() {
         let dir = tempfile::tempdir().expect("dir");
-        let all = ["silver.events append", "gold.amount_by_kind recompute"];
+        let all = ["silver.events append", "gold.amount_by_kind aggregate"];
         for (upto, wanted) in
             [(Upto::Gold, &all[..]), (Upto::Silver, &all[..1]), (Upto::Bronze, &[])]
         {

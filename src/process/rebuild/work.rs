@@ -8,26 +8,32 @@ use arrow::{
     error::ArrowError,
 };
 use datafusion::{
-    error::DataFusionError, execution::runtime_env::RuntimeEnv, prelude::SessionConfig,
+    error::DataFusionError,
+    execution::runtime_env::RuntimeEnv,
+    prelude::{SessionConfig, SessionContext},
 };
 use futures::TryStreamExt as _;
 
 use crate::{
-    bronze::{Judge, Verdict, bronze_schema},
-    domain::{Offset, Partition, Positions, TableName},
+    bronze::{Judge, Verdict, accepted_schema, bronze_schema},
+    domain::{Offset, Partition, Positions, TableName, change::Change},
     lake::{
         CommitError, Lake, LakeError, LakeView, Move, OFFSET, OffsetWindow, PARTITION, Rebuild,
         Rebuilt, Stored,
         session::{Columns, session},
     },
-    models::{Class, Input, Plan, RowProgram, RowProgramError, storable_batch},
+    models::{
+        AggregateProgram, AggregateState, Class, Input, Plan, Program, ProgramError, RowProgram,
+        storable_batch,
+    },
     process::{
         Error, Planned,
         open::model_spec,
-        relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, raw_name, read_id},
+        relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, quoted, raw_name, read_id},
         rows::{accepted_rows, carried_rows, column, placed_schema},
         stream::{CATCH_UP_OFFSETS, Places, recorded},
     },
+    project::ACCEPTED,
 };
 
 /// Columns of a row-wise model's table that hold the place of a row: its first ones.
@@ -37,7 +43,7 @@ const PLACE_COLUMNS: usize = 4;
 #[derive(Debug)]
 pub(super) enum Failed {
     Sql(DataFusionError),
-    Row(RowProgramError),
+    Row(ProgramError),
     /// An input that does not reach as far as what was built from it.
     Behind(TableName),
     /// An input that is not there.
@@ -120,7 +126,7 @@ impl<'a> Work<'a> {
         let rebuild = self.lake.rebuild(&model_spec(plan), app_ids).await?;
         let rebuilt = match plan.class {
             Class::Append => self.row_wise(plan, rebuild).await?,
-            Class::Recompute | Class::View => self.by_sql(plan, rebuild).await?,
+            Class::Aggregate | Class::Recompute | Class::View => self.by_sql(plan, rebuild).await?,
         };
         let stored = self.lake.stored(name).await?.ok_or_else(|| Failed::Missing(name.clone()))?;
         self.tables.insert(name.clone(), stored);
@@ -144,7 +150,7 @@ impl<'a> Work<'a> {
 
     /// The rows of a row-wise model, stretch by stretch of what it reads.
     async fn row_wise(&self, plan: &Plan, mut rebuild: Rebuild) -> Result<Rebuilt, Failed> {
-        let (Some(stream), Some(input), Some(program)) =
+        let (Some(stream), Some(input), Program::Rows(program)) =
             (plan.streams.first(), plan.inputs.first(), &plan.program)
         else {
             let text = format!("{} is row-wise without a stream", plan.model.name);
@@ -257,11 +263,49 @@ impl<'a> Work<'a> {
         }
         let runtime = Arc::new(RuntimeEnv::default());
         let context = session(&Arc::new(view), Columns::Model, SessionConfig::new(), runtime);
+        if let (Program::Aggregate(program), Some(input)) = (&plan.program, plan.inputs.first()) {
+            let state = self.aggregated(program, input, &context).await?;
+            for rows in state.rows() {
+                rebuild.write(&rows.map_err(Failed::Row)?).await?;
+            }
+            return Ok(rebuild.commit(moves, true).await?);
+        }
         let mut rows = context.sql(&plan.model.sql).await?.execute_stream().await?;
         while let Some(batch) = rows.try_next().await? {
             rebuild.write(&storable_batch(&batch, &plan.schema)?).await?;
         }
         Ok(rebuild.commit(moves, true).await?)
+    }
+
+    /// All groups of a model over its whole input.
+    async fn aggregated(
+        &self,
+        program: &Arc<AggregateProgram>,
+        input: &Input,
+        context: &SessionContext,
+    ) -> Result<AggregateState, Failed> {
+        let mut state = AggregateState::new(Arc::clone(program)).map_err(Failed::Row)?;
+        state.begin().map_err(Failed::Row)?;
+        let mut plans = self.planned.plans.iter();
+        let (name, schema) = match input {
+            Input::Stream(stream) => {
+                let schema = accepted_schema(self.judge(stream)?.contract());
+                (TableName::new(ACCEPTED, stream), schema)
+            }
+            Input::Table(name) => {
+                let parent = plans.find(|plan| plan.model.name == *name);
+                let parent = parent.ok_or_else(|| Failed::Missing(name.clone()))?;
+                (name.clone(), Arc::clone(&parent.schema))
+            }
+        };
+        let sql = format!("SELECT * FROM {}", quoted(&name));
+        let mut rows = context.sql(&sql).await?.execute_stream().await?;
+        while let Some(batch) = rows.try_next().await? {
+            let added = vec![storable_batch(&batch, &schema)?];
+            let change = Change { added, removed: Vec::new() };
+            state.apply(&change, false).map_err(Failed::Row)?;
+        }
+        Ok(state)
     }
 
     fn is_placed(&self, name: &TableName) -> bool {

@@ -4,6 +4,7 @@ mod contracts;
 mod delivery;
 mod group;
 mod halted;
+mod kept;
 mod models;
 mod projects;
 mod quarantine;

@@ -50,6 +50,24 @@ async fn a_model_may_give_other_types_to_the_names_of_our_columns() {
     running.stop().await;
 }
 
+/// The engine has functions that only its optimiser makes runnable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_that_the_engine_replaces_run_in_models_and_rules() {
+    let rig = Rig::new().await;
+    let some = "coalesce(nullif(v, 10), -1) + nvl(v, 0) + nvl2(v, 1, 2)";
+    let sql = format!("SELECT id, {some} AS x FROM {{{{ source('bronze', 'events') }}}}");
+    rig.write("models/silver/some.sql", &sql);
+    let rule = "coalesce(v, 0) < 1000 AND nvl(v, 0) < 1000";
+    rig.write("streams/events.yml", &CONTRACT.replace("v < 1000", rule));
+    let running = rig.start();
+    rig.append([(1, "a", 10), (2, "a", 20), (3, "a", 1_000)]).await;
+    running.settled().await;
+    assert_eq!(running.text("SELECT id, x FROM silver.some ORDER BY id").await, "e1 10\ne2 41");
+    let quarantined = "SELECT count(*) FROM quarantine.events";
+    assert_eq!(running.numbers(quarantined).await, [1]);
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_model_stops_with_what_depends_on_it_and_says_what_to_do() {
     let rig = Rig::new().await;

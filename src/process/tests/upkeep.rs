@@ -60,7 +60,7 @@ async fn the_system_tables_say_how_far_everything_is() {
         running.text(tables).await,
         "_discarded.records discarded 0 0 0\nbronze.events bronze 3 1 0\n\
          gold.named recompute 2 1 0\ngold.odd recompute 2 1 0\n\
-         gold.totals recompute 2 1 0\nquarantine.events quarantine 1 1 0\nseeds.name seed 2 1 0\n\
+         gold.totals aggregate 2 1 0\nquarantine.events quarantine 1 1 0\nseeds.name seed 2 1 0\n\
          silver.big append 1 1 0\nsilver.rows append 2 1 0"
     );
     rig.append([(4, "a", 10)]).await;
@@ -71,7 +71,7 @@ async fn the_system_tables_say_how_far_everything_is() {
         running.text(models).await,
         "big append follows  true\nnamed recompute follows  false\n\
          odd recompute failed Arrow error: Divide by zero error false\n\
-         rows append follows  true\ntop view follows  true\ntotals recompute follows  false"
+         rows append follows  true\ntop view follows  true\ntotals aggregate follows  false"
     );
     running.stop().await;
     rig.reopen_log().await;

@@ -242,6 +242,8 @@ fn silver_rows(view: &LakeView) -> u64 {
         Overlay::None => committed,
         Overlay::Append(batches) => committed + rows(batches),
         Overlay::Replace(batches) => rows(batches),
+        // Silver is row-wise.
+        Overlay::Patches(_) => 0,
     }
 }
 

@@ -1,0 +1,153 @@
+//! What comes into the streams, handed on to the models that are kept by changes.
+
+use std::collections::BTreeMap;
+
+use arrow::{
+    array::{AsArray as _, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::{Int32Type, Int64Type},
+};
+
+use crate::{
+    domain::{Offset, Partition, Positions, TableName, change::Change},
+    lake::{OFFSET, PARTITION},
+    models::Input,
+    process::{Error, derived::Derived, kept::Kept, pipeline::Pipeline, rows::column},
+};
+
+/// Rows of a stream that its models have taken in, for whoever reads them.
+pub(super) struct Fed {
+    /// Per relation that is read.
+    pub outputs: BTreeMap<Input, Output>,
+    /// How far the stream reaches with them.
+    pub ends: BTreeMap<Partition, Offset>,
+}
+
+/// What came into a relation.
+pub(super) enum Output {
+    /// Rows, and the place of each.
+    Rows(RecordBatch, RecordBatch),
+    Nothing,
+    /// It does not follow its stream.
+    Stopped,
+}
+
+impl Pipeline {
+    /// The relations of a stream that models kept by changes read, and how far these are: per
+    /// partition, the last offset that all of them have.
+    pub(super) fn tell_readers(&mut self, number: usize) {
+        let stream = &mut self.streams[number];
+        stream.read.clear();
+        stream.readers_at.clear();
+        let name = stream.name().to_owned();
+        let own = |input: &Input| match input {
+            Input::Stream(of) => *of == name,
+            Input::Table(table) => stream.models.iter().any(|model| model.name == *table),
+        };
+        let kept = self.derived.iter().filter_map(|derived| derived.kept.as_ref());
+        let kept = kept.filter(|kept| kept.is_following() && own(&kept.input));
+        let kept: Vec<&Kept> = kept.collect();
+        let inputs = kept.iter().map(|kept| kept.input.clone()).collect();
+        if !kept.is_empty() {
+            for partition in 0..stream.judge.contract().partitions {
+                let at = kept.iter().map(|kept| kept.taken(&name, partition)).min().flatten();
+                stream.readers_at.insert(partition, at);
+            }
+        }
+        stream.read = inputs;
+    }
+
+    /// Hands what a stream's tables took in to the models kept by changes, parents first.
+    pub(super) fn feed(&mut self, number: usize) -> Result<(), Error> {
+        let fed = std::mem::take(&mut self.streams[number].fed);
+        if fed.is_empty() {
+            return Ok(());
+        }
+        let (name, now) = (self.streams[number].name().to_owned(), self.deps.clock.now_us());
+        let mut has_failed = false;
+        for fed in fed {
+            let mut changes: BTreeMap<TableName, (Change, Positions)> = BTreeMap::new();
+            for derived in &mut self.derived {
+                let Some(kept) = derived.kept.as_mut().filter(|kept| kept.is_following()) else {
+                    continue;
+                };
+                let (change, reached) = match (fed.outputs.get(&kept.input), kept.parent()) {
+                    (Some(Output::Stopped), _) => {
+                        kept.give_up();
+                        derived.failure = Some("what it reads has stopped".to_owned());
+                        has_failed = true;
+                        continue;
+                    }
+                    (Some(output), _) => {
+                        let mut reached = Positions::default();
+                        fed.ends.iter().for_each(|(p, at)| reached.advance(&name, *p, *at));
+                        let mut change = Change::default();
+                        if let Output::Rows(rows, places) = output {
+                            change.added.push(wanted(kept, &name, rows, places)?);
+                        }
+                        (change, reached)
+                    }
+                    (None, Some(parent)) => match changes.get(parent) {
+                        Some(change) => change.clone(),
+                        None => continue,
+                    },
+                    (None, None) => continue,
+                };
+                let was_failing = derived.failure.is_some();
+                if let Some(change) = derived.take(change, &reached, now) {
+                    changes.insert(derived.info.name.clone(), (change, derived.positions.clone()));
+                }
+                has_failed |= was_failing || derived.failure.is_some();
+            }
+        }
+        if has_failed {
+            self.report_models();
+        }
+        Ok(())
+    }
+
+    /// Fills the state of the models kept by changes from their tables, parents first.
+    pub(super) async fn load_kept(&mut self) -> Result<(), Error> {
+        let mut begun: BTreeMap<TableName, Change> = BTreeMap::new();
+        for number in 0..self.derived.len() {
+            let (before, rest) = self.derived.split_at_mut(number);
+            let Some(derived) = rest.first_mut().filter(|derived| derived.kept.is_some()) else {
+                continue;
+            };
+            let parent = derived.kept.as_ref().and_then(Kept::parent);
+            let parent = before.iter().find(|before| Some(&before.info.name) == parent);
+            let parent = parent.map(|parent: &Derived| {
+                let change = begun.get(&parent.info.name).cloned();
+                (parent, change.unwrap_or_default())
+            });
+            let change = derived.load(parent).await?;
+            begun.insert(derived.info.name.clone(), change);
+        }
+        Ok(())
+    }
+}
+
+/// The rows that a model was not handed before.
+fn wanted(
+    kept: &Kept,
+    stream: &str,
+    rows: &RecordBatch,
+    places: &RecordBatch,
+) -> Result<RecordBatch, Error> {
+    let partitions = column(places, PARTITION)?.as_primitive::<Int32Type>().values();
+    let offsets = column(places, OFFSET)?.as_primitive::<Int64Type>().values();
+    let at: BTreeMap<i32, Option<Offset>> = {
+        let numbers: std::collections::BTreeSet<i32> = partitions.iter().copied().collect();
+        let at = |number| kept.taken(stream, Partition::try_from(number).unwrap_or_default());
+        numbers.into_iter().map(|number| (number, at(number))).collect()
+    };
+    let is_new = |(partition, offset): (&i32, &Offset)| {
+        at.get(partition).copied().flatten().is_none_or(|at| *offset > at)
+    };
+    if partitions.iter().zip(offsets).all(is_new) {
+        return Ok(rows.clone());
+    }
+    let wanted: BooleanArray =
+        partitions.iter().zip(offsets).map(|row| Some(is_new(row))).collect();
+    Ok(filter_record_batch(rows, &wanted)?)
+}

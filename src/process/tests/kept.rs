@@ -1,0 +1,253 @@
+//! Models kept by changes: equal to their SQL at every moment, whatever was killed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use super::support::*;
+use crate::{domain::TableName, lake::faults::Fault, models::Class, process::rebuild, verify};
+
+/// Aggregates over a stream, over a row-wise model, over aggregates; and what reads them by SQL.
+const CHAIN: [(&str, &str, Class); 6] = [
+    (
+        "gold/direct.sql",
+        "SELECT k, count(*) AS n, avg(v) AS mean, max(_offset) AS newest, min(id) AS first \
+         FROM {{ source('bronze', 'events') }} WHERE v % 2 = 0 GROUP BY k",
+        Class::Aggregate,
+    ),
+    (
+        "gold/whole.sql",
+        "SELECT count(*) AS n, coalesce(sum(v), 0) AS s FROM {{ ref('rows') }}",
+        Class::Aggregate,
+    ),
+    (
+        "gold/by_value.sql",
+        "SELECT v % 10 AS digit, count(*) AS n, sum(v) FILTER (WHERE k = 'a') AS of_a \
+         FROM {{ ref('rows') }} GROUP BY v % 10",
+        Class::Aggregate,
+    ),
+    (
+        "gold/by_count.sql",
+        "SELECT n, count(*) AS groups, sum(digit) AS digits, avg(of_a) AS mean \
+         FROM {{ ref('by_value') }} GROUP BY n",
+        Class::Aggregate,
+    ),
+    (
+        "gold/counts.sql",
+        "SELECT count(*) AS counts, sum(groups) AS groups, sum(n * groups) AS n \
+         FROM {{ ref('by_count') }}",
+        Class::Aggregate,
+    ),
+    (
+        "gold/joined.sql",
+        "SELECT c.n, c.groups, w.s FROM {{ ref('by_count') }} AS c CROSS JOIN {{ ref('whole') }} AS w",
+        Class::Recompute,
+    ),
+];
+
+async fn rig() -> Rig {
+    let rig = Rig::new().await;
+    CHAIN.iter().for_each(|(file, sql, _)| rig.write(&format!("models/{file}"), sql));
+    let planned = rig.planned();
+    for (file, _, class) in CHAIN {
+        let plan = planned
+            .plans
+            .iter()
+            .find(|plan| file.ends_with(&format!("/{}.sql", plan.model.name.name)));
+        let plan = plan.expect(file);
+        assert_eq!(plan.class, class, "{file}: {}", plan.reason);
+    }
+    rig
+}
+
+async fn verified(rig: &Rig, when: &str) {
+    let facts = verify::collect(&rig.planned(), &rig.plain_lake()).await.expect("facts");
+    let report = verify::check(&[], &facts);
+    assert!(report.green, "{when}: {report}");
+}
+
+fn batch(random: &mut StdRng) -> Vec<(usize, &'static str, i64)> {
+    let count = random.random_range(1..25);
+    let event =
+        |id: usize| (id, ["a", "b", "c", "z"][id % 4], i64::try_from(id % 97).expect("small"));
+    (0..count).map(|_| event(random.random_range(0..600))).collect()
+}
+
+/// What queries see of the chain, each table beside its SQL over what it reads.
+async fn expect_equal(view: &Arc<crate::lake::LakeView>, when: &str) {
+    let same = [
+        ("SELECT n, s FROM whole", "SELECT count(*), coalesce(sum(v), 0) FROM silver.rows"),
+        (
+            "SELECT digit, n, of_a FROM by_value ORDER BY 1",
+            "SELECT v % 10, count(*), sum(v) FILTER (WHERE k = 'a') FROM silver.rows GROUP BY 1 \
+             ORDER BY 1",
+        ),
+        (
+            "SELECT n, groups, digits FROM by_count ORDER BY 1",
+            "SELECT n, count(*), sum(digit) FROM by_value GROUP BY 1 ORDER BY 1",
+        ),
+        (
+            "SELECT counts, groups, n FROM counts",
+            "SELECT count(*), sum(groups), sum(n * groups) FROM by_count",
+        ),
+    ];
+    for (kept, sql) in same {
+        assert_eq!(text(view, kept).await, text(view, sql).await, "{when}: {kept}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn models_kept_by_changes_are_what_their_sql_gives_after_kills() {
+    for seed in 0..5 {
+        let mut rig = rig().await;
+        let mut random = StdRng::seed_from_u64(seed);
+        for round in 0..4 {
+            // Commits stop going through at a random point, anywhere between two tables.
+            let mut left: usize = random.random_range(1..80);
+            let running = rig.start_on_faults(move |path| {
+                if path.contains("00000000000.json") {
+                    return None;
+                }
+                left = left.saturating_sub(1);
+                match left {
+                    0 => Some(Fault::Refused),
+                    1 => Some(Fault::ReplyLost),
+                    _ => None,
+                }
+            });
+            for _ in 0..12 {
+                rig.append(batch(&mut random)).await;
+                for _ in 0..random.random_range(0..400) {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let settled = tokio::time::timeout(Duration::from_millis(300), running.view.settle());
+            settled.await.ok();
+            running.kill().await;
+            verified(&rig, &format!("seed {seed}, round {round}")).await;
+            rig.reopen_log().await;
+        }
+        let running = rig.start();
+        running.settled().await;
+        expect_equal(&running.view.load(), &format!("seed {seed}")).await;
+        running.stop().await;
+        verified(&rig, &format!("seed {seed}, at the end")).await;
+    }
+}
+
+/// Whoever reads while everything moves sees the same events in every table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_view_holds_the_same_events_in_all_kept_tables() {
+    let mut rig = rig().await;
+    let mut random = StdRng::seed_from_u64(7);
+    for round in 0..4 {
+        let running = rig.start();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let looks = Arc::new(AtomicUsize::new(0));
+        let reader = {
+            let (view, is_over) = (Arc::clone(&running.view), Arc::clone(&is_over));
+            let looks = Arc::clone(&looks);
+            tokio::spawn(async move {
+                let mut most = 0;
+                let whole = TableName::new("gold", "whole");
+                // Before it is caught up, queries wait, or see what is committed.
+                view.wait_until(|view| {
+                    let whole = view.tables.get(&whole).map(|whole| &whole.positions);
+                    whole.is_some_and(|at| !at.is_empty() && at.covers(&view.positions))
+                })
+                .await;
+                while !is_over.load(Ordering::SeqCst) {
+                    let view = view.load();
+                    expect_equal(&view, "while data flows").await;
+                    let n = numbers(&view, "SELECT n FROM whole").await[0];
+                    assert!(n >= most, "{n} after {most}");
+                    most = n;
+                    looks.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        };
+        while looks.load(Ordering::SeqCst) < 10 {
+            assert!(!reader.is_finished(), "the reader has failed");
+            rig.append(batch(&mut random)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if round % 2 == 0 {
+            running.settled().await;
+            is_over.store(true, Ordering::SeqCst);
+            reader.await.expect("reader");
+            running.stop().await;
+        } else {
+            is_over.store(true, Ordering::SeqCst);
+            reader.await.expect("reader");
+            running.kill().await;
+        }
+        rig.reopen_log().await;
+    }
+}
+
+/// A kept model that is new, and one that cannot be computed for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_model_that_fails_waits_and_catches_up_by_itself() {
+    let rig = Rig::new().await;
+    let sql = "SELECT k, 10 / (sum(v) - 10) AS q, count(*) AS n FROM {{ ref('rows') }} GROUP BY k";
+    rig.write("models/gold/fragile.sql", sql);
+    rig.write("models/gold/below.sql", "SELECT sum(n) AS n FROM {{ ref('fragile') }}");
+    let running = rig.start();
+    rig.append([(1, "b", 11)]).await;
+    running.settled().await;
+    rig.append([(2, "a", 10)]).await;
+    rig.append([(3, "b", 1)]).await;
+    running.settled().await;
+    // What it had stays; the others go on.
+    assert_eq!(running.text("SELECT k, q, n FROM fragile").await, "b 10 1");
+    assert_eq!(running.numbers("SELECT n FROM below").await, [1]);
+    assert_eq!(running.numbers(COUNTS).await, [3, 3, 22]);
+    let lagging: Vec<String> =
+        running.view.load().lagging.keys().map(ToString::to_string).collect();
+    assert_eq!(lagging, ["gold.below", "gold.fragile"]);
+    rig.append([(4, "a", 5)]).await;
+    running.settled().await;
+    assert_eq!(running.text("SELECT k, q, n FROM fragile ORDER BY k").await, "a 2 2\nb 5 2");
+    assert_eq!(running.numbers("SELECT n FROM below").await, [4]);
+    assert!(running.view.load().lagging.is_empty());
+    running.stop().await;
+    verified(&rig, "at the end").await;
+}
+
+/// An aggregate is rebuilt with what it needs to go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuilt_aggregate_goes_on() {
+    let mut rig = rig().await;
+    let running = rig.start();
+    let mut random = StdRng::seed_from_u64(11);
+    for _ in 0..20 {
+        rig.append(batch(&mut random)).await;
+    }
+    running.settled().await;
+    running.stop().await;
+    let sql = "SELECT v % 10 AS digit, count(*) AS n, sum(v) FILTER (WHERE k = 'b') AS of_a \
+               FROM {{ ref('rows') }} GROUP BY v % 10";
+    rig.write("models/gold/by_value.sql", sql);
+    let done = rebuild(&rig.planned(), &rig.plain_lake(), &[], |_| {}).await.expect("rebuilt");
+    let names: Vec<String> = done.iter().map(|done| done.table.to_string()).collect();
+    assert_eq!(names, ["gold.by_value", "gold.by_count", "gold.counts", "gold.joined"]);
+    verified(&rig, "rebuilt").await;
+    rig.reopen_log().await;
+    let running = rig.start();
+    for _ in 0..20 {
+        rig.append(batch(&mut random)).await;
+    }
+    running.settled().await;
+    let kept = running.text("SELECT digit, n, of_a FROM by_value ORDER BY 1").await;
+    let whole = "SELECT v % 10, count(*), sum(v) FILTER (WHERE k = 'b') FROM silver.rows GROUP BY 1 \
+                 ORDER BY 1";
+    assert_eq!(kept, running.text(whole).await);
+    running.stop().await;
+    verified(&rig, "at the end").await;
+}
