@@ -12,6 +12,7 @@ mod folders;
 pub mod generate;
 mod log;
 mod node;
+mod plan;
 mod print;
 pub mod push;
 mod quarantine;
@@ -65,6 +66,8 @@ pub enum Command {
     Bench(bench::Args),
     /// Check a project without running it, and show how its models are kept
     Check(check::Args),
+    /// Show how each model is kept and why, what it reads, and what an update costs
+    Plan(plan::Args),
     /// Look whether log, lake, ports and machine are fit for a server, and say how to mend them
     Doctor(doctor::Args),
     /// Check that a lake keeps its promises: nothing lost, nothing twice, every table what its SQL
@@ -97,6 +100,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Status(args) => status::run(args, stop.token()).await,
         Command::Bench(args) => bench::run(args, stop.token()).await,
         Command::Check(args) => check::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
         Command::Doctor(args) => doctor::run(args, stop.token()).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Rebuild(args) => rebuild::run(args).await,

@@ -53,6 +53,11 @@ impl Patches {
         self.0.patches.iter().map(|patch| patch.bytes()).sum()
     }
 
+    /// Every key that is patched, once.
+    pub fn keys(&self) -> Result<impl Iterator<Item = &Vec<u8>>> {
+        Ok(self.merged()?.keys.0.keys())
+    }
+
     /// The rows that the patched keys have now.
     pub fn rows(&self) -> Result<&[RecordBatch]> {
         Ok(&self.merged()?.rows)

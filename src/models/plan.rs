@@ -148,6 +148,9 @@ pub fn plan_project(
         }
         match planner.plan(model, &known) {
             Ok(plan) => {
+                if plan.class == Class::Recompute && model.refuses_recompute {
+                    found.push(refused(&plan));
+                }
                 planner.register(&model.name, &plan.schema);
                 let columns: Vec<&str> =
                     plan.schema.fields().iter().map(|f| f.name().as_str()).collect();
@@ -368,6 +371,16 @@ fn inputs(plan: &LogicalPlan) -> Result<Vec<Input>, DataFusionError> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(inputs.into_iter().collect())
+}
+
+/// A model that may not be recomputed, and cannot be kept otherwise.
+fn refused(plan: &Plan) -> Diagnostic {
+    let Plan { model, reason, .. } = plan;
+    let message = format!("the model {reason}, so it can only be computed whole");
+    let diagnostic = Diagnostic::file(&model.file, message);
+    let hint = "on_incremental_change='fallback' allows that";
+    let diagnostic = diagnostic.find_after(&model.source, "config", "on_incremental_change");
+    diagnostic.maybe_hint(Some(hint.to_owned()))
 }
 
 /// An engine error as an error in the user's file.

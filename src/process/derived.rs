@@ -221,7 +221,7 @@ impl Derived {
     /// The generation of the content that is committed; `None` if that is no more known.
     pub(super) fn published(&self) -> Option<u64> {
         match &self.kept {
-            Some(kept) => Some(kept.first_pending().map_or(self.generation, |first| first - 1)),
+            Some(kept) => Some(kept.log.first_pending().map_or(self.generation, |first| first - 1)),
             None => self.pending.is_none().then_some(self.generation),
         }
     }
@@ -314,10 +314,10 @@ impl Derived {
         let name = &self.info.name;
         if let Some(kept) = &mut self.kept {
             let at = mark.get(name).copied().unwrap_or(self.generation).min(self.generation);
-            if let Some((patches, positions)) = kept.up_to(at) {
+            if let Some((patches, positions)) = kept.log.up_to(at) {
                 let moves = self.moves(&positions, published);
                 self.table.patch(&patches, moves).await?;
-                self.kept.iter_mut().for_each(|kept| kept.committed(at));
+                self.kept.iter_mut().for_each(|kept| kept.log.committed(at));
             } else if force && at == self.generation && self.failure.is_none() {
                 let moves = self.moves(&self.positions, published);
                 if moves.is_empty() && self.table.is_published() {
@@ -370,7 +370,9 @@ impl Derived {
     /// The table as queries see it.
     pub(super) fn state(&self) -> TableState {
         let overlay = match (&self.kept, &self.pending) {
-            (Some(kept), _) if !kept.shown().is_empty() => Overlay::Patches(kept.shown().clone()),
+            (Some(kept), _) if !kept.log.shown().is_empty() => {
+                Overlay::Patches(kept.log.shown().clone())
+            }
             (_, Some(rows)) => Overlay::Replace(rows.clone()),
             _ => Overlay::None,
         };

@@ -15,8 +15,8 @@ use crate::{
         Offset, Partition, Positions, TableName,
         change::{Change, Patch},
     },
-    lake::Patches,
     models::{AggregateProgram, AggregateState, Input, ProgramError},
+    process::patch_log::PatchLog,
 };
 
 /// Changes that cannot be computed wait for others that make them computable, in so much memory.
@@ -30,24 +30,14 @@ pub(super) struct Kept {
     is_read: bool,
     /// `None` while another process owns the table.
     state: Option<AggregateState>,
-    /// What is not committed yet, oldest first, without gaps.
-    patches: Vec<Stamped>,
-    /// The same, as queries see it.
-    shown: Patches,
+    /// What is not committed yet.
+    pub log: PatchLog,
     /// What could not be computed so far.
     waiting: Change,
     /// Too much of it: nothing is taken in until the next start.
     is_given_up: bool,
     /// How far into its streams it was handed everything, what waits included.
     taken: Positions,
-}
-
-/// The patch that made a generation of the table.
-struct Stamped {
-    generation: u64,
-    /// How far the table reaches as long as it is of this generation.
-    positions: Positions,
-    patch: Arc<Patch>,
 }
 
 impl Kept {
@@ -57,8 +47,7 @@ impl Kept {
             program,
             is_read,
             state: None,
-            patches: Vec::new(),
-            shown: Patches::default(),
+            log: PatchLog::default(),
             waiting: Change::default(),
             is_given_up: false,
             taken: Positions::default(),
@@ -68,8 +57,7 @@ impl Kept {
     /// Throws away what is in memory; the table reaches `positions`.
     pub(super) fn forget(&mut self, positions: &Positions) {
         self.state = None;
-        self.patches.clear();
-        self.shown = Patches::default();
+        self.log = PatchLog::default();
         self.waiting = Change::default();
         self.is_given_up = false;
         self.taken = positions.clone();
@@ -119,7 +107,7 @@ impl Kept {
         let mut change = Change::default();
         for rows in rows {
             let keys: BinaryArray = rows.column(0).as_binary::<i32>().clone();
-            self.push(Patch { keys, rows: rows.slice(0, 0) }, generation, positions);
+            self.push(Patch { keys, rows: rows.slice(0, 0) }, generation, positions)?;
             change.removed.push(self.visible(rows)?);
         }
         Ok(change)
@@ -133,7 +121,7 @@ impl Kept {
     ) -> Result<Change, ProgramError> {
         let Some(state) = &mut self.state else { return Ok(Change::default()) };
         let Some(begun) = state.begin()? else { return Ok(Change::default()) };
-        self.push(begun.patch, generation, positions);
+        self.push(begun.patch, generation, positions)?;
         Ok(begun.change)
     }
 
@@ -157,15 +145,16 @@ impl Kept {
         self.waiting.extend(change);
         if self.waiting.is_empty() {
             self.waiting = Change::default();
-            self.reach();
+            self.log.reach(&self.taken);
             return Ok(Change::default());
         }
         match state.apply(&self.waiting, self.is_read) {
             Ok(applied) => {
                 self.waiting = Change::default();
                 let positions = self.taken.clone();
-                self.push(applied.patch, generation, &positions);
-                self.reach();
+                let pushed = self.push(applied.patch, generation, &positions);
+                pushed.map_err(|error| error.reason())?;
+                self.log.reach(&self.taken);
                 Ok(applied.change)
             }
             Err(error) if self.waiting.bytes() > WAITING_BYTES => {
@@ -186,55 +175,21 @@ impl Kept {
         &self.taken
     }
 
-    fn push(&mut self, patch: Patch, generation: &mut u64, positions: &Positions) {
-        if patch.is_empty() {
-            return;
+    fn push(
+        &mut self,
+        patch: Patch,
+        generation: &mut u64,
+        positions: &Positions,
+    ) -> Result<(), ProgramError> {
+        if !patch.is_empty() {
+            *generation += 1;
+            self.log.push(patch, *generation, positions.clone())?;
         }
-        *generation += 1;
-        let positions = positions.clone();
-        self.patches.push(Stamped { generation: *generation, positions, patch: Arc::new(patch) });
-        self.show();
-    }
-
-    /// The newest generation reaches as far as everything that was taken in.
-    fn reach(&mut self) {
-        if let Some(newest) = self.patches.last_mut() {
-            newest.positions.clone_from(&self.taken);
-        }
-    }
-
-    fn show(&mut self) {
-        let patches = self.patches.iter().map(|stamped| Arc::clone(&stamped.patch));
-        self.shown = Patches::new(patches.collect());
-    }
-
-    pub(super) fn shown(&self) -> &Patches {
-        &self.shown
-    }
-
-    /// The oldest generation that is not committed.
-    pub(super) fn first_pending(&self) -> Option<u64> {
-        self.patches.first().map(|stamped| stamped.generation)
-    }
-
-    /// What is to be committed for the table to be of `generation`, and how far it reaches then;
-    /// `None` if it is already of that one or a later.
-    pub(super) fn up_to(&self, generation: u64) -> Option<(Patches, Positions)> {
-        let due = self.patches.iter().take_while(|stamped| stamped.generation <= generation);
-        let due: Vec<&Stamped> = due.collect();
-        let positions = due.last()?.positions.clone();
-        let patches = due.iter().map(|stamped| Arc::clone(&stamped.patch)).collect();
-        Some((Patches::new(patches), positions))
-    }
-
-    /// The patches up to `generation` are committed.
-    pub(super) fn committed(&mut self, generation: u64) {
-        self.patches.retain(|stamped| stamped.generation > generation);
-        self.show();
+        Ok(())
     }
 
     pub(super) fn pending_bytes(&self) -> usize {
-        self.shown.bytes() + self.waiting.bytes()
+        self.log.shown().bytes() + self.waiting.bytes()
     }
 }
 

@@ -16,12 +16,12 @@ use crate::{
     ops::crash,
     process::{
         Deps, Error, Halted, Settings,
-        derived::{Derived, Mark, Published},
+        derived::{Derived, Mark},
         ends::if_reachable,
         metrics,
         open::{self, Opened},
         quarantine::DiscardTable,
-        rounds::{Computed, Job, basis, is_due, run_round},
+        rounds::{Computed, Job, is_due, run_round},
         settle::Settling,
         stream::StreamTables,
         upkeep::Upkeep,
@@ -35,6 +35,9 @@ const DRAIN: Duration = Duration::from_millis(1_000);
 const ROUND_ON_STOP: Duration = Duration::from_millis(1_000);
 /// Tables whose inputs moved without changing them commit their positions this often.
 const POSITIONS_EVERY: Duration = Duration::from_secs(600);
+
+/// When replaced tables have more in memory than they may, they are committed this often.
+const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Pipeline {
     pub(super) settings: Settings,
@@ -52,9 +55,9 @@ pub(super) struct Pipeline {
     pub(super) rounds: JoinSet<Vec<Computed>>,
     round_started: Instant,
     /// The generations that it rests on.
-    round_mark: Mark,
+    pub(super) round_mark: Mark,
     /// Those that what is recomputed rests on.
-    last_mark: Mark,
+    pub(super) last_mark: Mark,
     last_round: Duration,
     /// Not before then may tables be recomputed again.
     next_round: Instant,
@@ -224,10 +227,12 @@ impl Pipeline {
             self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
         if !is_due(&jobs) {
             self.last_mark = generations;
+            self.keep_marks();
             return false;
         }
         self.round_started = Instant::now();
         self.round_mark.clone_from(&generations);
+        self.keep_marks();
         self.rounds.spawn(run_round(view, jobs, generations));
         true
     }
@@ -242,6 +247,7 @@ impl Pipeline {
             }
         }
         self.last_mark.clone_from(&self.round_mark);
+        self.keep_marks();
         self.last_round = self.round_started.elapsed();
         self.next_round = Instant::now() + self.pause_after(self.last_round);
         self.report_round(self.last_round);
@@ -271,8 +277,15 @@ impl Pipeline {
 
     async fn seal_if_due(&mut self) -> Result<(), Error> {
         let interval = Duration::from_millis(self.settings.seal_interval_ms);
-        let full = self.tail_bytes() > self.settings.seal_bytes;
-        if full || self.last_seal.elapsed() >= interval {
+        let waited = self.last_seal.elapsed();
+        let patches: usize = self.derived.iter().map(Derived::pending_bytes).sum();
+        let tails = self.tail_bytes() - patches;
+        // What is pending of replaced tables may have to wait for a mark: not at each micro-batch.
+        let is_publishing = patches > self.settings.seal_bytes && waited >= PUBLISH_AGAIN;
+        if is_publishing {
+            self.next_publish = Instant::now();
+        }
+        if is_publishing || tails > self.settings.seal_bytes || waited >= interval {
             self.follow_others().await?;
             self.seal(false).await?;
         }
@@ -343,23 +356,6 @@ impl Pipeline {
         Ok(committed)
     }
 
-    /// Commits tables whose rows are replaced, parents first, one level side by side.
-    async fn publish(&mut self, positions_too: bool) -> Result<usize, Error> {
-        let mark = self.mark();
-        let mut published = Published::default();
-        let mut committed = 0;
-        let levels = self.derived.iter().map(|derived| derived.level).max().unwrap_or_default();
-        for level in 0..=levels {
-            let at_level = self.derived.iter_mut().filter(|derived| derived.level == level);
-            let models = at_level.filter(|derived| derived.plan.is_some());
-            let commits = models.map(|d| d.publish(&mark, &published, positions_too));
-            committed += try_join_all(commits).await?.into_iter().filter(|done| *done).count();
-            let done = self.derived.iter().filter(|derived| derived.level == level);
-            done.for_each(|derived| published.add(derived));
-        }
-        Ok(committed)
-    }
-
     /// Lets the log forget what Bronze holds durably.
     async fn trim_log(&self) -> Result<(), Error> {
         for stream in &self.streams {
@@ -413,37 +409,6 @@ impl Pipeline {
             .map(|table| table.tail_bytes())
             .sum();
         tails + self.derived.iter().map(Derived::pending_bytes).sum::<usize>()
-    }
-
-    /// What is to be committed of the tables that are kept by changes: what recomputed tables
-    /// were computed from, so that these can be committed with it; without such, all.
-    fn mark(&self) -> Mark {
-        let by_sql = self.derived.iter().filter(|derived| derived.kept.is_none());
-        let mut reads = by_sql.filter_map(|derived| derived.plan.as_ref()).flat_map(|p| &p.tables);
-        let is_kept = |name: &TableName| {
-            self.derived.iter().any(|derived| derived.info.name == *name && derived.kept.is_some())
-        };
-        if reads.any(is_kept) { self.last_mark.clone() } else { self.generations() }
-    }
-
-    fn generations(&self) -> BTreeMap<TableName, u64> {
-        self.derived.iter().map(|d| (d.info.name.clone(), d.generation)).collect()
-    }
-
-    /// After catching up: recomputed tables whose recorded inputs are those of now need no run.
-    pub(super) fn trust_recorded(&mut self, view: &LakeView) {
-        let generations = self.generations();
-        let mut versions = BTreeMap::new();
-        for derived in &mut self.derived {
-            if let Some(plan) = derived.plan.clone().filter(|_| derived.kept.is_none()) {
-                let basis = basis(&plan, view, &generations);
-                let positions = view.positions.only(&plan.streams);
-                derived.trust_if_current(basis, &positions, &versions);
-            }
-            if derived.published() == Some(derived.generation) {
-                versions.insert(derived.info.name.clone(), derived.version());
-            }
-        }
     }
 
     /// Makes what is in memory visible.

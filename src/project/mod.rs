@@ -48,6 +48,8 @@ pub struct Model {
     /// Plain SQL over `silver.x`, `gold.x`, `seeds.x` and `accepted.<stream>`.
     pub sql: String,
     pub materialized: Materialized,
+    /// Whether it is an error that it can only be kept by computing it whole.
+    pub refuses_recompute: bool,
     /// Models and seeds it reads.
     pub refs: Vec<TableName>,
     /// Streams it reads.

@@ -89,6 +89,7 @@ struct Seen {
     refs: Vec<TableName>,
     sources: Vec<String>,
     materialized: Materialized,
+    refuses_recompute: bool,
 }
 
 fn render(
@@ -111,6 +112,7 @@ fn render(
         source,
         sql: sql.trim_end().trim_end_matches(';').to_owned(),
         materialized: seen.materialized,
+        refuses_recompute: seen.refuses_recompute,
         refs: unique(seen.refs),
         sources: unique(seen.sources),
         description: described.description,
@@ -156,21 +158,15 @@ fn environment(context: &Context, seen: &Arc<Mutex<Seen>>) -> Environment<'stati
     });
     let notes = Arc::clone(seen);
     environment.add_function("config", move |options: Kwargs| {
-        let materialized: Option<String> = options.get("materialized")?;
-        let known = match materialized.as_deref() {
-            None | Some("table" | "incremental") => Materialized::Table,
-            Some("view" | "ephemeral") => Materialized::View,
-            Some(other) => {
-                let hint = "use 'table' or 'view'";
-                return Err(fail(format!("materialized='{other}' is not known\u{1}{hint}")));
-            }
-        };
+        let known = materialized(options.get("materialized")?).map_err(fail)?;
+        let refuses_recompute =
+            refuses_recompute(options.get("on_incremental_change")?).map_err(fail)?;
         for ignored in ["tags", "unique_key", "meta"] {
             let _: Option<Value> = options.get(ignored)?;
         }
         options.assert_all_used()?;
         if let Ok(mut seen) = notes.lock() {
-            seen.materialized = known;
+            (seen.materialized, seen.refuses_recompute) = (known, refuses_recompute);
         }
         Ok(Value::from(""))
     });
@@ -184,6 +180,29 @@ fn environment(context: &Context, seen: &Arc<Mutex<Seen>>) -> Environment<'stati
     });
     environment.add_function("is_incremental", || false);
     environment
+}
+
+/// The option `materialized`; an error has its hint behind U+0001.
+fn materialized(option: Option<String>) -> Result<Materialized, String> {
+    match option.as_deref() {
+        None | Some("table" | "incremental") => Ok(Materialized::Table),
+        Some("view" | "ephemeral") => Ok(Materialized::View),
+        Some(other) => {
+            Err(format!("materialized='{other}' is not known\u{1}use 'table' or 'view'"))
+        }
+    }
+}
+
+/// The option `on_incremental_change`.
+fn refuses_recompute(option: Option<String>) -> Result<bool, String> {
+    match option.as_deref() {
+        None | Some("fallback") => Ok(false),
+        Some("fail") => Ok(true),
+        Some(other) => {
+            let hint = "use 'fail' or 'fallback'";
+            Err(format!("on_incremental_change='{other}' is not known\u{1}{hint}"))
+        }
+    }
 }
 
 /// Moves line breaks from inside a template tag to behind it, so that a line of the rendered SQL

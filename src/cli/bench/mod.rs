@@ -8,6 +8,7 @@ mod bare;
 mod end_to_end;
 mod ingest;
 mod kafka;
+mod models;
 mod process;
 mod project;
 mod publisher;
@@ -39,6 +40,8 @@ pub enum What {
     Backlog(backlog::Args),
     /// How long partitions stand still while a second processor joins a group and leaves it
     Rebalance(rebalance::Args),
+    /// What each way of keeping a model costs, beside computing it whole
+    Models(models::Args),
     /// Queries over Flight SQL, beside the same queries without the wire
     Query(query::Args),
 }
@@ -50,6 +53,7 @@ pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
         What::EndToEnd(args) => Box::pin(end_to_end::run(args, &stop)).await,
         What::Backlog(args) => Box::pin(backlog::run(args, &stop)).await,
         What::Rebalance(args) => Box::pin(rebalance::run(args, &stop)).await,
+        What::Models(args) => until(&stop, Box::pin(models::run(args))).await,
         What::Query(args) => until(&stop, Box::pin(query::run(args))).await,
     }
 }

@@ -1,4 +1,4 @@
-//! The project that is measured: one stream, one append model, one recomputed aggregate; and its
+//! The project that is measured: one stream, one append model, one aggregate; and its
 //! events.
 
 use std::path::Path;

@@ -1,0 +1,148 @@
+//! `sluice plan`: the order of a project's models, how each is kept and why, and what an update
+//! costs.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::{
+    cli::{Failure, ServerFlags, chain, check, folders, print},
+    domain::TableName,
+    lake::Lake,
+    models::{Class, Input, Plan},
+    process::Planned,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Models stand below what they read. The class says how a model is kept:
+
+  view       computed by each query
+  append     a row for each row that comes: an update costs the rows that came
+  aggregate  running values per group: an update costs the groups that it touches
+  recompute  its SQL over everything that it reads, when that has changed
+
+With --data-dir or --lake the rows are counted that an update reads; the reason says what stands in
+the way of a cheaper class. A model with config(on_incremental_change='fail') may not be recomputed.")]
+pub struct Args {
+    /// Folder of the project, which holds sluice.yml
+    pub project: PathBuf,
+    /// Count rows in the lake of this data folder
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The same for a lake elsewhere
+    #[arg(long, value_name = "DIR")]
+    pub lake: Option<PathBuf>,
+    /// How the plan is printed
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+/// A model of the plan.
+#[derive(Serialize)]
+struct Entry {
+    model: String,
+    class: String,
+    reason: String,
+    /// Streams, seeds and models, as `bronze.x`, `seeds.x` and `silver.x`.
+    reads: Vec<String>,
+    /// What an update reads.
+    update: &'static str,
+    /// How many rows that is now: of the inputs for `recompute`, of groups for `aggregate` at most.
+    rows: Option<u64>,
+    /// Rows and bytes of its table.
+    table_rows: Option<u64>,
+    table_bytes: Option<u64>,
+}
+
+/// Rows and bytes of stored tables.
+type Sizes = BTreeMap<TableName, (u64, u64)>;
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let planned = check::load(&args.project)?;
+    let Args { data_dir, lake, output, .. } = args;
+    let mut sizes = Sizes::new();
+    if data_dir.is_some() || lake.is_some() {
+        let flags = ServerFlags { data_dir, lake, ..ServerFlags::default() };
+        sizes = sizes_in(&folders::existing_lake(&flags.load()?.config.server)?, &planned).await?;
+    }
+    let entries: Vec<Entry> = planned.plans.iter().map(|plan| entry(plan, &sizes)).collect();
+    match output {
+        Output::Text => print::result(text(&planned, &entries)),
+        Output::Json => {
+            let text = serde_json::to_string_pretty(&entries);
+            print::result(text.map_err(|e| Failure::work(e.to_string()))?)
+        }
+    }
+}
+
+async fn sizes_in(lake: &Lake, planned: &Planned) -> Result<Sizes, Failure> {
+    let streams = planned.project.streams.iter().map(|s| TableName::new("bronze", &s.name));
+    let seeds = planned.project.seeds.iter().map(|seed| seed.name.clone());
+    let models = planned.plans.iter().map(|plan| plan.model.name.clone());
+    let mut sizes = Sizes::new();
+    for name in streams.chain(seeds).chain(models) {
+        let failed = |e: crate::lake::LakeError| Failure::new(e.kind(), chain(&e));
+        if let Some(stored) = lake.stored(&name).await.map_err(failed)? {
+            let committed = stored.table.committed().await.map_err(failed)?;
+            sizes.insert(name, (committed.rows, committed.bytes));
+        }
+    }
+    Ok(sizes)
+}
+
+fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
+    let reads = plan.inputs.iter().map(|input| match input {
+        Input::Stream(stream) => TableName::new("bronze", stream),
+        Input::Table(name) => name.clone(),
+    });
+    let table = sizes.get(&plan.model.name).copied();
+    let streams = plan.read_streams.iter().map(|stream| TableName::new("bronze", stream));
+    let stored: Vec<TableName> = streams.chain(plan.tables.iter().cloned()).collect();
+    let of_inputs = stored.iter().filter_map(|name| sizes.get(name)).map(|(rows, _)| rows).sum();
+    let (update, rows) = match plan.class {
+        Class::View => ("nothing: each query computes it", None),
+        Class::Append => ("the rows that came", None),
+        Class::Aggregate => ("the groups that it touches", table.map(|(rows, _)| rows)),
+        Class::Recompute => ("all rows that it reads", (!sizes.is_empty()).then_some(of_inputs)),
+    };
+    Entry {
+        model: plan.model.name.to_string(),
+        class: plan.class.to_string(),
+        reason: plan.reason.clone(),
+        reads: reads.map(|name| name.to_string()).collect(),
+        update,
+        rows,
+        table_rows: table.map(|(rows, _)| rows),
+        table_bytes: table.map(|(_, bytes)| bytes),
+    }
+}
+
+fn text(planned: &Planned, entries: &[Entry]) -> String {
+    let mut lines = Vec::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for entry in entries {
+        *counts.entry(&entry.class).or_default() += 1;
+        lines.push(format!("{:<32} {:<10} {}", entry.model, entry.class, entry.reason));
+        lines.push(format!("    reads            {}", entry.reads.join(", ")));
+        let rows = match (entry.rows, entry.class.as_str()) {
+            (Some(rows), "aggregate") => format!(", at most {rows}"),
+            (Some(rows), _) => format!(", {rows} now"),
+            (None, _) => String::new(),
+        };
+        lines.push(format!("    an update costs  {}{rows}", entry.update));
+        if let (Some(rows), Some(bytes)) = (entry.table_rows, entry.table_bytes) {
+            lines.push(format!("    its table        {rows} rows, {bytes} bytes"));
+        }
+    }
+    let counts: Vec<String> = counts.iter().map(|(class, n)| format!("{n} {class}")).collect();
+    lines.push(format!("{} models: {}", planned.plans.len(), counts.join(", ")));
+    lines.join("\n")
+}
