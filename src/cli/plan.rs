@@ -21,6 +21,7 @@ Models stand below what they read. The class says how a model is kept:
   view       computed by each query
   append     a row for each row that comes: an update costs the rows that came
   aggregate  running values per group: an update costs the groups that it touches
+  keyed      the first row per key: an update costs the keys that it touches
   recompute  its SQL over everything that it reads, when that has changed
 
 With --data-dir or --lake the rows are counted that an update reads; the reason says what stands in
@@ -55,7 +56,8 @@ struct Entry {
     reads: Vec<String>,
     /// What an update reads.
     update: &'static str,
-    /// How many rows that is now: of the inputs for `recompute`, of groups for `aggregate` at most.
+    /// How many rows that is now: of the inputs for `recompute`, of the table for `aggregate` and `keyed`,
+    /// at most.
     rows: Option<u64>,
     /// Rows and bytes of its table.
     table_rows: Option<u64>,
@@ -111,6 +113,7 @@ fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
         Class::View => ("nothing: each query computes it", None),
         Class::Append => ("the rows that came", None),
         Class::Aggregate => ("the groups that it touches", table.map(|(rows, _)| rows)),
+        Class::Keyed => ("the keys that it touches", table.map(|(rows, _)| rows)),
         Class::Recompute => ("all rows that it reads", (!sizes.is_empty()).then_some(of_inputs)),
     };
     Entry {
@@ -133,7 +136,7 @@ fn text(planned: &Planned, entries: &[Entry]) -> String {
         lines.push(format!("{:<32} {:<10} {}", entry.model, entry.class, entry.reason));
         lines.push(format!("    reads            {}", entry.reads.join(", ")));
         let rows = match (entry.rows, entry.class.as_str()) {
-            (Some(rows), "aggregate") => format!(", at most {rows}"),
+            (Some(rows), "aggregate" | "keyed") => format!(", at most {rows}"),
             (Some(rows), _) => format!(", {rows} now"),
             (None, _) => String::new(),
         };

@@ -15,6 +15,7 @@ use crate::{
     models::{
         aggregate::AggregateProgram,
         append::RowProgram,
+        keyed::{First, KeyedProgram},
         plan::{Class, DEFAULT_SCHEMA, Program},
     },
 };
@@ -66,11 +67,22 @@ pub(super) fn classify(
         Ok((name, _)) => format!("rows of {name} may change"),
         Err(reason) => reason,
     };
+    match keyed(plan, known, state, visible)? {
+        Some(Ok(program)) => {
+            return Ok(Classified {
+                class: Class::Keyed,
+                reason: "takes the first row of each key of one input whose rows only grow".into(),
+                program: Program::Kept(Arc::new(program)),
+            });
+        }
+        Some(Err(reason)) => return Ok(recompute(reason)),
+        None => {}
+    }
     match aggregate(plan, known, state, visible)? {
         Some(Ok(program)) => Ok(Classified {
             class: Class::Aggregate,
             reason: "sums up the rows of one input per group".to_owned(),
-            program: Program::Aggregate(Arc::new(program)),
+            program: Program::Kept(Arc::new(program)),
         }),
         Some(Err(reason)) => Ok(recompute(reason)),
         None => Ok(recompute(reason)),
@@ -109,6 +121,35 @@ fn aggregate(
     };
     let grows = rows == Rows::Grow;
     AggregateProgram::compile(plan, grows, state, Arc::clone(visible)).map(Some)
+}
+
+/// The plan as one that takes the first row of each key, or why that cannot be kept; `None` if it
+/// does something else.
+fn keyed(
+    plan: &LogicalPlan,
+    known: &BTreeMap<TableName, Rows>,
+    state: &SessionState,
+    visible: &SchemaRef,
+) -> Result<Option<Result<KeyedProgram, String>>, DataFusionError> {
+    let Some(first) = First::of(plan) else { return Ok(None) };
+    let mut above = plan;
+    while !std::ptr::eq(above, first.input()) {
+        let mut exprs = above.expressions();
+        exprs.extend(first.expressions().cloned());
+        let is_window = matches!(above, LogicalPlan::Window(_));
+        if let Some(reason) = exprs.iter().filter(|_| !is_window).find_map(not_deterministic) {
+            return Ok(Some(Err(reason)));
+        }
+        let Some(below) = above.inputs().first().copied() else { break };
+        above = below;
+    }
+    match row_wise(first.input(), known) {
+        Ok((_, Rows::Grow)) => {
+            KeyedProgram::compile(plan, &first, state, Arc::clone(visible)).map(Some)
+        }
+        Ok((name, _)) => Ok(Some(Err(format!("takes the first of rows of {name} that may go")))),
+        Err(reason) => Ok(Some(Err(format!("takes the first row of what {reason}")))),
+    }
 }
 
 /// Whether a filter stands over the top aggregation.

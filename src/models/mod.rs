@@ -6,6 +6,8 @@
 mod aggregate;
 mod append;
 mod classify;
+mod kept;
+mod keyed;
 mod plan;
 mod reads;
 mod steps;
@@ -14,7 +16,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use aggregate::{AggregateProgram, AggregateState, Applied};
 pub use append::{ProgramError, RowProgram};
+pub use kept::{Applied, KeptProgram, KeptState};
 pub use plan::{Class, Input, Plan, Program, Relation, plan_project};
 pub use types::{storable, storable_batch};

@@ -22,7 +22,7 @@ use datafusion::{
 use crate::{
     domain::{TableName, identity::fingerprint, sql_guard, sql_limits},
     models::{
-        aggregate::AggregateProgram,
+        KeptProgram,
         append::RowProgram,
         classify::{Classified, Rows, classify},
         reads::columns_read,
@@ -49,6 +49,8 @@ pub enum Class {
     Append,
     /// Running values per group: new and gone input rows change the groups that they are in.
     Aggregate,
+    /// Of the rows of each key the first in an order.
+    Keyed,
     /// Computed whole when inputs moved.
     Recompute,
 }
@@ -59,6 +61,7 @@ impl fmt::Display for Class {
             Self::View => "view",
             Self::Append => "append",
             Self::Aggregate => "aggregate",
+            Self::Keyed => "keyed",
             Self::Recompute => "recompute",
         })
     }
@@ -72,7 +75,7 @@ impl Class {
 
     /// Whether it is kept by the changes of its input, without looking at the rest of it.
     pub fn is_by_changes(self) -> bool {
-        self == Self::Aggregate
+        matches!(self, Self::Aggregate | Self::Keyed)
     }
 }
 
@@ -82,7 +85,8 @@ pub enum Program {
     /// Its SQL over the whole input does.
     None,
     Rows(Arc<RowProgram>),
-    Aggregate(Arc<AggregateProgram>),
+    /// Of a class that is kept by changes.
+    Kept(Arc<dyn KeptProgram>),
 }
 
 /// What a model reads directly.
@@ -213,7 +217,7 @@ impl Known {
             decided_by: BTreeMap::new(),
             rows: match plan.class {
                 Class::Append => Rows::Grow,
-                Class::Aggregate => Rows::Change,
+                Class::Aggregate | Class::Keyed => Rows::Change,
                 Class::View | Class::Recompute => Rows::Replaced,
             },
             streams: plan.streams.clone(),

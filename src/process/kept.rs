@@ -15,7 +15,7 @@ use crate::{
         Offset, Partition, Positions, TableName,
         change::{Change, Patch},
     },
-    models::{AggregateProgram, AggregateState, Input, ProgramError},
+    models::{Input, KeptProgram, KeptState, ProgramError},
     process::patch_log::PatchLog,
 };
 
@@ -25,11 +25,11 @@ const WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// A model that is kept by changes of its one input.
 pub(super) struct Kept {
     pub input: Input,
-    program: Arc<AggregateProgram>,
+    program: Arc<dyn KeptProgram>,
     /// Whether models that are kept by changes read this one.
     is_read: bool,
     /// `None` while another process owns the table.
-    state: Option<AggregateState>,
+    state: Option<Box<dyn KeptState>>,
     /// What is not committed yet.
     pub log: PatchLog,
     /// What could not be computed so far.
@@ -41,7 +41,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(input: Input, program: Arc<AggregateProgram>, is_read: bool) -> Self {
+    pub(super) fn new(input: Input, program: Arc<dyn KeptProgram>, is_read: bool) -> Self {
         Self {
             input,
             program,
@@ -89,7 +89,7 @@ impl Kept {
 
     /// Fills the state from the table's rows.
     pub(super) fn load(&mut self, rows: &[RecordBatch]) -> Result<(), ProgramError> {
-        let mut state = AggregateState::new(Arc::clone(&self.program))?;
+        let mut state = Arc::clone(&self.program).begin()?;
         rows.iter().try_for_each(|rows| state.load(rows))?;
         self.state = Some(state);
         Ok(())
@@ -120,7 +120,7 @@ impl Kept {
         positions: &Positions,
     ) -> Result<Change, ProgramError> {
         let Some(state) = &mut self.state else { return Ok(Change::default()) };
-        let Some(begun) = state.begin()? else { return Ok(Change::default()) };
+        let Some(begun) = state.first()? else { return Ok(Change::default()) };
         self.push(begun.patch, generation, positions)?;
         Ok(begun.change)
     }
@@ -167,7 +167,7 @@ impl Kept {
 
     /// The columns of stored rows that the model names.
     pub(super) fn visible(&self, rows: &RecordBatch) -> Result<RecordBatch, ProgramError> {
-        Ok(self.program.visible(rows)?)
+        self.program.visible(rows)
     }
 
     /// How far the table reaches.

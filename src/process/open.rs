@@ -336,7 +336,7 @@ async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(),
     let stopped = match plan.class {
         Class::View => None,
         Class::Append => open_append(deps, plan, info, opened, stopped_parent.is_some()).await?,
-        Class::Aggregate | Class::Recompute => {
+        Class::Aggregate | Class::Keyed | Class::Recompute => {
             open_derived(deps, plan, info, opened, stopped_parent.is_some()).await?
         }
     };
@@ -359,7 +359,7 @@ fn fingerprint_hint() -> String {
 pub(super) fn model_spec(plan: &Plan) -> TableSpec {
     let schema = match &plan.program {
         Program::Rows(_) => placed_schema(&plan.schema),
-        Program::Aggregate(program) => Arc::clone(program.stored_schema()),
+        Program::Kept(program) => Arc::clone(program.stored_schema()),
         Program::None => Arc::clone(&plan.schema),
     };
     TableSpec {
@@ -428,7 +428,7 @@ async fn open_derived(
         opened.base.tables.insert(name.clone(), Arc::new(derived.state()));
         return Ok((!parent_stopped).then(fingerprint_hint));
     }
-    if let (Program::Aggregate(program), Some(input)) = (&plan.program, plan.inputs.first()) {
+    if let (Program::Kept(program), Some(input)) = (&plan.program, plan.inputs.first()) {
         let mut readers = deps.planned.plans.iter().filter(|plan| plan.class.is_by_changes());
         let is_read = readers.any(|plan| plan.tables.contains(&name));
         derived.kept = Some(Kept::new(input.clone(), Arc::clone(program), is_read));

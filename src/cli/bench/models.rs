@@ -9,7 +9,7 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch},
+    array::{ArrayRef, Int32Array, Int64Array, RecordBatch, new_null_array},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
@@ -20,15 +20,17 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::usage;
 use crate::{
+    bronze::accepted_schema,
     cli::{Failure, check},
     domain::change::Change,
-    models::{AggregateProgram, AggregateState, Program, RowProgram},
+    models::{KeptProgram, KeptState, Program, ProgramError, RowProgram},
 };
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-append: projects and filters 3 columns. aggregate: count and sum per key of rows with random keys;
-a change is 10,000 new rows with random keys. whole: the same SQL over all rows on one core.")]
+append: projects and filters 3 columns. keyed: the newest row per key, where every row is newer. aggregate:
+count and sum per key. Rows have random keys that are there already, and so have the 10,000 of a change. Short
+runs are repeated for a second of CPU. whole: the SQL of the aggregate over all rows, on one core.")]
 pub struct Args {
     /// Rows that are put through
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -45,7 +47,7 @@ const CHANGES: usize = 20;
 /// What is measured is repeated for so much CPU, which Linux counts in steps of 10 ms.
 const ENOUGH: Duration = Duration::from_millis(1_000);
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("sluice.yml", "name: bench\n"),
     (
         "streams/events.yml",
@@ -59,11 +61,22 @@ const FILES: [(&str, &str); 4] = [
         "models/gold/totals.sql",
         "SELECT k, count(*) AS n, sum(v) AS s FROM {{ ref('rows') }} GROUP BY k\n",
     ),
+    KEYED,
 ];
+
+const KEYED: (&str, &str) = (
+    "models/silver/latest.sql",
+    "SELECT k, v FROM (SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY _ts DESC, \
+     _partition, _offset DESC, _index) AS place FROM {{ source('bronze', 'events') }}) AS ranked \
+     WHERE place = 1\n",
+);
 
 struct Programs {
     rows: Arc<RowProgram>,
-    totals: Arc<AggregateProgram>,
+    latest: Arc<dyn KeptProgram>,
+    /// The columns of the stream.
+    accepted: SchemaRef,
+    totals: Arc<dyn KeptProgram>,
 }
 
 /// The compiled models of a project in `folder`.
@@ -79,9 +92,11 @@ fn programs(folder: &Path) -> Result<Programs, Failure> {
         let plan = planned.plans.iter().find(|plan| plan.model.name.name == name);
         plan.map_or(&Program::None, |plan| &plan.program)
     };
-    match (program("rows"), program("totals")) {
-        (Program::Rows(rows), Program::Aggregate(totals)) => {
-            Ok(Programs { rows: Arc::clone(rows), totals: Arc::clone(totals) })
+    let accepted = planned.judges.iter().map(|judge| accepted_schema(judge.contract())).next();
+    match (program("rows"), program("latest"), program("totals"), accepted) {
+        (Program::Rows(rows), Program::Kept(latest), Program::Kept(totals), Some(accepted)) => {
+            let (rows, totals) = (Arc::clone(rows), Arc::clone(totals));
+            Ok(Programs { rows, latest: Arc::clone(latest), accepted, totals })
         }
         _ => Err(Failure::work("the models are kept in other ways than those that are measured")),
     }
@@ -118,6 +133,23 @@ fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![field("k"), field("v"), field("w")]))
 }
 
+/// The same as rows of the stream, with a place each.
+fn streamed(rows: &RecordBatch, schema: &SchemaRef, first: u64) -> RecordBatch {
+    let count = rows.num_rows();
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
+        let offsets = || (first..).take(count).map(|at| i64::try_from(at).unwrap_or(i64::MAX));
+        match field.name().as_str() {
+            "k" | "v" => Arc::clone(&rows[field.name().as_str()]),
+            "_offset" => Arc::new(Int64Array::from_iter_values(offsets())),
+            "_partition" | "_index" => Arc::new(Int32Array::from(vec![0; count])),
+            _ => new_null_array(field.data_type(), count),
+        }
+    });
+    let columns = columns.collect();
+    RecordBatch::try_new(Arc::clone(schema), columns)
+        .unwrap_or_else(|_| RecordBatch::new_empty(Arc::clone(schema)))
+}
+
 fn added(rows: &RecordBatch) -> Change {
     Change { added: vec![rows.clone()], removed: Vec::new() }
 }
@@ -135,11 +167,16 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     println!(
         "             groups  rows/CPU-s  ms CPU per change of {CHANGE}  whole ms  whole/change"
     );
+    for keys in args.groups.iter().map(|groups| (*groups).max(1)) {
+        let (rate, change) = keyed(&args, &programs, keys)?;
+        let millis = change.as_secs_f64() * 1e3;
+        println!("keyed      {keys:>8} {rate:>11.0} {millis:>30.2}");
+    }
     for groups in &args.groups {
         let Grouped { rate, change, whole } = grouped(&args, &programs, (*groups).max(1)).await?;
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         println!(
-            "aggregate  {groups:>8} {rate:>11.0} {:>30.2} {:>9.0} {:>13.0}",
+            "aggregate  {groups:>8} {rate:>11.0} {:>30.2} {:>9.1} {:>13.0}",
             millis(change),
             millis(whole),
             millis(whole) / millis(change).max(1e-3)
@@ -170,6 +207,36 @@ fn appended(args: &Args, programs: &Programs) -> Result<f64, Failure> {
     Ok(usage::rate(taken, took))
 }
 
+/// Rows per CPU-second, and the CPU of one change, with so many keys.
+fn keyed(args: &Args, programs: &Programs, keys: u64) -> Result<(f64, Duration), Failure> {
+    let mut random = StdRng::seed_from_u64(keys);
+    let mut state = Arc::clone(&programs.latest).begin().map_err(failed)?;
+    let mut at = 0;
+    let mut next = |count, first, random: &mut StdRng| {
+        let rows = batch(count, keys, first, random);
+        at += count;
+        added(&streamed(&rows, &programs.accepted, at - count))
+    };
+    let mut filled = 0;
+    while filled < keys {
+        let count = BATCH.min(keys - filled);
+        state.apply(&next(count, Some(filled), &mut random), false).map_err(failed)?;
+        filled += count;
+    }
+    let batches = args.rows.div_ceil(BATCH);
+    let batches: Vec<Change> = (0..batches).map(|_| next(BATCH, None, &mut random)).collect();
+    let mut once = |changes: &[Change]| {
+        let started = Watch::start();
+        changes.iter().try_for_each(|change| state.apply(change, false).map(|_| ()))?;
+        Ok(started.took())
+    };
+    let took = once(&batches).map_err(|e: ProgramError| failed(e))?;
+    let changes: Vec<Change> = (0..CHANGES).map(|_| next(CHANGE, None, &mut random)).collect();
+    let changing = once(&changes).map_err(|e: ProgramError| failed(e))?;
+    let changes = u32::try_from(CHANGES).unwrap_or(u32::MAX);
+    Ok((usage::rate(batches.len() as u64 * BATCH, took), changing / changes))
+}
+
 struct Grouped {
     /// Rows per CPU-second, groups known.
     rate: f64,
@@ -181,7 +248,7 @@ struct Grouped {
 
 async fn grouped(args: &Args, programs: &Programs, groups: u64) -> Result<Grouped, Failure> {
     let mut random = StdRng::seed_from_u64(groups);
-    let mut state = AggregateState::new(Arc::clone(&programs.totals)).map_err(failed)?;
+    let mut state = Arc::clone(&programs.totals).begin().map_err(failed)?;
     let mut all = Vec::new();
     let mut first = 0;
     while first < groups.max(args.rows) {
@@ -196,15 +263,15 @@ async fn grouped(args: &Args, programs: &Programs, groups: u64) -> Result<Groupe
     let batches: Vec<Change> = (0..args.rows.div_ceil(BATCH))
         .map(|_| added(&batch(BATCH, groups, None, &mut random)))
         .collect();
-    let (rows, took) = repeated(&mut state, &batches, BATCH)?;
+    let (rows, took) = repeated(state.as_mut(), &batches, BATCH)?;
     let rate = usage::rate(rows, took);
     drop(batches);
     let changes: Vec<Change> =
         (0..CHANGES).map(|_| added(&batch(CHANGE, groups, None, &mut random))).collect();
-    let (rows, took) = repeated(&mut state, &changes, CHANGE)?;
+    let (rows, took) = repeated(state.as_mut(), &changes, CHANGE)?;
     let change = took / u32::try_from(rows / CHANGE).unwrap_or(u32::MAX);
-    if state.groups() as u64 != groups {
-        return Err(Failure::work(format!("{} groups instead of {groups}", state.groups())));
+    if state.count() as u64 != groups {
+        return Err(Failure::work(format!("{} groups instead of {groups}", state.count())));
     }
     drop(state);
     Ok(Grouped { rate, change, whole: whole(all, groups).await? })
@@ -212,7 +279,7 @@ async fn grouped(args: &Args, programs: &Programs, groups: u64) -> Result<Groupe
 
 /// Puts changes of `size` rows through, again and again. How many rows, and their CPU.
 fn repeated(
-    state: &mut AggregateState,
+    state: &mut dyn KeptState,
     changes: &[Change],
     size: u64,
 ) -> Result<(u64, Duration), Failure> {
@@ -232,15 +299,17 @@ async fn whole(rows: Vec<RecordBatch>, groups: u64) -> Result<Duration, Failure>
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let table = MemTable::try_new(schema(), vec![rows]).map_err(failed)?;
     context.register_table("rows", Arc::new(table)).map_err(failed)?;
-    let started = Watch::start();
-    let asked = context.sql("SELECT k, count(*) AS n, sum(v) AS s FROM rows GROUP BY k").await;
-    let found = asked.map_err(failed)?.collect().await.map_err(failed)?;
-    let took = started.took();
-    let found: u64 = found.iter().map(|batch| batch.num_rows() as u64).sum();
-    if found != groups {
-        return Err(Failure::work(format!("{found} groups instead of {groups}")));
+    let (started, mut runs) = (Watch::start(), 0);
+    while started.took() < ENOUGH {
+        let asked = context.sql("SELECT k, count(*) AS n, sum(v) AS s FROM rows GROUP BY k").await;
+        let found = asked.map_err(failed)?.collect().await.map_err(failed)?;
+        let found: u64 = found.iter().map(|batch| batch.num_rows() as u64).sum();
+        if found != groups {
+            return Err(Failure::work(format!("{found} groups instead of {groups}")));
+        }
+        runs += 1;
     }
-    Ok(took)
+    Ok(started.took() / runs)
 }
 
 #[cfg(test)]
@@ -255,6 +324,7 @@ mod tests {
         assert!(appended(&args, &programs).expect("append") > 0.0);
         let found = grouped(&args, &programs, 100).await.expect("aggregate");
         assert!(found.rate > 0.0);
+        assert!(keyed(&args, &programs, 100).expect("keyed").0 > 0.0);
         let other = Args { rows: 100, groups: vec![1_000] };
         grouped(&other, &programs, 1_000).await.expect("more groups than rows");
     }

@@ -6,13 +6,11 @@
 
 mod cells;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array as _, ArrayRef, RecordBatch, RecordBatchOptions},
+    array::{Array as _, ArrayRef, RecordBatch},
     compute::{not, nullif, prep_null_mask_filter},
     datatypes::{DataType, Field, Schema, SchemaRef},
     row::SortField,
@@ -31,19 +29,20 @@ use datafusion::{
 use crate::{
     domain::{change::KEY, sql_exprs::compile},
     models::{
+        KeptProgram, KeptState, ProgramError,
         aggregate::cells::Kind,
         steps::{Steps, evaluate, physical},
     },
 };
 
-pub use state::{AggregateState, Applied};
+use state::AggregateState;
 
 /// Column of an aggregate's table: how many rows are in the group. Persisted.
 const COUNT: &str = "__n";
 
 /// A GROUP BY, compiled.
 #[derive(Debug)]
-pub struct AggregateProgram {
+pub(super) struct AggregateProgram {
     /// From rows of the input to the rows that are grouped.
     input: Steps,
     groups: Vec<Arc<dyn PhysicalExpr>>,
@@ -131,19 +130,6 @@ impl AggregateProgram {
         Ok(Ok(Self { input, groups, group_types, summaries, grouped, output, visible, stored }))
     }
 
-    /// The columns of the table: hidden ones, then those of the model.
-    pub fn stored_schema(&self) -> &SchemaRef {
-        &self.stored
-    }
-
-    /// The columns of stored rows that the model names.
-    pub fn visible(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
-        let hidden = self.stored.fields().len() - self.visible.fields().len();
-        let columns = rows.columns()[hidden..].to_vec();
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.visible), columns, &options)?)
-    }
-
     /// Evaluates what a batch of input rows is grouped by, and the arguments of every function.
     fn arguments(&self, rows: &RecordBatch) -> Result<Arguments, DataFusionError> {
         let rows = self.input.run_with(rows, |_| Ok(()))?;
@@ -165,6 +151,20 @@ impl AggregateProgram {
 
     fn sort_fields(&self) -> Vec<SortField> {
         self.group_types.iter().map(|of| SortField::new(of.clone())).collect()
+    }
+}
+
+impl KeptProgram for AggregateProgram {
+    fn stored_schema(&self) -> &SchemaRef {
+        &self.stored
+    }
+
+    fn schema(&self) -> &SchemaRef {
+        &self.visible
+    }
+
+    fn begin(self: Arc<Self>) -> Result<Box<dyn KeptState>, ProgramError> {
+        Ok(Box::new(AggregateState::new(self)?))
     }
 }
 

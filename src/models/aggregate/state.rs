@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use crate::{
     domain::change::{Change, Patch},
     models::{
-        ProgramError,
+        Applied, KeptProgram as _, KeptState, ProgramError,
         aggregate::{AggregateProgram, Arguments, cells::Cells},
         steps::named,
         types::storable_batch,
@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// All groups of an aggregate.
-pub struct AggregateState {
+#[derive(Debug)]
+pub(super) struct AggregateState {
     program: Arc<AggregateProgram>,
     converter: RowConverter,
     index: HashMap<Arc<[u8]>, u32, RandomState>,
@@ -35,18 +36,9 @@ pub struct AggregateState {
     /// Per group the last change that touched it.
     touched_by: Vec<u64>,
     changes: u64,
-    key_bytes: usize,
     /// Whether the one row of an aggregate without a GROUP BY is in the table: always, once it
     /// could be computed.
     has_whole: bool,
-}
-
-/// What a change of the input does to the table.
-#[derive(Debug)]
-pub struct Applied {
-    pub patch: Patch,
-    /// The same as visible rows that came and went, where somebody reads them.
-    pub change: Change,
 }
 
 /// Rows of the input with the numbers of their groups.
@@ -57,7 +49,7 @@ struct Grouped {
 }
 
 impl AggregateState {
-    pub fn new(program: Arc<AggregateProgram>) -> Result<Self, ProgramError> {
+    pub(super) fn new(program: Arc<AggregateProgram>) -> Result<Self, ProgramError> {
         let converter = RowConverter::new(program.sort_fields())?;
         let cells = program.summaries.iter().map(|summary| summary.kind.cells());
         Ok(Self {
@@ -70,23 +62,13 @@ impl AggregateState {
             free: Vec::new(),
             touched_by: Vec::new(),
             changes: 0,
-            key_bytes: 0,
             has_whole: false,
         })
     }
+}
 
-    /// Groups that have rows.
-    pub fn groups(&self) -> usize {
-        self.index.len()
-    }
-
-    /// About how much memory it takes, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.key_bytes + self.keys.len() * (64 + 48 * self.cells.len())
-    }
-
-    /// Takes over stored rows, of groups that are not there yet.
-    pub fn load(&mut self, rows: &RecordBatch) -> Result<(), ProgramError> {
+impl KeptState for AggregateState {
+    fn load(&mut self, rows: &RecordBatch) -> Result<(), ProgramError> {
         let keys = rows.column(0).as_binary::<i32>();
         let counts = rows.column(1).as_primitive::<Int64Type>();
         let mut groups = Vec::with_capacity(rows.num_rows());
@@ -100,8 +82,7 @@ impl AggregateState {
         Ok(())
     }
 
-    /// What an aggregate has before any row came: one row without a GROUP BY, else nothing.
-    pub fn begin(&mut self) -> Result<Option<Applied>, ProgramError> {
+    fn first(&mut self) -> Result<Option<Applied>, ProgramError> {
         if !self.program.groups.is_empty() || !self.index.is_empty() {
             return Ok(None);
         }
@@ -112,17 +93,14 @@ impl AggregateState {
         Ok(Some(Applied { patch: Patch { keys: self.keys_of(&[group]), rows }, change }))
     }
 
-    /// All stored rows, some at a time.
-    pub fn rows(&self) -> impl Iterator<Item = Result<RecordBatch, ProgramError>> {
+    fn rows(&self) -> Box<dyn Iterator<Item = Result<RecordBatch, ProgramError>> + Send + '_> {
         let mut all: Vec<u32> = self.index.values().copied().collect();
         all.sort_unstable();
         let chunks: Vec<Vec<u32>> = all.chunks(8_192).map(<[u32]>::to_vec).collect();
-        chunks.into_iter().map(|groups| Ok(self.rows_of(&groups)?))
+        Box::new(chunks.into_iter().map(|groups| Ok(self.rows_of(&groups)?)))
     }
 
-    /// Adds what came and takes out what went. After an error everything is as it was before.
-    /// `is_read`: whether the visible rows that came and went are wanted.
-    pub fn apply(&mut self, change: &Change, is_read: bool) -> Result<Applied, ProgramError> {
+    fn apply(&mut self, change: &Change, is_read: bool) -> Result<Applied, ProgramError> {
         let mut evaluated = Vec::new();
         for (batches, weight) in [(&change.added, 1), (&change.removed, -1)] {
             for rows in batches {
@@ -152,17 +130,23 @@ impl AggregateState {
             Err(error) => {
                 self.restore(&touched, &before)?;
                 self.forget_empty(&touched);
-                Err(error.into())
+                Err(error)
             }
         }
     }
 
+    fn count(&self) -> usize {
+        self.index.len()
+    }
+}
+
+impl AggregateState {
     fn change(
         &mut self,
         grouped: &[Grouped],
         touched: &[u32],
         is_read: bool,
-    ) -> Result<Applied, DataFusionError> {
+    ) -> Result<Applied, ProgramError> {
         let mut change = Change::default();
         if is_read {
             let before = self.rows_of(&self.present(touched, self.has_whole))?;
@@ -176,7 +160,7 @@ impl AggregateState {
         }
         if let Some(group) = touched.iter().find(|group| self.counts[**group as usize] < 0) {
             let text = format!("group {group} has less than no rows");
-            return Err(DataFusionError::Internal(text));
+            return Err(DataFusionError::Internal(text).into());
         }
         let rows = self.rows_of(&self.present(touched, self.program.groups.is_empty()))?;
         if is_read {
@@ -216,7 +200,6 @@ impl AggregateState {
             return *group;
         }
         let key: Arc<[u8]> = Arc::from(key);
-        self.key_bytes += key.len();
         let group = match self.free.pop() {
             Some(group) => {
                 self.keys[group as usize] = Arc::clone(&key);
@@ -241,7 +224,6 @@ impl AggregateState {
         for group in touched {
             if self.counts[*group as usize] == 0 {
                 let key = &self.keys[*group as usize];
-                self.key_bytes -= key.len();
                 self.index.remove(key);
                 self.free.push(*group);
             }

@@ -23,7 +23,7 @@ use crate::{
         session::{Columns, session},
     },
     models::{
-        AggregateProgram, AggregateState, Class, Input, Plan, Program, ProgramError, RowProgram,
+        Class, Input, KeptProgram, KeptState, Plan, Program, ProgramError, RowProgram,
         storable_batch,
     },
     process::{
@@ -126,7 +126,7 @@ impl<'a> Work<'a> {
         let rebuild = self.lake.rebuild(&model_spec(plan), app_ids).await?;
         let rebuilt = match plan.class {
             Class::Append => self.row_wise(plan, rebuild).await?,
-            Class::Aggregate | Class::Recompute | Class::View => self.by_sql(plan, rebuild).await?,
+            _ => self.by_sql(plan, rebuild).await?,
         };
         let stored = self.lake.stored(name).await?.ok_or_else(|| Failed::Missing(name.clone()))?;
         self.tables.insert(name.clone(), stored);
@@ -263,8 +263,8 @@ impl<'a> Work<'a> {
         }
         let runtime = Arc::new(RuntimeEnv::default());
         let context = session(&Arc::new(view), Columns::Model, SessionConfig::new(), runtime);
-        if let (Program::Aggregate(program), Some(input)) = (&plan.program, plan.inputs.first()) {
-            let state = self.aggregated(program, input, &context).await?;
+        if let (Program::Kept(program), Some(input)) = (&plan.program, plan.inputs.first()) {
+            let state = self.by_changes(program, input, &context).await?;
             for rows in state.rows() {
                 rebuild.write(&rows.map_err(Failed::Row)?).await?;
             }
@@ -277,15 +277,15 @@ impl<'a> Work<'a> {
         Ok(rebuild.commit(moves, true).await?)
     }
 
-    /// All groups of a model over its whole input.
-    async fn aggregated(
+    /// A model that is kept by changes, over its whole input.
+    async fn by_changes(
         &self,
-        program: &Arc<AggregateProgram>,
+        program: &Arc<dyn KeptProgram>,
         input: &Input,
         context: &SessionContext,
-    ) -> Result<AggregateState, Failed> {
-        let mut state = AggregateState::new(Arc::clone(program)).map_err(Failed::Row)?;
-        state.begin().map_err(Failed::Row)?;
+    ) -> Result<Box<dyn KeptState>, Failed> {
+        let mut state = Arc::clone(program).begin().map_err(Failed::Row)?;
+        state.first().map_err(Failed::Row)?;
         let mut plans = self.planned.plans.iter();
         let (name, schema) = match input {
             Input::Stream(stream) => {

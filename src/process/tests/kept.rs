@@ -14,7 +14,7 @@ use super::support::*;
 use crate::{domain::TableName, lake::faults::Fault, models::Class, process::rebuild, verify};
 
 /// Aggregates over a stream, over a row-wise model, over aggregates; and what reads them by SQL.
-const CHAIN: [(&str, &str, Class); 6] = [
+const CHAIN: [(&str, &str, Class); 8] = [
     (
         "gold/direct.sql",
         "SELECT k, count(*) AS n, avg(v) AS mean, max(_offset) AS newest, min(id) AS first \
@@ -42,6 +42,18 @@ const CHAIN: [(&str, &str, Class); 6] = [
         "gold/counts.sql",
         "SELECT count(*) AS counts, sum(groups) AS groups, sum(n * groups) AS n \
          FROM {{ ref('by_count') }}",
+        Class::Aggregate,
+    ),
+    (
+        "silver/latest.sql",
+        "SELECT k, digit, id, v FROM (SELECT *, v % 10 AS digit, row_number() OVER (PARTITION BY k, \
+         v % 10 ORDER BY v DESC, _ts DESC, _partition DESC, _offset DESC, _index DESC) AS place \
+         FROM {{ source('bronze', 'events') }}) AS ranked WHERE place = 1",
+        Class::Keyed,
+    ),
+    (
+        "gold/of_latest.sql",
+        "SELECT k, count(*) AS n, sum(v) AS s FROM {{ ref('latest') }} GROUP BY k",
         Class::Aggregate,
     ),
     (
@@ -91,6 +103,14 @@ async fn expect_equal(view: &Arc<crate::lake::LakeView>, when: &str) {
         (
             "SELECT n, groups, digits FROM by_count ORDER BY 1",
             "SELECT n, count(*), sum(digit) FROM by_value GROUP BY 1 ORDER BY 1",
+        ),
+        (
+            "SELECT k, digit, v FROM silver.latest ORDER BY 1, 2",
+            "SELECT k, v % 10, max(v) FROM silver.rows GROUP BY 1, 2 ORDER BY 1, 2",
+        ),
+        (
+            "SELECT k, n, s FROM of_latest ORDER BY 1",
+            "SELECT k, count(*), sum(v) FROM silver.latest GROUP BY k ORDER BY 1",
         ),
         (
             "SELECT counts, groups, n FROM counts",

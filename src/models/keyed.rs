@@ -1,0 +1,371 @@
+//! *keyed*: of the rows of each key, the one that comes first in an order.
+//!
+//! Written as `row_number() OVER (PARTITION BY … ORDER BY …) = 1` over rows that only come. The
+//! order decides, so it does not matter when a row arrives. Each row of the table keeps its place in
+//! the order in a hidden column.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, AsArray as _, BinaryArray, RecordBatch, UInt32Array, UInt64Array},
+    compute::{SortOptions, take_record_batch},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    row::{OwnedRow, RowConverter, SortField},
+};
+use datafusion::{
+    common::ScalarValue,
+    error::DataFusionError,
+    execution::SessionState,
+    logical_expr::{
+        BinaryExpr, Expr, ExprSchemable as _, LogicalPlan, Operator, Window,
+        expr::{Sort, WindowFunction},
+    },
+    physical_expr::PhysicalExpr,
+};
+use foldhash::fast::RandomState;
+
+use crate::{
+    domain::change::{Change, KEY, Patch},
+    models::{
+        Applied, KeptProgram, KeptState, ProgramError,
+        steps::{Steps, evaluate, named, physical},
+        types::storable_batch,
+    },
+};
+
+/// Column of the table: the place of the row in the order of its key. Persisted.
+const ORDER: &str = "__order";
+/// Columns of a stream that no two of its rows have in common.
+const PLACE: [&str; 3] = ["_partition", "_offset", "_index"];
+
+/// The first row of each key, compiled.
+#[derive(Debug)]
+pub(super) struct KeyedProgram {
+    /// From rows of the input to the rows that are ranked.
+    input: Steps,
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    key_fields: Vec<SortField>,
+    order: Vec<Arc<dyn PhysicalExpr>>,
+    order_fields: Vec<SortField>,
+    /// Columns of the ranked rows, the rank last.
+    ranked: SchemaRef,
+    /// From those to the visible columns.
+    output: Steps,
+    visible: SchemaRef,
+    stored: SchemaRef,
+}
+
+/// A plan that takes the first row of each key.
+pub(super) struct First<'plan> {
+    window: &'plan Window,
+    partition_by: &'plan [Expr],
+    order_by: &'plan [Sort],
+}
+
+impl<'plan> First<'plan> {
+    /// The plan as that, if it is: projections, the filter of the rank, projections, the window.
+    pub(super) fn of(plan: &'plan LogicalPlan) -> Option<Self> {
+        let mut node = plan;
+        // The column of `node` that must be the rank, once the filter was met.
+        let mut rank: Option<usize> = None;
+        loop {
+            node = match node {
+                LogicalPlan::Projection(projection) => {
+                    if let Some(at) = rank {
+                        rank = Some(column(&projection.expr[at], &projection.input)?);
+                    }
+                    &projection.input
+                }
+                LogicalPlan::SubqueryAlias(alias) => &alias.input,
+                LogicalPlan::Filter(filter) if rank.is_none() => {
+                    rank = Some(column(compared_with_one(&filter.predicate)?, &filter.input)?);
+                    &filter.input
+                }
+                LogicalPlan::Window(window) => {
+                    let [Expr::WindowFunction(function)] = window.window_expr.as_slice() else {
+                        return None;
+                    };
+                    let WindowFunction { fun, params } = function.as_ref();
+                    let is_rank = rank == Some(window.input.schema().fields().len());
+                    if !is_rank || fun.name() != "row_number" || params.partition_by.is_empty() {
+                        return None;
+                    }
+                    let (partition_by, order_by) = (&params.partition_by, &params.order_by);
+                    return Some(Self { window, partition_by, order_by });
+                }
+                _ => return None,
+            };
+        }
+    }
+
+    /// What is ranked.
+    pub(super) fn input(&self) -> &'plan LogicalPlan {
+        &self.window.input
+    }
+
+    /// What keys and order are made of.
+    pub(super) fn expressions(&self) -> impl Iterator<Item = &'plan Expr> {
+        self.partition_by.iter().chain(self.order_by.iter().map(|sort| &sort.expr))
+    }
+}
+
+/// The column that an expression is, as the number that it has in `input`.
+fn column(expr: &Expr, input: &LogicalPlan) -> Option<usize> {
+    match expr {
+        Expr::Alias(alias) => column(&alias.expr, input),
+        Expr::Column(column) => input.schema().index_of_column(column).ok(),
+        _ => None,
+    }
+}
+
+/// What a predicate compares with 1, without casts.
+fn compared_with_one(predicate: &Expr) -> Option<&Expr> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = predicate else {
+        return None;
+    };
+    let is_one = |expr: &Expr| match expr {
+        Expr::Literal(value, _) => {
+            value.cast_to(&DataType::Int64).is_ok_and(|value| value == ScalarValue::from(1_i64))
+        }
+        _ => false,
+    };
+    match (uncast(left), uncast(right)) {
+        (rank, one) if is_one(one) => Some(rank),
+        (one, rank) if is_one(one) => Some(rank),
+        _ => None,
+    }
+}
+
+fn uncast(mut expr: &Expr) -> &Expr {
+    while let Expr::Cast(cast) = expr {
+        expr = &cast.expr;
+    }
+    expr
+}
+
+impl KeyedProgram {
+    /// Compiles a plan whose [`First::input`] is a chain of projections and filters over one table
+    /// whose rows only come; or why it is none that can be kept so. `visible` is the schema of the
+    /// model.
+    pub(super) fn compile(
+        plan: &LogicalPlan,
+        first: &First<'_>,
+        state: &SessionState,
+        visible: SchemaRef,
+    ) -> Result<Result<Self, String>, DataFusionError> {
+        let schema = first.input().schema();
+        let type_of = |expr: &Expr| expr.get_type(schema.as_ref());
+        let mut key_fields = Vec::new();
+        for key in first.partition_by {
+            let of = type_of(key)?;
+            if of.is_floating() || of.is_nested() {
+                return Ok(Err(format!("takes the first row per {of}")));
+            }
+            key_fields.push(SortField::new(of));
+        }
+        let mut order_fields = Vec::new();
+        for Sort { expr, asc, nulls_first } in first.order_by {
+            let options = SortOptions { descending: !asc, nulls_first: *nulls_first };
+            order_fields.push(SortField::new_with_options(type_of(expr)?, options));
+        }
+        let named_in_order = |place: &str| {
+            let orders = first.order_by.iter().map(|sort| uncast(&sort.expr));
+            orders.into_iter().any(|expr| matches!(expr, Expr::Column(c) if c.name == place))
+        };
+        if !PLACE.into_iter().all(named_in_order) {
+            let reason = "rows may tie for the first of their key: end ORDER BY with _ts, \
+                          _partition, _offset, _index";
+            return Ok(Err(reason.to_owned()));
+        }
+        let all = visible.fields().iter().map(|field| SortField::new(field.data_type().clone()));
+        if !RowConverter::supports_fields(
+            &all.chain(order_fields.iter().cloned()).collect::<Vec<_>>(),
+        ) {
+            return Ok(Err("has columns of a type that cannot be compared".to_owned()));
+        }
+        let order: Vec<Expr> = first.order_by.iter().map(|sort| sort.expr.clone()).collect();
+        let (keys, order) =
+            (physical(first.partition_by, schema, state)?, physical(&order, schema, state)?);
+        let (input, _) = Steps::compile(first.input(), state)?;
+        let (output, _) = Steps::compile(plan, state)?;
+        let hidden = [KEY, ORDER].map(|name| Field::new(name, DataType::Binary, true));
+        let fields = visible.fields().iter().map(|field| field.as_ref().clone());
+        let stored = Arc::new(Schema::new(hidden.into_iter().chain(fields).collect::<Vec<_>>()));
+        let ranked = Arc::clone(first.window.schema.inner());
+        Ok(Ok(Self {
+            input,
+            keys,
+            key_fields,
+            order,
+            order_fields,
+            ranked,
+            output,
+            visible,
+            stored,
+        }))
+    }
+
+    /// The rows that a batch of input rows ranks, with their keys and their places in the order.
+    fn ranked(
+        &self,
+        rows: &RecordBatch,
+    ) -> Result<(RecordBatch, [Vec<ArrayRef>; 2]), DataFusionError> {
+        let rows = self.input.run_with(rows, |_| Ok(()))?;
+        let (keys, order) = (evaluate(&self.keys, &rows)?, evaluate(&self.order, &rows)?);
+        Ok((rows, [keys, order]))
+    }
+
+    /// The visible columns of rows that come first.
+    fn output(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        let mut columns = rows.columns().to_vec();
+        columns.push(Arc::new(UInt64Array::from(vec![1; rows.num_rows()])));
+        let ranked = named(columns, &self.ranked, rows.num_rows())?;
+        let rows = self.output.run_with(&ranked, |_| Ok(()))?;
+        Ok(storable_batch(&rows, &self.visible)?)
+    }
+}
+
+impl KeptProgram for KeyedProgram {
+    fn stored_schema(&self) -> &SchemaRef {
+        &self.stored
+    }
+
+    fn schema(&self) -> &SchemaRef {
+        &self.visible
+    }
+
+    fn begin(self: Arc<Self>) -> Result<Box<dyn KeptState>, ProgramError> {
+        let columns = self.visible.fields().iter();
+        let columns = columns.map(|field| SortField::new(field.data_type().clone()));
+        Ok(Box::new(KeyedState {
+            keys: RowConverter::new(self.key_fields.clone())?,
+            order: RowConverter::new(self.order_fields.clone())?,
+            columns: RowConverter::new(columns.collect())?,
+            firsts: HashMap::default(),
+            program: self,
+        }))
+    }
+}
+
+/// The first row of every key.
+#[derive(Debug)]
+struct KeyedState {
+    program: Arc<KeyedProgram>,
+    keys: RowConverter,
+    order: RowConverter,
+    columns: RowConverter,
+    firsts: HashMap<Box<[u8]>, Winner, RandomState>,
+}
+
+#[derive(Debug)]
+struct Winner {
+    /// Its place in the order, encoded: the least comes first.
+    place: Box<[u8]>,
+    /// Its visible columns.
+    row: OwnedRow,
+}
+
+impl KeptState for KeyedState {
+    fn load(&mut self, rows: &RecordBatch) -> Result<(), ProgramError> {
+        let (keys, places) = (rows.column(0).as_binary::<i32>(), rows.column(1).as_binary::<i32>());
+        let columns = self.columns.convert_columns(self.program.visible(rows)?.columns())?;
+        for row in 0..rows.num_rows() {
+            let first = Winner { place: places.value(row).into(), row: columns.row(row).owned() };
+            self.firsts.insert(keys.value(row).into(), first);
+        }
+        Ok(())
+    }
+
+    fn first(&mut self) -> Result<Option<Applied>, ProgramError> {
+        Ok(None)
+    }
+
+    fn apply(&mut self, change: &Change, is_read: bool) -> Result<Applied, ProgramError> {
+        if change.removed_rows() > 0 {
+            let text = "a row was taken from those of which the first is kept";
+            return Err(DataFusionError::Internal(text.to_owned()).into());
+        }
+        // Nothing changes before all of it is computed.
+        let mut better: HashMap<Box<[u8]>, Winner, RandomState> = HashMap::default();
+        for rows in &change.added {
+            self.find_better(rows, &mut better)?;
+        }
+        let mut change = Change::default();
+        if is_read {
+            let gone = better.keys().filter_map(|key| Some(&self.firsts.get(key)?.row));
+            change.removed.push(self.visible_rows(gone)?);
+            change.added.push(self.visible_rows(better.values().map(|first| &first.row))?);
+        }
+        let rows = self.stored(better.iter())?;
+        let keys = BinaryArray::from_iter_values(better.keys());
+        self.firsts.extend(better);
+        Ok(Applied { patch: Patch { keys, rows }, change })
+    }
+
+    fn rows(&self) -> Box<dyn Iterator<Item = Result<RecordBatch, ProgramError>> + Send + '_> {
+        let mut all = self.firsts.iter();
+        Box::new(std::iter::from_fn(move || {
+            let some: Vec<_> = all.by_ref().take(8_192).collect();
+            (!some.is_empty()).then(|| Ok(self.stored(some.into_iter())?))
+        }))
+    }
+
+    fn count(&self) -> usize {
+        self.firsts.len()
+    }
+}
+
+impl KeyedState {
+    /// Adds to `better` the rows that come before all that their keys had.
+    fn find_better(
+        &self,
+        rows: &RecordBatch,
+        better: &mut HashMap<Box<[u8]>, Winner, RandomState>,
+    ) -> Result<(), ProgramError> {
+        let (rows, [keys, order]) = self.program.ranked(rows)?;
+        let (keys, places) =
+            (self.keys.convert_columns(&keys)?, self.order.convert_columns(&order)?);
+        // The number of the first row of each key.
+        let mut firsts: HashMap<&[u8], u32, RandomState> = HashMap::default();
+        for (number, row) in (0_u32..).zip(0..rows.num_rows()) {
+            let (key, place) = (keys.row(row).data(), places.row(row));
+            let known = better.get(key).or_else(|| self.firsts.get(key));
+            if known.is_some_and(|known| place.as_ref() >= &*known.place) {
+                continue;
+            }
+            let first = firsts.entry(key).or_insert(number);
+            if place < places.row(*first as usize) {
+                *first = number;
+            }
+        }
+        let numbers: Vec<u32> = firsts.values().copied().collect();
+        let rows = take_record_batch(&rows, &UInt32Array::from(numbers))?;
+        let columns = self.columns.convert_columns(self.program.output(&rows)?.columns())?;
+        for (at, (key, number)) in firsts.into_iter().enumerate() {
+            let place = places.row(number as usize).as_ref().into();
+            better.insert(key.into(), Winner { place, row: columns.row(at).owned() });
+        }
+        Ok(())
+    }
+
+    fn visible_rows<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a OwnedRow>,
+    ) -> Result<RecordBatch, DataFusionError> {
+        let columns = self.columns.convert_rows(rows.map(OwnedRow::row))?;
+        Ok(RecordBatch::try_new(Arc::clone(&self.program.visible), columns)?)
+    }
+
+    fn stored<'a>(
+        &self,
+        firsts: impl Iterator<Item = (&'a Box<[u8]>, &'a Winner)>,
+    ) -> Result<RecordBatch, DataFusionError> {
+        let firsts: Vec<_> = firsts.collect();
+        let keys = BinaryArray::from_iter_values(firsts.iter().map(|(key, _)| key));
+        let places = BinaryArray::from_iter_values(firsts.iter().map(|(_, first)| &first.place));
+        let visible = self.visible_rows(firsts.iter().map(|(_, first)| &first.row))?;
+        let hidden: [ArrayRef; 2] = [Arc::new(keys), Arc::new(places)];
+        let columns = hidden.into_iter().chain(visible.columns().iter().cloned()).collect();
+        Ok(RecordBatch::try_new(Arc::clone(&self.program.stored), columns)?)
+    }
+}
