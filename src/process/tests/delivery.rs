@@ -199,18 +199,7 @@ async fn every_committed_table_is_what_its_positions_say_after_kills() {
         let mut expected: BTreeMap<usize, (&'static str, i64)> = BTreeMap::new();
         for _ in 0..4 {
             // Commits stop going through at a random point, anywhere between two tables.
-            let mut left: usize = random.random_range(1..40);
-            let running = rig.start_on_faults(move |path| {
-                if path.contains("00000000000.json") {
-                    return None;
-                }
-                left = left.saturating_sub(1);
-                match left {
-                    0 => Some(Fault::Refused),
-                    1 => Some(Fault::ReplyLost),
-                    _ => None,
-                }
-            });
+            let running = rig.start_until_refused(random.random_range(1..40));
             for _ in 0..12 {
                 let batch: Vec<(usize, &'static str, i64)> = (0..random.random_range(1..20))
                     .map(|_| {

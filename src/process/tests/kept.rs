@@ -11,7 +11,7 @@ use std::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::support::*;
-use crate::{domain::TableName, lake::faults::Fault, models::Class, process::rebuild, verify};
+use crate::{domain::TableName, models::Class, process::rebuild, verify};
 
 /// Aggregates over a stream, over a row-wise model, over aggregates; and what reads them by SQL.
 const CHAIN: [(&str, &str, Class); 8] = [
@@ -129,18 +129,7 @@ async fn models_kept_by_changes_are_what_their_sql_gives_after_kills() {
         let mut random = StdRng::seed_from_u64(seed);
         for round in 0..4 {
             // Commits stop going through at a random point, anywhere between two tables.
-            let mut left: usize = random.random_range(1..80);
-            let running = rig.start_on_faults(move |path| {
-                if path.contains("00000000000.json") {
-                    return None;
-                }
-                left = left.saturating_sub(1);
-                match left {
-                    0 => Some(Fault::Refused),
-                    1 => Some(Fault::ReplyLost),
-                    _ => None,
-                }
-            });
+            let running = rig.start_until_refused(random.random_range(1..80));
             for _ in 0..12 {
                 rig.append(batch(&mut random)).await;
                 for _ in 0..random.random_range(0..400) {

@@ -163,6 +163,22 @@ impl Rig {
         self.start_on(Lake::with_store(&self.path("lake"), store).expect("lake"))
     }
 
+    /// Runs on a lake in which, after `left` commits, the outcome of one is not told and the next
+    /// ones are refused.
+    pub(crate) fn start_until_refused(&self, mut left: usize) -> Running {
+        self.start_on_faults(move |path| {
+            if path.contains("00000000000.json") {
+                return None;
+            }
+            left = left.saturating_sub(1);
+            match left {
+                0 => Some(Fault::Refused),
+                1 => Some(Fault::ReplyLost),
+                _ => None,
+            }
+        })
+    }
+
     pub(crate) fn start_on(&self, lake: Lake) -> Running {
         start(settings(), self.deps(lake))
     }

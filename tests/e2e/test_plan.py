@@ -1,0 +1,156 @@
+"""`sluice plan`: how each model is kept, and what stands in the way of a cheaper way."""
+
+import json
+
+import pytest
+
+import projects
+from harness import EXAMPLE, run
+
+ORDERS = "{{ source('bronze', 'orders') }}"
+RANK = "row_number() OVER (PARTITION BY customer ORDER BY {order})"
+FIRST = f"SELECT customer, amount FROM (SELECT *, {RANK} AS place FROM {ORDERS}) AS ranked "
+BY_PLACE = "amount DESC, _ts DESC, _partition DESC, _offset DESC, _index DESC"
+
+# model: (its SQL, class, reason)
+SHAPES = {
+    "gold.viewed": ("{{ config(materialized='view') }} SELECT 1 AS one", "view", "asks for a view"),
+    "silver.rows": (f"SELECT order_id, amount FROM {ORDERS}", "append", "whose rows only grow"),
+    "gold.totals": (
+        f"SELECT customer, sum(amount) AS amount FROM {ORDERS} GROUP BY customer",
+        "aggregate",
+        "per group",
+    ),
+    "gold.deeper": (
+        "SELECT amount, count(*) AS n FROM {{ ref('totals') }} GROUP BY amount",
+        "aggregate",
+        "per group",
+    ),
+    "gold.kinds": (f"SELECT DISTINCT customer FROM {ORDERS}", "aggregate", "per group"),
+    "silver.newest": (
+        FIRST.replace("{order}", BY_PLACE) + "WHERE place = 1",
+        "keyed",
+        "the first row of each key",
+    ),
+    "gold.tied": (FIRST.replace("{order}", "amount") + "WHERE place = 1", "recompute", "rows may tie"),
+    "gold.top": (
+        FIRST.replace("{order}", BY_PLACE) + "WHERE place < 3",
+        "recompute",
+        "has a window function",
+    ),
+    "gold.having": (
+        f"SELECT customer, count(*) AS n FROM {ORDERS} GROUP BY customer HAVING count(*) > 1",
+        "recompute",
+        "filters groups (HAVING)",
+    ),
+    "gold.users": (
+        f"SELECT count(DISTINCT customer) AS n FROM {ORDERS}",
+        "recompute",
+        "count(DISTINCT …) looks at all rows of a group",
+    ),
+    "gold.most": (
+        "SELECT max(amount) AS most FROM {{ ref('totals') }}",
+        "recompute",
+        "rows may go out of max()",
+    ),
+    "gold.cheap": (
+        "SELECT customer FROM {{ ref('totals') }} WHERE amount < 10",
+        "recompute",
+        "rows of gold.totals may change",
+    ),
+    "gold.of_recomputed": (
+        "SELECT count(*) AS n FROM {{ ref('cheap') }}",
+        "recompute",
+        "aggregates gold.cheap, whose rows are replaced as a whole",
+    ),
+    "gold.joined": (
+        "SELECT t.customer FROM {{ ref('totals') }} AS t JOIN {{ ref('kinds') }} AS k "
+        "ON k.customer = t.customer",
+        "recompute",
+        "joins relations",
+    ),
+    "gold.sorted": (f"SELECT order_id FROM {ORDERS} ORDER BY 1", "recompute", "orders or limits"),
+    "gold.united": (
+        f"SELECT order_id FROM {ORDERS} UNION ALL SELECT order_id FROM {ORDERS}",
+        "recompute",
+        "unites relations",
+    ),
+    "gold.clocked": (f"SELECT now() AS at FROM {ORDERS}", "recompute", "now() is not determ"),
+    "gold.asked": (
+        f"SELECT order_id FROM {ORDERS} WHERE amount > (SELECT avg(amount) FROM {ORDERS})",
+        "recompute",
+        "contains a subquery",
+    ),
+    "gold.constant": ("SELECT 1 AS one", "recompute", "reads no relation"),
+}
+
+
+@pytest.fixture
+def project(home):
+    """A project with a model of every shape."""
+    files = projects.files()
+    files = {name: text for name, text in files.items() if not name.startswith("models/")}
+    for name, (sql, *_) in SHAPES.items():
+        files[f"models/{name.replace('.', '/')}.sql"] = sql + "\n"
+    projects.write(home / "project", files)
+    return home / "project"
+
+
+def test_every_shape_has_its_class_and_its_reason(home, project):
+    done = run(home, "plan", project, "--output=json")
+    assert done.returncode == 0, done.stderr
+    plan = {entry["model"]: entry for entry in json.loads(done.stdout)}
+    assert set(plan) == set(SHAPES)
+    for name, (_, kept, reason) in SHAPES.items():
+        assert plan[name]["class"] == kept, plan[name]
+        assert reason in plan[name]["reason"], plan[name]
+    assert plan["gold.deeper"]["reads"] == ["gold.totals"]
+    order = list(plan)
+    assert order.index("gold.totals") < order.index("gold.deeper")
+
+
+def test_the_plan_is_told_to_people(home):
+    done = run(home, "plan", EXAMPLE)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1].endswith("1 append, 1 keyed, 13 recompute, 5 view"), lines[-1]
+    at = next(n for n, line in enumerate(lines) if line.startswith("silver.rentals "))
+    assert lines[at].split()[1] == "keyed"
+    assert lines[at + 1].split() == ["reads", "bronze.dvd_rentals"]
+    assert "the keys that it touches" in lines[at + 2]
+
+
+def test_a_model_that_may_not_be_recomputed_is_refused_with_the_reason(home, project):
+    sql = SHAPES["gold.users"][0]
+    refusing = "{{ config(on_incremental_change='fail') }}\n" + sql
+    projects.write(project, {"models/gold/users.sql": refusing})
+    for command in ("check", "plan"):
+        done = run(home, command, project)
+        assert done.returncode == 2, done
+        assert "models/gold/users.sql:1:" in done.stderr
+        assert "count(DISTINCT …) looks at all rows of a group" in done.stderr
+        assert "on_incremental_change='fallback'" in done.stderr
+    allowed = refusing.replace("'fail'", "'fallback'")
+    projects.write(project, {"models/gold/users.sql": allowed})
+    assert run(home, "check", project).returncode == 0
+    projects.write(project, {"models/gold/users.sql": refusing.replace("'fail'", "'never'")})
+    done = run(home, "check", project)
+    assert done.returncode == 2 and "use 'fail' or 'fallback'" in done.stderr
+
+
+def test_with_a_lake_rows_are_counted(home, project, servers):
+    server = servers(project).start()
+    orders = home / "orders.ndjson"
+    people = ["ann", "bob", "cleo"]
+    events = [projects.order(n, customer=people[n % 3]) for n in range(25)]
+    orders.write_text("".join(json.dumps(event) + "\n" for event in events))
+    server.push("orders", orders).finish()
+    server.wait()
+    server.stop()
+    done = run(home, "plan", project, f"--data-dir={server.data_dir}", "--output=json")
+    assert done.returncode == 0, done.stderr
+    plan = {entry["model"]: entry for entry in json.loads(done.stdout)}
+    assert plan["silver.rows"]["table_rows"] == 25
+    assert plan["gold.users"]["rows"] == 25
+    assert plan["gold.totals"]["rows"] == plan["gold.kinds"]["table_rows"] == 3
+    assert plan["silver.newest"]["rows"] == 3
