@@ -12,7 +12,8 @@ from harness import run
 from test_ingest import connect, payload, publish
 
 # A project in which a crash has something to spoil: repeats, bad events, corrections of what was
-# counted already, a chain of row-wise models, recomputed models that read each other and a seed.
+# counted already, a chain of row-wise models, recomputed models that read each other and a seed,
+# models kept by changes on top of each other, and a recomputed one on top of those.
 STREAM = """\
 name: orders
 partitions: 3
@@ -39,6 +40,28 @@ SELECT l.customer, c.country, count(*) AS orders, sum(l.amount) AS amount
 FROM {{ ref('latest') }} AS l LEFT JOIN {{ ref('customers') }} AS c ON c.customer = l.customer
 GROUP BY l.customer, c.country
 """
+NEWEST = """\
+SELECT order_id, customer, version, amount FROM (
+  SELECT *, row_number() OVER (
+    PARTITION BY order_id ORDER BY version DESC, _ts DESC, _partition, _offset, _index
+  ) AS nth
+  FROM {{ source('bronze', 'orders') }}
+) WHERE nth = 1
+"""
+BY_CUSTOMER = """\
+SELECT customer, count(*) AS orders, sum(amount) AS amount, avg(version) AS version
+FROM {{ ref('newest') }} GROUP BY customer
+"""
+BY_LINE = """\
+SELECT customer, count(*) AS lines, max(amount) AS most FROM {{ ref('lines') }} GROUP BY customer
+"""
+EVERYTHING = "SELECT count(*) AS customers, sum(orders) AS orders FROM {{ ref('by_customer') }}"
+COMPARED = """\
+SELECT c.customer, c.orders, l.lines, e.orders AS of_all
+FROM {{ ref('by_customer') }} AS c
+JOIN {{ ref('by_line') }} AS l ON l.customer = c.customer
+CROSS JOIN {{ ref('everything') }} AS e
+"""
 PROJECT = {
     "sluice.yml": "name: crashes\n",
     "streams/orders.yml": STREAM,
@@ -47,6 +70,11 @@ PROJECT = {
     "models/silver/large.sql": LARGE,
     "models/gold/latest.sql": LATEST,
     "models/gold/totals.sql": TOTALS,
+    "models/silver/newest.sql": NEWEST,
+    "models/gold/by_customer.sql": BY_CUSTOMER,
+    "models/gold/by_line.sql": BY_LINE,
+    "models/gold/everything.sql": EVERYTHING,
+    "models/gold/compared.sql": COMPARED,
     "seeds/customers.csv": projects.SEED,
 }
 CUSTOMERS = ["ann", "bob", "cleo", "dora", "emil"]
