@@ -1,6 +1,13 @@
 //! A change: rows with a weight, and what it does to a table whose rows have a key.
 
-use arrow::array::{Array as _, BinaryArray, RecordBatch};
+use std::collections::HashMap;
+
+use arrow::{
+    array::{Array as _, BinaryArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    error::ArrowError,
+    row::{OwnedRow, RowConverter, SortField},
+};
 
 /// Rows that came (+1) or went (−1). Between tables only changes travel: on the hot path from
 /// memory, after a restart read back from the tables.
@@ -26,6 +33,40 @@ impl Change {
     /// Bytes that the rows take in memory.
     pub fn bytes(&self) -> usize {
         self.added.iter().chain(&self.removed).map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// The same without rows that came as often as they went.
+    pub fn without_cancelled(self) -> Result<Self, ArrowError> {
+        let (Some(first), false) = (self.added.first(), self.removed.is_empty()) else {
+            return Ok(self);
+        };
+        let schema = first.schema();
+        let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone()));
+        let converter = RowConverter::new(fields.collect())?;
+        let mut weights: HashMap<OwnedRow, i64> = HashMap::new();
+        for (batches, weight) in [(&self.added, 1), (&self.removed, -1)] {
+            for batch in batches {
+                for row in &converter.convert_columns(batch.columns())? {
+                    *weights.entry(row.owned()).or_default() += weight;
+                }
+            }
+        }
+        let mut keep = |batches: &[RecordBatch], sign: i64| {
+            let kept = batches.iter().map(|batch| {
+                let rows = converter.convert_columns(batch.columns())?;
+                let mask: BooleanArray = rows
+                    .iter()
+                    .map(|row| {
+                        let weight = weights.get_mut(&row.owned()).filter(|w| **w * sign > 0);
+                        Some(weight.map(|w| *w -= sign).is_some())
+                    })
+                    .collect();
+                filter_record_batch(batch, &mask)
+            });
+            kept.collect::<Result<Vec<_>, _>>()
+        };
+        let (added, removed) = (keep(&self.added, 1)?, keep(&self.removed, -1)?);
+        Ok(Self { added, removed })
     }
 
     /// Adds what changed after this.

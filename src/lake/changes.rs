@@ -9,11 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{
-    array::{BooleanArray, RecordBatch},
-    compute::filter_record_batch,
-    row::{OwnedRow, RowConverter, SortField},
-};
+use arrow::array::RecordBatch;
 use datafusion::{
     catalog::TableProvider,
     prelude::{Expr, SessionContext, ident, lit},
@@ -110,7 +106,7 @@ impl Table {
         if !removed.is_empty() {
             change.removed = self.read(self.scan(older, Some(removed)).await?).await?;
         }
-        self.cancel_equal_rows(change)
+        change.without_cancelled().map_err(|error| self.unread()(error.into()))
     }
 
     async fn read(&self, provider: Arc<dyn TableProvider>) -> Result<Vec<RecordBatch>, LakeError> {
@@ -127,41 +123,6 @@ impl Table {
         let batches = read.map_err(&failed)?;
         let conformed = batches.iter().map(|batch| conform(batch, self.schema()));
         conformed.collect::<Result<_, _>>().map_err(|e| failed(e.into()))
-    }
-
-    fn cancel_equal_rows(&self, change: Change) -> Result<Change, LakeError> {
-        if change.added.is_empty() || change.removed.is_empty() {
-            return Ok(change);
-        }
-        let unread = self.unread();
-        let failed = |error: arrow::error::ArrowError| unread(error.into());
-        let fields = self.schema().fields().iter().map(|f| SortField::new(f.data_type().clone()));
-        let converter = RowConverter::new(fields.collect()).map_err(&failed)?;
-        let mut weights: BTreeMap<OwnedRow, i64> = BTreeMap::new();
-        for (batches, weight) in [(&change.added, 1), (&change.removed, -1)] {
-            for batch in batches {
-                let rows = converter.convert_columns(batch.columns()).map_err(&failed)?;
-                for row in &rows {
-                    *weights.entry(row.owned()).or_default() += weight;
-                }
-            }
-        }
-        let mut keep = |batches: &[RecordBatch], sign: i64| {
-            let kept = batches.iter().map(|batch| {
-                let rows = converter.convert_columns(batch.columns())?;
-                let mask: BooleanArray = rows
-                    .iter()
-                    .map(|row| {
-                        let weight = weights.get_mut(&row.owned()).filter(|w| **w * sign > 0);
-                        Some(weight.map(|w| *w -= sign).is_some())
-                    })
-                    .collect();
-                filter_record_batch(batch, &mask)
-            });
-            kept.collect::<Result<Vec<_>, _>>().map_err(&failed)
-        };
-        let (added, removed) = (keep(&change.added, 1)?, keep(&change.removed, -1)?);
-        Ok(Change { added, removed })
     }
 }
 

@@ -23,7 +23,9 @@ use crate::{
 /// How the rows of a relation change, for whoever reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rows {
-    /// They only come, each with its place in a log.
+    /// They only come, each with its place in a log in columns of its own.
+    Arrive,
+    /// They only come.
     Grow,
     /// They come and go, and the table tells which.
     Change,
@@ -56,7 +58,7 @@ pub(super) fn classify(
     visible: &SchemaRef,
 ) -> Result<Classified, DataFusionError> {
     let reason = match row_wise(plan, known) {
-        Ok((_, Rows::Grow)) => {
+        Ok((_, Rows::Arrive | Rows::Grow)) => {
             let program = RowProgram::compile(plan, state, Arc::clone(visible))?;
             return Ok(Classified {
                 class: Class::Append,
@@ -119,7 +121,7 @@ fn aggregate(
         Ok((_, rows)) => rows,
         Err(reason) => return Ok(Some(Err(format!("aggregates what {reason}")))),
     };
-    let grows = rows == Rows::Grow;
+    let grows = matches!(rows, Rows::Arrive | Rows::Grow);
     AggregateProgram::compile(plan, grows, state, Arc::clone(visible)).map(Some)
 }
 
@@ -144,8 +146,9 @@ fn keyed(
         above = below;
     }
     match row_wise(first.input(), known) {
-        Ok((_, Rows::Grow)) => {
-            KeyedProgram::compile(plan, &first, state, Arc::clone(visible)).map(Some)
+        Ok((_, rows @ (Rows::Arrive | Rows::Grow))) => {
+            let (of_stream, visible) = (rows == Rows::Arrive, Arc::clone(visible));
+            KeyedProgram::compile(plan, &first, of_stream, state, visible).map(Some)
         }
         Ok((name, _)) => Ok(Some(Err(format!("takes the first of rows of {name} that may go")))),
         Err(reason) => Ok(Some(Err(format!("takes the first row of what {reason}")))),

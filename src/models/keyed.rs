@@ -118,6 +118,26 @@ fn column(expr: &Expr, input: &LogicalPlan) -> Option<usize> {
     }
 }
 
+/// The name of the column that an expression over `node` is, as it is scanned.
+fn scanned<'plan>(expr: &Expr, node: &'plan LogicalPlan) -> Option<&'plan str> {
+    let mut at = column(expr, node)?;
+    let mut node = node;
+    loop {
+        node = match node {
+            LogicalPlan::Projection(projection) => {
+                at = column(&projection.expr[at], &projection.input)?;
+                &projection.input
+            }
+            LogicalPlan::Filter(filter) => &filter.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::TableScan(scan) => {
+                return Some(scan.projected_schema.field(at).name().as_str());
+            }
+            _ => return None,
+        };
+    }
+}
+
 /// What a predicate compares with 1, without casts.
 fn compared_with_one(predicate: &Expr) -> Option<&Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = predicate else {
@@ -145,11 +165,12 @@ fn uncast(mut expr: &Expr) -> &Expr {
 
 impl KeyedProgram {
     /// Compiles a plan whose [`First::input`] is a chain of projections and filters over one table
-    /// whose rows only come; or why it is none that can be kept so. `visible` is the schema of the
-    /// model.
+    /// whose rows only come; or why it is none that can be kept so. `of_stream`: the table is a stream,
+    /// whose rows have places. `visible` is the schema of the model.
     pub(super) fn compile(
         plan: &LogicalPlan,
         first: &First<'_>,
+        of_stream: bool,
         state: &SessionState,
         visible: SchemaRef,
     ) -> Result<Result<Self, String>, DataFusionError> {
@@ -168,11 +189,11 @@ impl KeyedProgram {
             let options = SortOptions { descending: !asc, nulls_first: *nulls_first };
             order_fields.push(SortField::new_with_options(type_of(expr)?, options));
         }
-        let named_in_order = |place: &str| {
-            let orders = first.order_by.iter().map(|sort| uncast(&sort.expr));
-            orders.into_iter().any(|expr| matches!(expr, Expr::Column(c) if c.name == place))
+        let is_in_order = |place: &&str| {
+            let mut orders = first.order_by.iter();
+            orders.any(|sort| scanned(&sort.expr, first.input()).is_some_and(|c| c == *place))
         };
-        if !PLACE.into_iter().all(named_in_order) {
+        if !of_stream || !PLACE.iter().all(is_in_order) {
             let reason = "rows may tie for the first of their key: end ORDER BY with _ts, \
                           _partition, _offset, _index";
             return Ok(Err(reason.to_owned()));
@@ -254,8 +275,10 @@ struct KeyedState {
     keys: RowConverter,
     order: RowConverter,
     columns: RowConverter,
-    firsts: HashMap<Box<[u8]>, Winner, RandomState>,
+    firsts: Winners,
 }
+
+type Winners = HashMap<Box<[u8]>, Winner, RandomState>;
 
 #[derive(Debug)]
 struct Winner {
@@ -286,10 +309,7 @@ impl KeptState for KeyedState {
             return Err(DataFusionError::Internal(text.to_owned()).into());
         }
         // Nothing changes before all of it is computed.
-        let mut better: HashMap<Box<[u8]>, Winner, RandomState> = HashMap::default();
-        for rows in &change.added {
-            self.find_better(rows, &mut better)?;
-        }
+        let better = self.better(&change.added)?;
         let mut change = Change::default();
         if is_read {
             let gone = better.keys().filter_map(|key| Some(&self.firsts.get(key)?.row));
@@ -316,36 +336,43 @@ impl KeptState for KeyedState {
 }
 
 impl KeyedState {
-    /// Adds to `better` the rows that come before all that their keys had.
-    fn find_better(
-        &self,
-        rows: &RecordBatch,
-        better: &mut HashMap<Box<[u8]>, Winner, RandomState>,
-    ) -> Result<(), ProgramError> {
-        let (rows, [keys, order]) = self.program.ranked(rows)?;
-        let (keys, places) =
-            (self.keys.convert_columns(&keys)?, self.order.convert_columns(&order)?);
-        // The number of the first row of each key.
-        let mut firsts: HashMap<&[u8], u32, RandomState> = HashMap::default();
-        for (number, row) in (0_u32..).zip(0..rows.num_rows()) {
-            let (key, place) = (keys.row(row).data(), places.row(row));
-            let known = better.get(key).or_else(|| self.firsts.get(key));
-            if known.is_some_and(|known| place.as_ref() >= &*known.place) {
-                continue;
-            }
-            let first = firsts.entry(key).or_insert(number);
-            if place < places.row(*first as usize) {
-                *first = number;
+    /// Of each key the first of the rows in `batches`, where that comes before what the key has.
+    fn better(&self, batches: &[RecordBatch]) -> Result<Winners, ProgramError> {
+        let ranked = batches.iter().map(|rows| {
+            let (rows, [keys, order]) = self.program.ranked(rows)?;
+            let keys = self.keys.convert_columns(&keys)?;
+            Ok((rows, keys, self.order.convert_columns(&order)?))
+        });
+        let ranked = ranked.collect::<Result<Vec<_>, ProgramError>>()?;
+        // Where the first row of each key is: batch and row.
+        let mut firsts: HashMap<&[u8], (usize, u32), RandomState> = HashMap::default();
+        for (batch, (rows, keys, places)) in ranked.iter().enumerate() {
+            for (number, row) in (0_u32..).zip(0..rows.num_rows()) {
+                let (key, place) = (keys.row(row).data(), places.row(row));
+                let known = self.firsts.get(key);
+                if known.is_some_and(|known| place.as_ref() >= &*known.place) {
+                    continue;
+                }
+                let first = firsts.entry(key).or_insert((batch, number));
+                if place < ranked[first.0].2.row(first.1 as usize) {
+                    *first = (batch, number);
+                }
             }
         }
-        let numbers: Vec<u32> = firsts.values().copied().collect();
-        let rows = take_record_batch(&rows, &UInt32Array::from(numbers))?;
-        let columns = self.columns.convert_columns(self.program.output(&rows)?.columns())?;
-        for (at, (key, number)) in firsts.into_iter().enumerate() {
-            let place = places.row(number as usize).as_ref().into();
-            better.insert(key.into(), Winner { place, row: columns.row(at).owned() });
+        let mut better = Winners::default();
+        for (batch, (rows, keys, places)) in ranked.iter().enumerate() {
+            let here = firsts.values().filter(|first| first.0 == batch).map(|first| first.1);
+            let here: Vec<u32> = here.collect();
+            // Only of these the columns have to be computable.
+            let rows = take_record_batch(rows, &UInt32Array::from(here.clone()))?;
+            let columns = self.columns.convert_columns(self.program.output(&rows)?.columns())?;
+            for (at, row) in here.into_iter().enumerate() {
+                let place = places.row(row as usize).as_ref().into();
+                let first = Winner { place, row: columns.row(at).owned() };
+                better.insert(keys.row(row as usize).data().into(), first);
+            }
         }
-        Ok(())
+        Ok(better)
     }
 
     fn visible_rows<'a>(

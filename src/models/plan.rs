@@ -188,7 +188,7 @@ impl Known {
         Self {
             fingerprint: TableName::new(ACCEPTED, stream).to_string(),
             decided_by: relation.columns.clone(),
-            rows: Rows::Grow,
+            rows: Rows::Arrive,
             streams: vec![stream.to_owned()],
             read_streams: vec![stream.to_owned()],
             tables: Vec::new(),
@@ -380,7 +380,7 @@ fn inputs(plan: &LogicalPlan) -> Result<Vec<Input>, DataFusionError> {
 /// A model that may not be recomputed, and cannot be kept otherwise.
 fn refused(plan: &Plan) -> Diagnostic {
     let Plan { model, reason, .. } = plan;
-    let message = format!("the model {reason}, so it can only be computed whole");
+    let message = format!("the model can only be computed whole: {reason}");
     let diagnostic = Diagnostic::file(&model.file, message);
     let hint = "on_incremental_change='fallback' allows that";
     let diagnostic = diagnostic.find_after(&model.source, "config", "on_incremental_change");

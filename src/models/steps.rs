@@ -11,7 +11,7 @@ use datafusion::{
     common::{DFSchema, cast::as_boolean_array},
     error::DataFusionError,
     execution::SessionState,
-    logical_expr::{Expr, LogicalPlan},
+    logical_expr::{Expr, LogicalPlan, utils::split_conjunction},
     physical_expr::PhysicalExpr,
 };
 
@@ -23,7 +23,8 @@ pub(super) struct Steps(Vec<Step>);
 
 #[derive(Debug)]
 enum Step {
-    Filter(Arc<dyn PhysicalExpr>),
+    /// A predicate, and what all has to hold for it, in its order.
+    Filter(Arc<dyn PhysicalExpr>, Vec<Arc<dyn PhysicalExpr>>),
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
 }
 
@@ -45,8 +46,10 @@ impl Steps {
                 }
                 LogicalPlan::Filter(filter) => {
                     let input = filter.input.schema();
-                    let predicate = filter.predicate.clone();
-                    steps.push(Step::Filter(compile(predicate, input, state)?));
+                    let parts = split_conjunction(&filter.predicate).into_iter().cloned();
+                    let parts = physical(&parts.collect::<Vec<_>>(), input, state)?;
+                    let predicate = compile(filter.predicate.clone(), input, state)?;
+                    steps.push(Step::Filter(predicate, parts));
                     &filter.input
                 }
                 LogicalPlan::SubqueryAlias(alias) => &alias.input,
@@ -82,12 +85,22 @@ impl Steps {
         let mut rows = input.clone();
         for step in &self.0 {
             match step {
-                Step::Filter(predicate) => {
-                    let keep = predicate.evaluate(&rows)?.into_array(rows.num_rows())?;
-                    let keep: &BooleanArray = as_boolean_array(&keep)?;
-                    rows = filter_record_batch(&rows, keep)?;
-                    filtered(keep)?;
-                }
+                Step::Filter(predicate, parts) => match kept(predicate, &rows) {
+                    Ok(keep) => {
+                        rows = filter_record_batch(&rows, &keep)?;
+                        filtered(&keep)?;
+                    }
+                    // Whether a part is computed where an earlier one does not hold is up to the
+                    // batch. One after the other they need not be.
+                    Err(_) if parts.len() > 1 => {
+                        for part in parts {
+                            let keep = kept(part, &rows)?;
+                            rows = filter_record_batch(&rows, &keep)?;
+                            filtered(&keep)?;
+                        }
+                    }
+                    Err(error) => return Err(error),
+                },
                 Step::Project(exprs, schema) => {
                     let columns = evaluate(exprs, &rows)?;
                     rows = named(columns, schema, rows.num_rows())?;
@@ -96,6 +109,15 @@ impl Steps {
         }
         Ok(rows)
     }
+}
+
+/// The rows for which a predicate holds.
+fn kept(
+    predicate: &Arc<dyn PhysicalExpr>,
+    rows: &RecordBatch,
+) -> Result<BooleanArray, DataFusionError> {
+    let keep = predicate.evaluate(rows)?.into_array(rows.num_rows())?;
+    Ok(as_boolean_array(&keep)?.clone())
 }
 
 pub(super) fn physical(

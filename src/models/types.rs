@@ -29,7 +29,8 @@ pub fn storable_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
 }
 
-fn data_type(from: &DataType) -> DataType {
+/// The type as which a value is stored.
+pub(super) fn data_type(from: &DataType) -> DataType {
     match from {
         DataType::Null | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {

@@ -150,11 +150,12 @@ impl Derived {
     }
 
     /// Begins to keep it by changes, on top of the table as it is committed: takes in what `parent`,
-    /// if it reads another table that is kept so, has beyond the version that is recorded. `before`:
-    /// what that one made of its own start. Returns what this makes of the visible rows.
+    /// if it reads another table that is kept so, has beyond the version that is recorded: with it
+    /// comes what that one made of its own start. Returns what this makes of the visible rows.
     pub(super) async fn load(
         &mut self,
         parent: Option<(&Self, Change)>,
+        now_us: i64,
     ) -> Result<Change, super::Error> {
         let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
         let rows = self.table.all_rows().await?;
@@ -180,7 +181,7 @@ impl Derived {
             }
         };
         missed.extend(begun);
-        if let Some(came) = self.take(missed, &parent.positions, 0) {
+        if let Some(came) = self.take(missed, &parent.positions, now_us) {
             change.extend(came);
         }
         Ok(change)
@@ -313,6 +314,13 @@ impl Derived {
     ) -> Result<bool, SealError> {
         let name = &self.info.name;
         if let Some(kept) = &mut self.kept {
+            // What waits of a parent's changes is in its version, and not in this table.
+            let mut parents = self.parent_ids.keys();
+            let rests_on_mark = !kept.is_waiting()
+                && parents.all(|name| published.generations.get(name) == mark.get(name));
+            if !self.parent_ids.is_empty() && !rests_on_mark {
+                return Ok(false);
+            }
             let at = mark.get(name).copied().unwrap_or(self.generation).min(self.generation);
             if let Some((patches, positions)) = kept.log.up_to(at) {
                 let moves = self.moves(&positions, published);

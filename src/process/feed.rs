@@ -120,7 +120,7 @@ impl Pipeline {
                 let change = begun.get(&parent.info.name).cloned();
                 (parent, change.unwrap_or_default())
             });
-            let change = derived.load(parent).await?;
+            let change = derived.load(parent, self.deps.clock.now_us()).await?;
             begun.insert(derived.info.name.clone(), change);
         }
         Ok(())

@@ -164,11 +164,15 @@ impl Pipeline {
 
     /// Begins to write the tables that have one owner.
     async fn own(&mut self) -> Result<(), Error> {
+        self.round_mark.clear();
+        self.last_mark.clear();
         for derived in &mut self.derived {
             derived.follow().await?;
             open::load_seed(&self.deps, derived).await?;
         }
-        self.load_kept().await
+        self.load_kept().await?;
+        self.report_models();
+        Ok(())
     }
 
     /// Leaves the tables that have one owner to another.

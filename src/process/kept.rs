@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Changes that cannot be computed wait for others that make them computable, in so much memory.
-const WAITING_BYTES: usize = 64 * 1024 * 1024;
+const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// A model that is kept by changes of its one input.
 pub(super) struct Kept {
@@ -71,6 +71,11 @@ impl Kept {
     /// Whether it takes in what its input tells.
     pub(super) fn is_following(&self) -> bool {
         self.is_loaded() && !self.is_given_up
+    }
+
+    /// Whether it was handed changes that are not in the table.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_given_up || !self.waiting.is_empty()
     }
 
     /// Takes in nothing more until the next start.
@@ -142,7 +147,14 @@ impl Kept {
             return Err(GIVEN_UP.to_owned());
         };
         self.taken.merge(reached);
-        self.waiting.extend(change);
+        if self.waiting.is_empty() {
+            self.waiting = change;
+        } else {
+            // What came and went meanwhile need not be computable.
+            self.waiting.extend(change);
+            let waiting = std::mem::take(&mut self.waiting);
+            self.waiting = waiting.without_cancelled().map_err(|error| error.to_string())?;
+        }
         if self.waiting.is_empty() {
             self.waiting = Change::default();
             self.log.reach(&self.taken);

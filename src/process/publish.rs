@@ -42,7 +42,11 @@ impl Pipeline {
         let is_kept = |name: &TableName| {
             self.derived.iter().any(|derived| derived.info.name == *name && derived.kept.is_some())
         };
-        if reads.any(is_kept) { self.last_mark.clone() } else { self.generations() }
+        let mut mark = self.generations();
+        if reads.any(is_kept) {
+            mark.extend(self.last_mark.clone());
+        }
+        mark
     }
 
     /// Tells the tables kept by changes where a publication may stop.

@@ -17,6 +17,8 @@ use arrow::{
 };
 use datafusion::{common::exec_err, error::DataFusionError};
 
+use crate::models::types::data_type;
+
 type Result<T> = std::result::Result<T, DataFusionError>;
 
 /// An aggregate function as it is kept.
@@ -60,7 +62,7 @@ impl Kind {
                 vec![value(DataType::Decimal128(DECIMAL128_MAX_PRECISION, *scale)), count]
             }
             Self::FloatSum | Self::FloatMean => vec![value(DataType::Float64), count],
-            Self::Extreme { of, .. } => vec![value(of.clone())],
+            Self::Extreme { of, .. } => vec![value(data_type(of))],
         }
     }
 
@@ -361,11 +363,13 @@ impl Cells for Extremes {
     }
 
     fn stored(&self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.result(groups)?])
+        let stored = data_type(self.none.data_type());
+        Ok(vec![cast(&self.result(groups)?, &stored)?])
     }
 
     fn restore(&mut self, groups: &[u32], columns: &[ArrayRef]) -> Result<()> {
-        let rows = self.converter.convert_columns(&columns[..1])?;
+        let values = cast(&columns[0], self.none.data_type())?;
+        let rows = self.converter.convert_columns(std::slice::from_ref(&values))?;
         let present: BooleanArray = arrow::compute::is_not_null(&columns[0])?;
         for (i, group) in groups.iter().enumerate() {
             self.best[*group as usize] = present.value(i).then(|| rows.row(i).owned());

@@ -10,9 +10,9 @@ mod state;
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array as _, ArrayRef, RecordBatch},
-    compute::{not, nullif, prep_null_mask_filter},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{Array as _, ArrayRef, BooleanArray, RecordBatch},
+    compute::{filter_record_batch, prep_null_mask_filter},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
     row::SortField,
 };
 use datafusion::{
@@ -70,8 +70,16 @@ pub(super) type Refusal = String;
 /// Rows that are grouped: keys and arguments.
 struct Arguments {
     groups: Vec<ArrayRef>,
-    arguments: Vec<ArrayRef>,
+    arguments: Vec<Argument>,
     rows: usize,
+}
+
+/// What a function is given.
+struct Argument {
+    /// The rows that count, if not all do.
+    counting: Option<BooleanArray>,
+    /// The values of those.
+    values: ArrayRef,
 }
 
 impl AggregateProgram {
@@ -135,15 +143,20 @@ impl AggregateProgram {
         let rows = self.input.run_with(rows, |_| Ok(()))?;
         let groups = evaluate(&self.groups, &rows)?;
         let arguments = self.summaries.iter().map(|summary| {
-            let argument = summary.argument.evaluate(&rows)?.into_array(rows.num_rows())?;
-            let Some(filter) = &summary.filter else { return Ok(argument) };
-            let counts = filter.evaluate(&rows)?.into_array(rows.num_rows())?;
-            let counts = as_boolean_array(&counts)?;
-            let counts = match counts.nulls() {
-                Some(_) => prep_null_mask_filter(counts),
-                None => counts.clone(),
+            let Some(filter) = &summary.filter else {
+                let values = summary.argument.evaluate(&rows)?.into_array(rows.num_rows())?;
+                return Ok(Argument { counting: None, values });
             };
-            Ok(nullif(&argument, &not(&counts)?)?)
+            let counting = filter.evaluate(&rows)?.into_array(rows.num_rows())?;
+            let counting = as_boolean_array(&counting)?;
+            let counting = match counting.nulls() {
+                Some(_) => prep_null_mask_filter(counting),
+                None => counting.clone(),
+            };
+            // Only of these: of others it may not be computable.
+            let rows = filter_record_batch(&rows, &counting)?;
+            let values = summary.argument.evaluate(&rows)?.into_array(rows.num_rows())?;
+            Ok(Argument { counting: Some(counting), values })
         });
         let arguments = arguments.collect::<Result<_, DataFusionError>>()?;
         Ok(Arguments { groups, arguments, rows: rows.num_rows() })
@@ -262,15 +275,16 @@ fn kind(
     Ok(Some((found, argument.clone())))
 }
 
+/// Whether the values of a type are in the order of their encoding as rows, and stored as they are.
 fn is_ordered_by_its_encoding(of: &DataType) -> bool {
-    of.is_integer()
+    of.is_signed_integer()
         || matches!(
             of,
             DataType::Boolean
                 | DataType::Utf8
                 | DataType::Utf8View
                 | DataType::Date32
-                | DataType::Timestamp(..)
+                | DataType::Timestamp(TimeUnit::Microsecond, _)
                 | DataType::Decimal128(..)
         )
 }

@@ -15,7 +15,7 @@ use crate::{
     domain::change::{Change, Patch},
     models::{
         Applied, KeptProgram as _, KeptState, ProgramError,
-        aggregate::{AggregateProgram, Arguments, cells::Cells},
+        aggregate::{AggregateProgram, Argument, Arguments, cells::Cells},
         steps::named,
         types::storable_batch,
     },
@@ -44,7 +44,7 @@ pub(super) struct AggregateState {
 /// Rows of the input with the numbers of their groups.
 struct Grouped {
     groups: Vec<u32>,
-    arguments: Vec<ArrayRef>,
+    arguments: Vec<Argument>,
     weight: i64,
 }
 
@@ -154,8 +154,15 @@ impl AggregateState {
         }
         for Grouped { groups, arguments, weight } in grouped {
             groups.iter().for_each(|group| self.counts[*group as usize] += weight);
-            for (cells, values) in self.cells.iter_mut().zip(arguments) {
-                cells.update(groups, values, *weight)?;
+            for (cells, Argument { counting, values }) in self.cells.iter_mut().zip(arguments) {
+                let Some(counting) = counting else {
+                    cells.update(groups, values, *weight)?;
+                    continue;
+                };
+                let of = groups.iter().zip(counting.values());
+                let groups: Vec<u32> =
+                    of.filter_map(|(group, counts)| counts.then_some(*group)).collect();
+                cells.update(&groups, values, *weight)?;
             }
         }
         if let Some(group) = touched.iter().find(|group| self.counts[**group as usize] < 0) {

@@ -17,7 +17,8 @@ use crate::{domain::TableName, models::Class, process::rebuild, verify};
 const CHAIN: [(&str, &str, Class); 8] = [
     (
         "gold/direct.sql",
-        "SELECT k, count(*) AS n, avg(v) AS mean, max(_offset) AS newest, min(id) AS first \
+        "SELECT k, count(*) AS n, avg(v) AS mean, max(_offset) AS newest, \
+         min(arrow_cast(id, 'Utf8View')) AS first \
          FROM {{ source('bronze', 'events') }} WHERE v % 2 = 0 GROUP BY k",
         Class::Aggregate,
     ),
@@ -130,6 +131,7 @@ async fn models_kept_by_changes_are_what_their_sql_gives_after_kills() {
         for round in 0..4 {
             // Commits stop going through at a random point, anywhere between two tables.
             let running = rig.start_until_refused(random.random_range(1..80));
+            running.view.wait_until(|view| !view.tables.is_empty()).await;
             for _ in 0..12 {
                 rig.append(batch(&mut random)).await;
                 for _ in 0..random.random_range(0..400) {
@@ -257,6 +259,97 @@ async fn a_rebuilt_aggregate_goes_on() {
     let whole = "SELECT v % 10, count(*), sum(v) FILTER (WHERE k = 'b') FROM silver.rows GROUP BY 1 \
                  ORDER BY 1";
     assert_eq!(kept, running.text(whole).await);
+    running.stop().await;
+    verified(&rig, "at the end").await;
+}
+
+const PER_KEY: &str = "SELECT k, count(*) AS c, sum(v) AS s FROM {{ ref('rows') }} GROUP BY k";
+
+/// What a model could not compute is not lost where it stops, is killed or begins again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_failing_model_is_read_again_after_a_restart() {
+    for is_killed in [false, true] {
+        let mut rig = Rig::new().await;
+        let sql = "SELECT sum(c) AS c, sum(s) AS s, 1000 / sum(s) AS q FROM {{ ref('per_key') }}";
+        rig.write("models/gold/per_key.sql", PER_KEY);
+        let running = rig.start();
+        rig.append([(1, "a", 5), (2, "b", -5)]).await;
+        running.settled().await;
+        running.stop().await;
+        // A new model that cannot be computed of what is there.
+        rig.write("models/gold/m.sql", sql);
+        rig.write("models/gold/of_m.sql", "SELECT q, count(*) AS n FROM {{ ref('m') }} GROUP BY q");
+        for (id, v, expected) in [(3, 10, "3 10 100"), (4, 15, "4 25 40")] {
+            rig.reopen_log().await;
+            let running = rig.start();
+            running.settled().await;
+            let failure = running.status.to_json()["models"]["gold.m"]["failure"].to_string();
+            assert_eq!(failure.to_lowercase().contains("divide by zero"), id == 3, "{failure}");
+            if is_killed {
+                running.kill().await;
+            } else {
+                running.stop().await;
+            }
+            rig.reopen_log().await;
+            let running = rig.start();
+            rig.append([(id, "a", v)]).await;
+            running.settled().await;
+            assert_eq!(running.text("SELECT c, s, q FROM m").await, expected);
+            let below = running.text("SELECT q, n FROM of_m").await;
+            assert_eq!(below, format!("{} 1", expected.rsplit(' ').next().expect("q")));
+            running.stop().await;
+            verified(&rig, expected).await;
+        }
+        // It computes one change, not the next; both before anything is committed.
+        rig.reopen_log().await;
+        let running = rig.start();
+        rig.append([(5, "a", 1)]).await;
+        rig.append([(6, "a", -26)]).await;
+        running.settled().await;
+        if is_killed {
+            running.kill().await;
+        } else {
+            running.stop().await;
+        }
+        rig.reopen_log().await;
+        let running = rig.start();
+        rig.append([(7, "c", 10)]).await;
+        running.settled().await;
+        assert_eq!(running.text("SELECT c, s, q FROM m").await, "7 10 100");
+        running.stop().await;
+        verified(&rig, "at the end").await;
+    }
+}
+
+/// A row that came and went again need not be computable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_goes_on_once_the_row_is_gone_that_it_could_not_compute() {
+    let rig = Rig::new().await;
+    rig.write("models/gold/per_key.sql", PER_KEY);
+    let sql = "SELECT count(*) AS n, sum(100 / s) AS q FROM {{ ref('per_key') }}";
+    rig.write("models/gold/inverse.sql", sql);
+    rig.write(
+        "models/gold/newest.sql",
+        "SELECT k, v, 100 / v AS q FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY id \
+         DESC, _ts, _partition, _offset, _index) AS place FROM {{ source('bronze', 'events') }}) \
+         AS ranked WHERE place = 1",
+    );
+    let running = rig.start();
+    for (id, v, failing) in [(1, 5, false), (2, -5, true), (3, 4, false)] {
+        rig.append([(id, "a", v)]).await;
+        running.settled().await;
+        let status = running.status.to_json();
+        let failure = &status["models"]["gold.inverse"]["failure"];
+        assert_eq!(failure.is_string(), failing, "{id}: {failure}");
+    }
+    assert_eq!(running.text("SELECT n, q FROM inverse").await, "1 25");
+    assert_eq!(running.text("SELECT v, q FROM newest").await, "4 25");
+    rig.append([(4, "a", 0)]).await;
+    running.settled().await;
+    assert!(running.status.to_json()["models"]["gold.newest"]["failure"].is_string());
+    rig.append([(5, "a", 20), (6, "b", 50)]).await;
+    running.settled().await;
+    assert_eq!(running.text("SELECT k, v, q FROM newest ORDER BY k").await, "a 20 5\nb 50 2");
     running.stop().await;
     verified(&rig, "at the end").await;
 }

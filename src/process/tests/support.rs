@@ -103,7 +103,17 @@ impl Rig {
             durability: Durability::Os,
             ..embedded::Settings::default()
         };
-        let log = EmbeddedLog::open(&self.path("log"), settings, Clock::system()).expect("log");
+        // What a killed loop has under way in the log ends first.
+        let opened = async {
+            loop {
+                match EmbeddedLog::open(&self.path("log"), settings.clone(), Clock::system()) {
+                    Err(log::Error::Unavailable { .. }) => tokio::task::yield_now().await,
+                    opened => return opened.expect("log"),
+                }
+            }
+        };
+        let log =
+            tokio::time::timeout(Duration::from_secs(60), opened).await.expect("the log is free");
         log.ensure(&[StreamSpec::new("events", 2)]).await.expect("ensure");
         self.log = Some(log);
     }
