@@ -214,11 +214,18 @@ impl Pipeline {
             let derived = self.derived.iter_mut().map(Derived::follow);
             moved |= try_join_all(derived).await?.contains(&true);
         }
-        if moved {
+        // A commit of ours takes over what others committed just before it, too.
+        if moved || self.is_behind() {
             self.follow_bronze().await?;
             self.swap();
+            moved = true;
         }
         Ok(moved)
+    }
+
+    fn is_behind(&mut self) -> bool {
+        (0..self.streams.len()).for_each(|number| self.tell_readers(number));
+        self.streams.iter().any(StreamTables::is_behind)
     }
 
     async fn follow_tables(&mut self) -> Result<bool, Error> {

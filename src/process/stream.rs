@@ -268,6 +268,12 @@ impl StreamTables {
         Some((behind, all.map(|table| table.committed_at(partition)).min().flatten()?))
     }
 
+    /// Whether something that follows Bronze here could have more than it has.
+    pub(super) fn is_behind(&self) -> bool {
+        let mut partitions = 0..self.judge.contract().partitions;
+        partitions.any(|p| self.behind(p).is_some_and(|(behind, end)| behind < Some(end)))
+    }
+
     /// The tables that follow Bronze.
     pub(super) fn followers(&self) -> impl Iterator<Item = &OffsetTable> {
         let running = self.models.iter().filter(|model| model.failure.is_none());

@@ -209,6 +209,27 @@ async fn partitions_move_between_processors_and_every_event_counts_once() {
     partitions_move(CONTRACT).await;
 }
 
+/// What one commits just before the other's own commit is taken over with that, and followed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_over_with_a_commit_is_followed_too() {
+    for contract in [CONTRACT.to_owned(), format!("{CONTRACT}topic: {{mode: external}}\n")] {
+        let rig = rig(&contract).await;
+        let (first, second) = (Member::new(&rig), Member::new(&rig));
+        let (a, b) = (join(&rig, &first), join(&rig, &second));
+        first.answers(Asked::Take(partitions(&[0]))).await;
+        second.answers(Asked::Take(partitions(&[1]))).await;
+        for round in 1..=40 {
+            rig.append(batch(round * 10 - 10..round * 10)).await;
+            for running in [&b, &a] {
+                running.settled().await;
+                expect(&running.view, round * 10).await;
+            }
+        }
+        b.stop().await;
+        a.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_an_external_topic_one_processor_decides_what_counts() {
     partitions_move(&format!("{CONTRACT}topic: {{mode: external}}\n")).await;
