@@ -68,6 +68,8 @@ pub(super) async fn run(args: Args, stop: Stop) -> Result<(), Failure> {
     unless_stopped(&stop.token(), shell.relations()).await.ok();
     let terminated = stop.terminated();
     loop {
+        // The editor takes Ctrl-C as a key; from the moment it lets the terminal go, it is a signal.
+        let token = stop.renew();
         let input = tokio::select! {
             input = prompt.read() => input?,
             () = terminated.cancelled() => return Err(Failure::stopped()),
@@ -77,7 +79,6 @@ pub(super) async fn run(args: Args, stop: Stop) -> Result<(), Failure> {
             Input::Cleared => continue,
             Input::End => return Ok(()),
         };
-        let token = stop.renew();
         match unless_stopped(&token, shell.take(&text)).await {
             Ok(Next::Prompt) => {}
             Ok(Next::Leave) => return Ok(()),
