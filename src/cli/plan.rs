@@ -22,6 +22,8 @@ Models stand below what they read. The class says how a model is kept:
   append     a row for each row that comes: an update costs the rows that came
   aggregate  running values per group: an update costs the groups that it touches
   keyed      the first row per key: an update costs the keys that it touches
+  lookup     rows joined to dimensions: an update costs the rows that came, and those that meet a
+             changed row of a dimension
   recompute  its SQL over everything that it reads, when that has changed
 
 With --data-dir or --lake the rows are counted that an update reads; the reason says what stands in
@@ -112,8 +114,10 @@ fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
     let (update, rows) = match plan.class {
         Class::View => ("nothing: each query computes it", None),
         Class::Append => ("the rows that came", None),
+        Class::Project => ("the rows that came or went", None),
         Class::Aggregate => ("the groups that it touches", table.map(|(rows, _)| rows)),
         Class::Keyed => ("the keys that it touches", table.map(|(rows, _)| rows)),
+        Class::Lookup => ("the rows that came, and those that meet a changed row", None),
         Class::Recompute => ("all rows that it reads", (!sizes.is_empty()).then_some(of_inputs)),
     };
     Entry {
