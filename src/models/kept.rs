@@ -70,6 +70,10 @@ pub trait KeptState: Debug + Send + Sync {
     /// `is_read`: whether the rows that came and went are wanted.
     fn apply(&mut self, change: &Change, is_read: bool) -> Result<Applied, ProgramError>;
 
+    /// The table holds nothing of the rows that were taken in: all of them are redriven at the next
+    /// look at the sides, and so are those that come before.
+    fn empty(&mut self) {}
+
     /// Compares what the sides hold now with what the table was made with. Whether that differs.
     fn look(&mut self, _sides: &[Vec<RecordBatch>]) -> Result<bool, ProgramError> {
         Ok(false)

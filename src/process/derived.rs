@@ -193,15 +193,14 @@ impl Derived {
         Ok(change)
     }
 
-    /// Stops the model: what it was made of cannot be found out.
-    pub(super) fn lose_track(&mut self, error: &super::Error) {
-        let error = chain(error);
-        let hint = "stop the server, run `sluice rebuild` for the project and its data folder, and \
-                    start again";
-        let text = format!("what its table was made of cannot be read: {error}; {hint}");
-        tracing::error!(table = %self.info.name, error = text, "model stopped");
-        self.failure = Some(text);
-        self.kept.iter_mut().for_each(Kept::give_up);
+    /// Begins a lookup again with an empty table. Returns what this makes of its rows.
+    pub(super) async fn load_anew(&mut self) -> Result<Change, super::Error> {
+        let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
+        let rows = self.table.all_rows().await?;
+        let mut change = kept.restart(&rows, &mut self.generation, &self.positions)?;
+        kept.empty();
+        change.extend(kept.begin(&mut self.generation, &self.positions)?);
+        Ok(change)
     }
 
     /// What readers are told of stored rows.

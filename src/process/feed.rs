@@ -9,7 +9,7 @@ use arrow::{
 };
 
 use crate::{
-    domain::{Offset, Partition, Positions, TableName, change::Change},
+    domain::{Offset, Partition, Positions, TableName, chain, change::Change},
     lake::{OFFSET, PARTITION},
     models::{Input, with_key},
     process::{
@@ -131,7 +131,10 @@ impl Pipeline {
             let sides = match self.recalled_sides(number).await {
                 Ok(sides) => sides,
                 Err(error) => {
-                    self.derived[number].lose_track(&error);
+                    let derived = &mut self.derived[number];
+                    let (name, error) = (derived.info.name.clone(), chain(&error));
+                    tracing::warn!(table = %name, error, "made anew: what it was made of is not there");
+                    begun.insert(name, derived.load_anew().await?);
                     continue;
                 }
             };

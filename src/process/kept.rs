@@ -239,6 +239,11 @@ impl Kept {
         Ok(change)
     }
 
+    /// The table holds nothing: what was handed before is joined at the next look.
+    pub(super) fn empty(&mut self) {
+        self.state.iter_mut().for_each(|state| state.empty());
+    }
+
     /// What the model has before anything came, as a change.
     pub(super) fn begin(
         &mut self,

@@ -67,6 +67,10 @@ impl KeptState for GroupedState {
         self.groups.apply(&joined.change, is_read)
     }
 
+    fn empty(&mut self) {
+        self.joined.empty();
+    }
+
     fn look(&mut self, sides: &[Vec<RecordBatch>]) -> Result<bool, ProgramError> {
         self.joined.look(sides)
     }

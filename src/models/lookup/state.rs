@@ -30,6 +30,8 @@ pub(super) struct LookupState {
     sides: Vec<Content>,
     /// What they are now, with the keys under which that is something else.
     next: Option<(Vec<Content>, Vec<Keys>)>,
+    /// The table holds nothing of what was taken in.
+    is_empty: bool,
 }
 
 /// Visible rows with their keys, and with each the number of the driving row.
@@ -49,6 +51,7 @@ impl LookupState {
             sides: sides.collect::<Result<_, _>>()?,
             program,
             next: None,
+            is_empty: false,
         })
     }
 
@@ -140,10 +143,17 @@ impl KeptState for LookupState {
         let join = |rows: &Vec<RecordBatch>| {
             rows.iter().map(|rows| self.join(rows, &self.sides)).collect::<Result<Vec<_>, _>>()
         };
+        if self.is_empty {
+            return self.applied(&[], &[], false, is_read);
+        }
         // A row that came and went in between would stand twice under its key.
         let change = change.clone().without_cancelled()?;
         let (before, after) = (join(&change.removed)?, join(&change.added)?);
         self.applied(&before, &after, self.program.rows_stay, is_read)
+    }
+
+    fn empty(&mut self) {
+        self.is_empty = !self.sides.is_empty();
     }
 
     fn look(&mut self, sides: &[Vec<RecordBatch>]) -> Result<bool, ProgramError> {
@@ -158,11 +168,15 @@ impl KeptState for LookupState {
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         let differs = keys.iter().any(|keys| !keys.is_empty());
         self.next = Some((now, keys));
-        Ok(differs)
+        Ok(differs || self.is_empty)
     }
 
     fn redrive(&self, rows: &RecordBatch, is_read: bool) -> Result<Option<Applied>, ProgramError> {
         let Some((now, touched)) = &self.next else { return Ok(None) };
+        if self.is_empty {
+            let after = self.join(rows, now)?;
+            return Ok(Some(self.applied(&[], &[after], false, is_read)?));
+        }
         let hit = self.program.touched(rows, &self.sides, touched)?;
         if hit.true_count() == 0 {
             return Ok(None);
@@ -181,6 +195,7 @@ impl KeptState for LookupState {
     fn looked(&mut self) {
         if let Some((now, _)) = self.next.take() {
             self.sides = now;
+            self.is_empty = false;
         }
     }
 
