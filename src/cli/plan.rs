@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
-    cli::{Failure, ServerFlags, chain, check, folders, print},
+    cli::{Failure, LakeFlags, chain, check, print},
     domain::TableName,
     lake::Lake,
     models::{Class, Input, Plan},
@@ -31,12 +31,8 @@ the way of a cheaper class. A model with config(on_incremental_change='fail') ma
 pub struct Args {
     /// Folder of the project, which holds sluice.yml
     pub project: PathBuf,
-    /// Count rows in the lake of this data folder
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// The same for a lake elsewhere
-    #[arg(long, value_name = "DIR")]
-    pub lake: Option<PathBuf>,
+    #[command(flatten)]
+    pub lake: LakeFlags,
     /// How the plan is printed
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -71,14 +67,12 @@ type Sizes = BTreeMap<TableName, (u64, u64)>;
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let planned = check::load(&args.project)?;
-    let Args { data_dir, lake, output, .. } = args;
-    let mut sizes = Sizes::new();
-    if data_dir.is_some() || lake.is_some() {
-        let flags = ServerFlags { data_dir, lake, ..ServerFlags::default() };
-        sizes = sizes_in(&folders::existing_lake(&flags.load()?.config.server)?, &planned).await?;
-    }
+    let sizes = match args.lake.open()? {
+        Some(lake) => sizes_in(&lake, &planned).await?,
+        None => Sizes::new(),
+    };
     let entries: Vec<Entry> = planned.plans.iter().map(|plan| entry(plan, &sizes)).collect();
-    match output {
+    match args.output {
         Output::Text => print::result(text(&planned, &entries)),
         Output::Json => {
             let text = serde_json::to_string_pretty(&entries);

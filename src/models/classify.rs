@@ -7,7 +7,7 @@ use datafusion::{
     common::tree_node::{TreeNode as _, TreeNodeRecursion},
     error::DataFusionError,
     execution::SessionState,
-    logical_expr::{Expr, LogicalPlan, Volatility},
+    logical_expr::{Distinct, Expr, LogicalPlan, Volatility},
 };
 
 use crate::{
@@ -267,7 +267,7 @@ fn side(
 ) -> Result<Result<Vec<TableName>, String>, DataFusionError> {
     let (mut tables, mut refused) = (Vec::new(), None);
     plan.apply(|node| {
-        refused = node.expressions().iter().find_map(not_deterministic);
+        refused = unstable(node).map(|what| format!("joins what {what}"));
         if let LogicalPlan::TableScan(scan) = node {
             let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
             let name = TableName::new(schema, scan.table_name.table());
@@ -283,6 +283,33 @@ fn side(
     tables.sort();
     tables.dedup();
     Ok(refused.map_or(Ok(tables), Err))
+}
+
+/// Why a node may give other rows for the same input, if it may.
+fn unstable(node: &LogicalPlan) -> Option<String> {
+    // Aggregates for which the order of rows is nothing.
+    const UNORDERED: [&str; 8] =
+        ["count", "sum", "avg", "min", "max", "bool_and", "bool_or", "median"];
+    match node {
+        LogicalPlan::Limit(_) => Some("limits rows".to_owned()),
+        LogicalPlan::Window(_) => Some("has a window function".to_owned()),
+        LogicalPlan::Distinct(Distinct::On(_)) => Some("takes one of equal rows".to_owned()),
+        LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().find_map(|expr| {
+            let name = match expr.clone().unalias() {
+                Expr::AggregateFunction(function) => function.func.name().to_owned(),
+                other => other.to_string(),
+            };
+            let is_ordered = !UNORDERED.contains(&name.as_str());
+            is_ordered.then(|| format!("has {name}(), which may depend on the order of rows"))
+        }),
+        _ => None,
+    }
+    .or_else(|| node.expressions().iter().find_map(not_deterministic))
+}
+
+/// Whether a plan always gives the same rows for the same input, as far as that is known.
+pub(super) fn is_stable(plan: &LogicalPlan) -> bool {
+    !plan.exists(|node| Ok(unstable(node).is_some())).unwrap_or(true)
 }
 
 /// Whether a filter stands over the top aggregation.

@@ -24,7 +24,7 @@ use crate::{
     models::{
         KeptProgram,
         append::RowProgram,
-        classify::{Classified, Rows, Seen, classify},
+        classify::{Classified, Rows, Seen, classify, is_stable},
         reads::columns_read,
         types::storable,
     },
@@ -117,6 +117,8 @@ pub struct Plan {
     pub streams: Vec<String>,
     /// Streams whose accepted rows its SQL reads, directly or through views.
     pub read_streams: Vec<String>,
+    /// Whether the same inputs always give the same rows, as far as that is known.
+    pub is_stable: bool,
     /// Stored tables that it reads, directly or through views.
     pub tables: Vec<TableName>,
     /// Visible columns as stored.
@@ -225,7 +227,7 @@ impl Known {
         let is_view = plan.class == Class::View;
         let mut inputs = plan.inputs.iter().filter_map(|input| known.get(&relation_name(input)));
         let is_side = match plan.class {
-            Class::View => inputs.all(|input| input.is_side),
+            Class::View => plan.is_stable && inputs.all(|input| input.is_side),
             class => !class.is_by_offset(),
         };
         Self {
@@ -314,6 +316,7 @@ impl Planner {
             Materialized::View => Classified::view(),
             Materialized::Table => classify(&analysed, &seen, &self.state, &schema)?,
         };
+        let is_stable = is_stable(&analysed);
         let read = columns_read(analysed, &self.state, DEFAULT_SCHEMA)?;
         let parents = inputs.iter().map(relation_name);
         let parents = parents.filter_map(|name| known.get(&name).map(|parent| (name, parent)));
@@ -338,6 +341,7 @@ impl Planner {
             inputs,
             streams: streams.into_iter().collect(),
             read_streams: read_streams.into_iter().collect(),
+            is_stable,
             tables: tables.into_iter().collect(),
             schema,
             fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),

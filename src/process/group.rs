@@ -219,6 +219,7 @@ impl Pipeline {
         // A commit of ours takes over what others committed just before it, too.
         if moved || self.is_behind() {
             self.follow_bronze().await?;
+            self.look_again(false).await?;
             self.swap();
             moved = true;
         }

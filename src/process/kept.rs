@@ -129,9 +129,6 @@ impl Kept {
 
     /// What its sides are made of among tables of these `generations`, if it has not looked at that.
     pub(super) fn unseen_sides(&self, generations: &Basis) -> Option<Basis> {
-        if self.sides().is_empty() || !self.is_following() {
-            return None;
-        }
         let tables = self.sides().iter().flat_map(|side| &side.tables);
         let now = tables.filter_map(|name| Some((name.clone(), *generations.get(name)?)));
         let now: Basis = now.collect();
@@ -191,6 +188,12 @@ impl Kept {
         self.looks.push((*generation, basis));
         self.is_look_due = false;
         Ok(change)
+    }
+
+    /// The sides reach `positions` with what they held at the last look.
+    pub(super) fn pass(&mut self, positions: &Positions) {
+        self.taken.merge(positions);
+        self.log.reach(&self.taken);
     }
 
     /// Whether the table in generation `at` was made with sides of these `generations`.

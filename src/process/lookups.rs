@@ -39,7 +39,6 @@ use crate::{
         kept::Kept,
         pipeline::Pipeline,
         relations::{BRONZE_COLUMNS, quoted},
-        rounds::reachable,
         rows::{INDEX, place_keys},
     },
     project::ACCEPTED,
@@ -50,33 +49,84 @@ impl Pipeline {
     /// at once where it took long, unless it is `needed`. Whether something changed.
     pub(super) async fn look_again(&mut self, needed: bool) -> Result<bool, Error> {
         let started = Instant::now();
-        if !needed && started < self.next_look {
+        let is_lookup = |kept: &Kept| !kept.sides().is_empty();
+        let has_some = self.derived.iter().any(|d| d.kept.as_ref().is_some_and(is_lookup));
+        if !has_some || (!needed && started < self.next_look) {
             return Ok(false);
         }
-        let mut has_looked = false;
+        let (mut has_looked, mut generations) = (false, self.generations());
         for number in 0..self.derived.len() {
-            let generations = self.generations();
             let Some(kept) = self.derived[number].kept.as_ref() else { continue };
-            let Some(basis) = kept.unseen_sides(&generations) else { continue };
-            has_looked = true;
-            let view = Arc::new(self.build_view());
-            let planned = Arc::clone(&self.deps.planned);
-            let looked = redriven(&view, &planned, &mut self.derived[number]).await;
-            let now = self.deps.clock.now_us();
-            let derived = &mut self.derived[number];
-            let positions = of_sides(&planned, derived, &view);
-            let change = derived.looked(looked, basis, &positions, now)?;
-            if let Some(change) = change {
+            if kept.sides().is_empty() || !kept.is_following() {
+                continue;
+            }
+            let (unseen, positions) = (kept.unseen_sides(&generations), self.of_sides(number));
+            let before = self.derived[number].positions.clone();
+            let change = match unseen {
+                Some(basis) => {
+                    has_looked = true;
+                    self.look_at(number, basis, &positions).await?
+                }
+                None => {
+                    self.derived[number].pass(&positions);
+                    Change::default()
+                }
+            };
+            let derived = &self.derived[number];
+            if !change.is_empty() || derived.positions != before {
                 let of = (change, derived.positions.clone());
                 let changes = BTreeMap::from([(derived.info.name.clone(), of)]);
                 self.hand_on(None, changes)?;
+                generations = self.generations();
             }
-            self.report_models();
         }
         if has_looked {
             self.next_look = Instant::now() + self.pause_after(started.elapsed());
         }
         Ok(has_looked)
+    }
+
+    /// Looks at the sides of one lookup, which are of generations `basis` and reach `positions`.
+    /// Returns what that makes of its rows.
+    async fn look_at(
+        &mut self,
+        number: usize,
+        basis: BTreeMap<TableName, u64>,
+        positions: &Positions,
+    ) -> Result<Change, Error> {
+        let view = Arc::new(self.build_view());
+        let planned = Arc::clone(&self.deps.planned);
+        let looked = redriven(&view, &planned, &mut self.derived[number]).await;
+        let now = self.deps.clock.now_us();
+        let change = self.derived[number].looked(looked, basis, positions, now)?;
+        self.report_models();
+        Ok(change)
+    }
+
+    /// How far a lookup's sides reach, into the streams that do not drive it.
+    fn of_sides(&self, number: usize) -> Positions {
+        let derived = &self.derived[number];
+        let (Some(plan), Some(kept)) = (&derived.plan, &derived.kept) else {
+            return Positions::default();
+        };
+        let tables: BTreeSet<&TableName> = kept.sides().iter().flat_map(|s| &s.tables).collect();
+        let driving = match &kept.input {
+            Input::Stream(stream) => std::slice::from_ref(stream),
+            Input::Table(name) => {
+                let mut plans = self.deps.planned.plans.iter();
+                plans.find(|plan| plan.model.name == *name).map_or(&[][..], |plan| &plan.streams)
+            }
+        };
+        let mut reached = Positions::default();
+        for stream in plan.streams.iter().filter(|stream| !driving.contains(stream)) {
+            let sides = self.derived.iter().filter(|side| tables.contains(&side.info.name));
+            let fed = sides.filter(|side| {
+                side.plan.as_ref().is_some_and(|plan| plan.streams.contains(stream))
+            });
+            let all = fed.map(|side| side.positions.only(std::slice::from_ref(stream)));
+            reached.merge(&all.reduce(|a, b| a.meet(&b)).unwrap_or_default());
+        }
+        reached
     }
 
     /// What the sides of a lookup held when its table was made, if it was.
@@ -100,24 +150,6 @@ impl Pipeline {
         }
         Ok(Some(computed(&Arc::new(view), sides).await?))
     }
-}
-
-/// How far a lookup's sides reach, into the streams that do not drive it.
-fn of_sides(planned: &Planned, derived: &Derived, view: &LakeView) -> Positions {
-    let (Some(plan), Some(kept)) = (&derived.plan, &derived.kept) else {
-        return Positions::default();
-    };
-    let drives = |stream: &&String| match &kept.input {
-        Input::Stream(driving) => driving == *stream,
-        Input::Table(name) => planned
-            .plans
-            .iter()
-            .find(|plan| plan.model.name == *name)
-            .is_some_and(|driving| driving.streams.contains(*stream)),
-    };
-    let driving: Vec<String> = plan.streams.iter().filter(drives).cloned().collect();
-    let others = plan.streams.iter().filter(|stream| !driving.contains(stream));
-    reachable(plan, view).only(&others.cloned().collect::<Vec<_>>())
 }
 
 /// What has to change in a lookup's table, now that its sides are those of `view`.
@@ -305,6 +337,14 @@ fn key(rows: &RecordBatch) -> Result<&BinaryArray, Error> {
 }
 
 impl Derived {
+    /// Its sides reach `positions`, and hold what they held.
+    fn pass(&mut self, positions: &Positions) {
+        if let Some(kept) = &mut self.kept {
+            kept.pass(positions);
+            self.positions = kept.reached().clone();
+        }
+    }
+
     /// Takes over what a look at the sides gave, in which these are of the generations `basis` and
     /// reach `positions`. Returns what that makes of its rows.
     fn looked(
@@ -313,8 +353,8 @@ impl Derived {
         basis: BTreeMap<TableName, u64>,
         positions: &Positions,
         now_us: i64,
-    ) -> Result<Option<Change>, Error> {
-        let Some(kept) = &mut self.kept else { return Ok(None) };
+    ) -> Result<Change, Error> {
+        let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
         let applied = match looked {
             Ok(applied) => applied,
             Err(error) => {
@@ -323,7 +363,7 @@ impl Derived {
                     tracing::error!(table = %self.info.name, error, "model failed");
                 }
                 self.failure = Some(error);
-                return Ok(None);
+                return Ok(Change::default());
             }
         };
         let mut change = kept.looked(applied, basis, positions, &mut self.generation)?;
@@ -331,6 +371,6 @@ impl Derived {
         // What could not be computed with the sides of before.
         let reached = self.positions.clone();
         change.extend(self.take(Change::default(), &reached, now_us).unwrap_or_default());
-        Ok((!change.is_empty()).then_some(change))
+        Ok(change)
     }
 }

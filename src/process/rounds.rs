@@ -167,7 +167,7 @@ pub(super) async fn run_round(
 }
 
 /// How far into its streams a model reaches when computed from `view`.
-pub(super) fn reachable(plan: &Plan, view: &LakeView) -> Positions {
+fn reachable(plan: &Plan, view: &LakeView) -> Positions {
     let mut reached = view.positions.only(&plan.streams);
     for table in &plan.tables {
         let Some(parent) = view.tables.get(table).filter(|parent| !parent.streams.is_empty())

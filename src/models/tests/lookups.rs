@@ -45,7 +45,7 @@ const PROJECTED: [&str; 3] = [
     "SELECT day, f, ts FROM t",
 ];
 
-const REFUSED: [(&str, &str); 8] = [
+const REFUSED: [(&str, &str); 11] = [
     ("SELECT t.k FROM t FULL JOIN d ON d.k = t.k", "joins relations by FULL JOIN"),
     ("SELECT t.k FROM t RIGHT JOIN d ON d.k = t.k", "joins relations by RIGHT JOIN"),
     ("SELECT t.k FROM t JOIN t AS u ON u.k = t.k", "joins gold.t, which grows with a stream"),
@@ -64,7 +64,21 @@ const REFUSED: [(&str, &str); 8] = [
     ("SELECT t.k FROM t JOIN d ON d.k = t.k AND random() < 0.5", "random() is not deterministic"),
     (
         "SELECT t.k FROM t JOIN (SELECT * FROM d WHERE k < (SELECT max(k) FROM e)) AS x ON x.k = t.k",
-        "contains a subquery",
+        "joins what contains a subquery",
+    ),
+    (
+        "SELECT t.k, x.a FROM t CROSS JOIN (SELECT a FROM d ORDER BY a LIMIT 1) AS x",
+        "joins what limits rows",
+    ),
+    (
+        "SELECT t.k, x.a FROM t JOIN (SELECT k, a, row_number() OVER (PARTITION BY k ORDER BY a) AS r \
+         FROM d) AS x ON x.k = t.k AND x.r = 1",
+        "joins what has a window function",
+    ),
+    (
+        "SELECT t.k, x.a FROM t JOIN (SELECT k, string_agg(b, ',') AS a FROM e GROUP BY k) AS x \
+         ON x.k = t.k",
+        "joins what has string_agg(), which may depend on the order of rows",
     ),
 ];
 

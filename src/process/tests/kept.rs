@@ -11,7 +11,7 @@ use std::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::support::*;
-use crate::{models::Class, process::rebuild, verify};
+use crate::{domain::TableName, models::Class, process::rebuild, verify};
 
 /// Aggregates over a stream, over a row-wise model, over aggregates; and what reads them by SQL.
 const CHAIN: [(&str, &str, Class); 15] = [
@@ -364,11 +364,7 @@ async fn what_waits_for_a_failing_model_is_read_again_after_a_restart() {
             running.settled().await;
             let failure = running.status.to_json()["models"]["gold.m"]["failure"].to_string();
             assert_eq!(failure.to_lowercase().contains("divide by zero"), id == 3, "{failure}");
-            if is_killed {
-                running.kill().await;
-            } else {
-                running.stop().await;
-            }
+            running.end(is_killed).await;
             rig.reopen_log().await;
             let running = rig.start();
             rig.append([(id, "a", v)]).await;
@@ -385,11 +381,7 @@ async fn what_waits_for_a_failing_model_is_read_again_after_a_restart() {
         rig.append([(5, "a", 1)]).await;
         rig.append([(6, "a", -26)]).await;
         running.settled().await;
-        if is_killed {
-            running.kill().await;
-        } else {
-            running.stop().await;
-        }
+        running.end(is_killed).await;
         rig.reopen_log().await;
         let running = rig.start();
         rig.append([(7, "c", 10)]).await;
@@ -431,4 +423,49 @@ async fn a_model_goes_on_once_the_row_is_gone_that_it_could_not_compute() {
     assert_eq!(running.text("SELECT k, v, q FROM newest ORDER BY k").await, "a 20 5\nb 50 2");
     running.stop().await;
     verified(&rig, "at the end").await;
+}
+
+/// A dimension that makes rows impossible to compute, until it changes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lookup_that_fails_waits_for_its_dimension_and_catches_up_by_itself() {
+    for end in [None, Some(false), Some(true)] {
+        let mut rig = Rig::new().await;
+        rig.write(
+            "models/silver/factor.sql",
+            "SELECT k, v FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY _ts DESC, \
+             _partition, _offset DESC, _index) AS place FROM {{ source('bronze', 'events') }}) AS x \
+             WHERE place = 1",
+        );
+        rig.write(
+            "models/gold/ratio.sql",
+            "SELECT r.id, 100 / f.v AS q FROM {{ ref('rows') }} AS r LEFT JOIN {{ ref('factor') }} \
+             AS f ON f.k = r.k",
+        );
+        let sql = "SELECT count(*) AS n, sum(q) AS q FROM {{ ref('ratio') }}";
+        rig.write("models/gold/below.sql", sql);
+        let mut running = rig.start();
+        let ratio = "SELECT id, q FROM ratio ORDER BY id";
+        for (id, k, v, is_failing) in
+            [(1, "a", 5, false), (2, "b", 0, true), (3, "a", 10, true), (4, "b", 4, false)]
+        {
+            rig.append([(id, k, v)]).await;
+            running.settled().await;
+            let status = running.status.to_json();
+            let failure = status["models"]["gold.ratio"]["failure"].to_string().to_lowercase();
+            assert_eq!(failure.contains("divide by zero"), is_failing, "{id}: {failure}");
+            let lagging = &running.view.load().lagging;
+            assert_eq!(lagging.contains_key(&TableName::new("gold", "ratio")), is_failing);
+            if let Some(is_killed) = end {
+                running.end(is_killed).await;
+                verified(&rig, &format!("after {id}")).await;
+                rig.reopen_log().await;
+                running = rig.start();
+                running.settled().await;
+            }
+        }
+        assert_eq!(running.text(ratio).await, "e1 10\ne2 25\ne3 10\ne4 25");
+        assert_eq!(running.numbers("SELECT n, q FROM below").await, [4, 70]);
+        running.stop().await;
+        verified(&rig, "at the end").await;
+    }
 }
