@@ -61,8 +61,6 @@ pub(super) struct Pipeline {
     last_round: Duration,
     /// Not before then may tables be recomputed again.
     next_round: Instant,
-    /// Not before then need the sides of lookups be looked at again.
-    pub(super) next_look: Instant,
     /// Not before then may recomputed tables be committed again.
     next_publish: Instant,
     pub(super) settled: u64,
@@ -105,7 +103,6 @@ impl Pipeline {
             last_mark: Mark::new(),
             last_round: Duration::ZERO,
             next_round: now,
-            next_look: now,
             next_publish: now,
             settled: 0,
             settling: None,
@@ -142,11 +139,10 @@ impl Pipeline {
             Some(results) => self.end_round(results).map(|()| true)?,
             None => false,
         };
-        let looked = self.look_again(false).await?;
         if self.rounds.is_empty() && Instant::now() >= self.next_round {
-            self.begin_round(false).await?;
+            self.begin_round();
         }
-        if moved || recomputed || looked {
+        if moved || recomputed {
             self.swap();
         }
         self.seal_if_due().await?;
@@ -220,36 +216,25 @@ impl Pipeline {
     }
 
     /// Begins to compute outdated tables beside the micro-batches, over the view of now. Whether
-    /// there are any. Before that, or if it is `needed`, lookups see their sides as they are.
-    async fn begin_round(&mut self, needed: bool) -> Result<bool, Error> {
+    /// there are any.
+    fn begin_round(&mut self) -> bool {
         if !self.is_owner {
-            return Ok(false);
+            return false;
         }
-        let mut outdated = self.outdated();
-        if needed || is_due(&outdated.1) {
-            self.look_again(true).await?;
-            outdated = self.outdated();
-        }
-        let (view, jobs) = outdated;
+        let view = Arc::new(self.build_view());
         let generations = self.generations();
+        let jobs: Vec<Job> =
+            self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
         if !is_due(&jobs) {
             self.last_mark = generations;
             self.keep_marks();
-            return Ok(false);
+            return false;
         }
         self.round_started = Instant::now();
         self.round_mark.clone_from(&generations);
         self.keep_marks();
         self.rounds.spawn(run_round(view, jobs, generations));
-        Ok(true)
-    }
-
-    /// The tables that may be recomputed, over the view of now.
-    fn outdated(&mut self) -> (Arc<LakeView>, Vec<Job>) {
-        let view = Arc::new(self.build_view());
-        let generations = self.generations();
-        let jobs = self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
-        (view, jobs)
+        true
     }
 
     /// Takes over the results of a round.
@@ -275,14 +260,14 @@ impl Pipeline {
             while let Some(results) = self.rounds.join_next().await {
                 self.end_round(results)?;
             }
-            if !self.begin_round(true).await? {
+            if !self.begin_round() {
                 return Ok(());
             }
         }
     }
 
     /// The pause after work of this length on one core that keeps it at its share of the machine.
-    pub(super) fn pause_after(&self, took: Duration) -> Duration {
+    fn pause_after(&self, took: Duration) -> Duration {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = f64::from(self.settings.recompute_percent.clamp(1, 100)) / 100.0;
         #[allow(clippy::cast_precision_loss, reason = "a handful of cores")]
@@ -336,7 +321,6 @@ impl Pipeline {
         let mut committed = self.seal_tables(positions_too).await?;
         if self.is_owner && (all || Instant::now() >= self.next_publish) {
             let publishing = Instant::now();
-            self.look_again(true).await?;
             committed += self.publish(positions_too).await?;
             self.next_publish = Instant::now() + self.pause_after(publishing.elapsed());
         }
@@ -437,7 +421,7 @@ impl Pipeline {
         view
     }
 
-    pub(super) fn build_view(&mut self) -> LakeView {
+    fn build_view(&mut self) -> LakeView {
         let mut view = self.base.clone();
         for stream in &mut self.streams {
             view.positions.merge(&stream.bronze.positions());
