@@ -3,30 +3,26 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cli::{Failure, ServerFlags, chain, contracts, folders, print},
+    cli::{Failure, LakeFlags, chain, contracts, print},
     process::{self, Planned, plan},
     project,
 };
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+With --data-dir or --lake its contracts are compared with those that filled the lake, and tables
+that have to be rebuilt are named.")]
 pub struct Args {
     /// Folder of the project, which holds sluice.yml
     pub project: PathBuf,
-    /// Also compare its contracts with those that filled the lake in this data folder
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// The same for a lake elsewhere
-    #[arg(long, value_name = "DIR")]
-    pub lake: Option<PathBuf>,
+    #[command(flatten)]
+    pub lake: LakeFlags,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let planned = load(&args.project)?;
-    let Args { data_dir, lake, .. } = args;
     let mut to_rebuild = Vec::new();
-    if data_dir.is_some() || lake.is_some() {
-        let flags = ServerFlags { data_dir, lake, ..ServerFlags::default() };
-        let lake = folders::existing_lake(&flags.load()?.config.server)?;
+    if let Some(lake) = args.lake.open()? {
         contracts::compare(&planned, &lake).await?;
         let outdated = process::outdated(&planned, &lake).await;
         let outdated = outdated.map_err(|e| Failure::new(e.kind(), chain(&e)))?;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::{
-    cli::Failure,
+    cli::{Failure, folders},
     config::{self, Effective, FlagValue},
+    lake::Lake,
 };
 
 /// The everyday flags; each overrides a key of the configuration.
@@ -63,5 +64,28 @@ impl ServerFlags {
             .collect();
         config::load(self.config.as_deref(), std::env::vars(), given)
             .map_err(|error| Failure::invalid(error.to_string()))
+    }
+}
+
+/// A lake that a command looks at too.
+#[derive(Debug, Default, clap::Args)]
+pub struct LakeFlags {
+    /// Data folder whose lake is looked at too
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The same for a lake elsewhere
+    #[arg(long, value_name = "DIR")]
+    pub lake: Option<PathBuf>,
+}
+
+impl LakeFlags {
+    /// The lake, if one is named.
+    pub(super) fn open(self) -> Result<Option<Lake>, Failure> {
+        let Self { data_dir, lake } = self;
+        if data_dir.is_none() && lake.is_none() {
+            return Ok(None);
+        }
+        let flags = ServerFlags { data_dir, lake, ..ServerFlags::default() };
+        folders::existing_lake(&flags.load()?.config.server).map(Some)
     }
 }

@@ -26,7 +26,7 @@ pub mod wait;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
-pub use flags::ServerFlags;
+pub use flags::{LakeFlags, ServerFlags};
 pub use node::{Bound, Node};
 
 pub use crate::domain::chain;

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
-    cli::{Failure, ServerFlags, chain, check, folders, print},
+    cli::{Failure, LakeFlags, chain, check, print},
     domain::TableName,
     lake::Lake,
     models::{Class, Input, Plan},
@@ -22,6 +22,8 @@ Models stand below what they read. The class says how a model is kept:
   append     a row for each row that comes: an update costs the rows that came
   aggregate  running values per group: an update costs the groups that it touches
   keyed      the first row per key: an update costs the keys that it touches
+  lookup     rows joined to dimensions: an update costs the rows that came, and those that meet a
+             changed row of a dimension
   recompute  its SQL over everything that it reads, when that has changed
 
 With --data-dir or --lake the rows are counted that an update reads; the reason says what stands in
@@ -29,12 +31,8 @@ the way of a cheaper class. A model with config(on_incremental_change='fail') ma
 pub struct Args {
     /// Folder of the project, which holds sluice.yml
     pub project: PathBuf,
-    /// Count rows in the lake of this data folder
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// The same for a lake elsewhere
-    #[arg(long, value_name = "DIR")]
-    pub lake: Option<PathBuf>,
+    #[command(flatten)]
+    pub lake: LakeFlags,
     /// How the plan is printed
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -69,14 +67,12 @@ type Sizes = BTreeMap<TableName, (u64, u64)>;
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let planned = check::load(&args.project)?;
-    let Args { data_dir, lake, output, .. } = args;
-    let mut sizes = Sizes::new();
-    if data_dir.is_some() || lake.is_some() {
-        let flags = ServerFlags { data_dir, lake, ..ServerFlags::default() };
-        sizes = sizes_in(&folders::existing_lake(&flags.load()?.config.server)?, &planned).await?;
-    }
+    let sizes = match args.lake.open()? {
+        Some(lake) => sizes_in(&lake, &planned).await?,
+        None => Sizes::new(),
+    };
     let entries: Vec<Entry> = planned.plans.iter().map(|plan| entry(plan, &sizes)).collect();
-    match output {
+    match args.output {
         Output::Text => print::result(text(&planned, &entries)),
         Output::Json => {
             let text = serde_json::to_string_pretty(&entries);
@@ -112,8 +108,10 @@ fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
     let (update, rows) = match plan.class {
         Class::View => ("nothing: each query computes it", None),
         Class::Append => ("the rows that came", None),
+        Class::Project => ("the rows that came or went", None),
         Class::Aggregate => ("the groups that it touches", table.map(|(rows, _)| rows)),
         Class::Keyed => ("the keys that it touches", table.map(|(rows, _)| rows)),
+        Class::Lookup => ("the rows that came, and those that meet a changed row", None),
         Class::Recompute => ("all rows that it reads", (!sizes.is_empty()).then_some(of_inputs)),
     };
     Entry {

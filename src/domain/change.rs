@@ -80,17 +80,20 @@ impl Change {
 pub const KEY: &str = "__key";
 
 /// What became of some keys of a table: it holds `rows` for them and nothing else.
+///
+/// A key that is new and was never used before need not be among `keys`: then nobody has to look for
+/// it in what is stored.
 #[derive(Debug, Clone)]
 pub struct Patch {
-    /// Every key once.
+    /// Keys that the table may hold already, each once.
     pub keys: BinaryArray,
-    /// As stored, [`KEY`] included. A key without a row is gone.
+    /// As stored, [`KEY`] included, each key once: those of `keys` that are not gone, and new ones.
     pub rows: RecordBatch,
 }
 
 impl Patch {
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.keys.is_empty() && self.rows.num_rows() == 0
     }
 
     /// Bytes that it takes in memory.

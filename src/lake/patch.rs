@@ -73,7 +73,7 @@ impl Table {
         let mut touched = Vec::new();
         for (size, remove) in files {
             let is_merged = size < SMALL_BYTES && small >= SMALL_FILES;
-            if is_merged || self.holds(&remove.path, patches).await? {
+            if is_merged || (!patches.only_add() && self.holds(&remove.path, patches).await?) {
                 touched.push(remove);
             }
         }

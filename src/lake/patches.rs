@@ -8,7 +8,7 @@ use std::{
 };
 
 use arrow::{
-    array::{BooleanArray, RecordBatch},
+    array::{Array as _, BooleanArray, RecordBatch},
     compute::filter_record_batch,
     datatypes::DataType,
 };
@@ -53,18 +53,23 @@ impl Patches {
         self.0.patches.iter().map(|patch| patch.bytes()).sum()
     }
 
-    /// Every key that is patched, once.
+    /// Every key that the table may hold and that is patched, once.
     pub fn keys(&self) -> Result<impl Iterator<Item = &Vec<u8>>> {
         Ok(self.merged()?.keys.0.keys())
     }
 
-    /// The rows that the patched keys have now.
+    /// The rows that the patched keys have now, and the new ones.
     pub fn rows(&self) -> Result<&[RecordBatch]> {
         Ok(&self.merged()?.rows)
     }
 
     pub fn is_empty(&self) -> bool {
         self.0.patches.iter().all(|patch| patch.is_empty())
+    }
+
+    /// Whether there are only new rows.
+    pub(super) fn only_add(&self) -> bool {
+        self.0.patches.iter().all(|patch| patch.keys.is_empty())
     }
 
     /// Whether a key of `keys` is patched.
@@ -116,12 +121,19 @@ fn merge(patches: &[Arc<Patch>]) -> Result<Merged> {
         let Some(keys) = patch.rows.column_by_name(KEY) else {
             return internal_err!("a patch has no keys");
         };
-        let counts =
-            |key: Option<&[u8]>| Some(key.is_some_and(|key| last.get(key) == Some(&number)));
+        if last.is_empty() {
+            rows.push(patch.rows.clone());
+            continue;
+        }
+        let counts = |key: Option<&[u8]>| {
+            let is_last = |key| last.get(key).is_none_or(|last: &u32| *last == number);
+            Some(key.is_some_and(is_last))
+        };
         let kept: BooleanArray = as_binary_array(keys)?.iter().map(counts).collect();
-        let kept = filter_record_batch(&patch.rows, &kept)?;
-        if kept.num_rows() > 0 {
-            rows.push(kept);
+        match kept.true_count() {
+            0 => {}
+            all if all == patch.rows.num_rows() => rows.push(patch.rows.clone()),
+            _ => rows.push(filter_record_batch(&patch.rows, &kept)?),
         }
     }
     Ok(Merged { keys: Keys(Arc::new(last)), rows })

@@ -210,8 +210,9 @@ fn cold(
     table: &TableState,
     shown: &[&str],
 ) -> Result<LogicalPlan> {
-    let Overlay::Patches(patches) = &table.overlay else {
-        return projected(provider, &table.schema, shown);
+    let patches = match &table.overlay {
+        Overlay::Patches(patches) if !patches.only_add() => patches,
+        _ => return projected(provider, &table.schema, shown),
     };
     let others = shown.iter().copied().filter(|name| *name != KEY);
     let with_key: Vec<&str> = [KEY].into_iter().chain(others).collect();

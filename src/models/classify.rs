@@ -2,20 +2,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::{
     common::tree_node::{TreeNode as _, TreeNodeRecursion},
     error::DataFusionError,
     execution::SessionState,
-    logical_expr::{Expr, LogicalPlan, Volatility},
+    logical_expr::{Distinct, Expr, LogicalPlan, Volatility},
 };
 
 use crate::{
     domain::TableName,
     models::{
+        KeptProgram,
         aggregate::AggregateProgram,
         append::RowProgram,
         keyed::{First, KeyedProgram},
+        lookup::{GroupedProgram, Joins, LookupProgram},
         plan::{Class, DEFAULT_SCHEMA, Program},
     },
 };
@@ -33,11 +35,23 @@ pub(super) enum Rows {
     Replaced,
 }
 
+/// What is known of a relation.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub rows: Rows,
+    /// The stored tables behind it: itself, or for a view what that reads.
+    pub tables: Vec<TableName>,
+    /// Whether none of these is a stream, or grows with one: what others are joined to is in memory.
+    pub is_side: bool,
+}
+
 /// How a stored model is kept.
 pub(super) struct Classified {
     pub class: Class,
     /// Why not a faster class.
     pub reason: String,
+    /// The relation whose rows it is kept by.
+    pub driving: Option<TableName>,
     pub program: Program,
 }
 
@@ -45,7 +59,7 @@ impl Classified {
     /// What the model asks for by `materialized='view'`.
     pub(super) fn view() -> Self {
         let reason = "the model asks for a view".to_owned();
-        Self { class: Class::View, reason, program: Program::None }
+        Self { class: Class::View, reason, driving: None, program: Program::None }
     }
 }
 
@@ -53,56 +67,83 @@ impl Classified {
 /// relation.
 pub(super) fn classify(
     plan: &LogicalPlan,
-    known: &BTreeMap<TableName, Rows>,
+    known: &BTreeMap<TableName, Seen>,
     state: &SessionState,
     visible: &SchemaRef,
 ) -> Result<Classified, DataFusionError> {
     let reason = match row_wise(plan, known) {
-        Ok((_, Rows::Arrive | Rows::Grow)) => {
+        Ok((name, Rows::Arrive | Rows::Grow)) => {
             let program = RowProgram::compile(plan, state, Arc::clone(visible))?;
             return Ok(Classified {
                 class: Class::Append,
                 reason: "projects and filters one input whose rows only grow".to_owned(),
+                driving: Some(name),
                 program: Program::Rows(Arc::new(program)),
             });
         }
-        Ok((name, _)) => format!("rows of {name} may change"),
+        Ok((name, Rows::Change)) => {
+            let (joins, visible) = (Joins::none(plan), Arc::clone(visible));
+            match LookupProgram::compile(&joins, Vec::new(), false, state, visible)? {
+                Ok(program) => {
+                    return Ok(Classified {
+                        class: Class::Project,
+                        reason: "projects and filters one input whose rows may change".to_owned(),
+                        driving: Some(name),
+                        program: Program::Kept(Arc::new(program)),
+                    });
+                }
+                Err(reason) => reason,
+            }
+        }
+        Ok((name, _)) => format!("rows of {name} are replaced as a whole"),
         Err(reason) => reason,
     };
-    match keyed(plan, known, state, visible)? {
-        Some(Ok(program)) => {
-            return Ok(Classified {
-                class: Class::Keyed,
-                reason: "takes the first row of each key of one input whose rows only grow".into(),
-                program: Program::Kept(Arc::new(program)),
-            });
+    for (class, kept, what) in [
+        (
+            Class::Keyed,
+            keyed as Classify,
+            "takes the first row of each key of one input whose rows only grow",
+        ),
+        (Class::Lookup, joined, "joins the rows of one input to what is known of them"),
+        (Class::Aggregate, aggregate, "sums up the rows of one input per group"),
+    ] {
+        match kept(plan, known, state, visible)? {
+            Some(Ok((driving, program))) => {
+                let (reason, driving) = (what.to_owned(), Some(driving));
+                return Ok(Classified { class, reason, driving, program: Program::Kept(program) });
+            }
+            Some(Err(reason)) => return Ok(recompute(reason)),
+            None => {}
         }
-        Some(Err(reason)) => return Ok(recompute(reason)),
-        None => {}
     }
-    match aggregate(plan, known, state, visible)? {
-        Some(Ok(program)) => Ok(Classified {
-            class: Class::Aggregate,
-            reason: "sums up the rows of one input per group".to_owned(),
-            program: Program::Kept(Arc::new(program)),
-        }),
-        Some(Err(reason)) => Ok(recompute(reason)),
-        None => Ok(recompute(reason)),
-    }
+    Ok(recompute(reason))
+}
+
+/// A plan as one that is kept in a certain way: what drives it, and how; or why it cannot be kept
+/// so. `None` if it does something else.
+type Kept = Option<Result<(TableName, Arc<dyn KeptProgram>), String>>;
+type Classify = fn(
+    &LogicalPlan,
+    &BTreeMap<TableName, Seen>,
+    &SessionState,
+    &SchemaRef,
+) -> Result<Kept, DataFusionError>;
+
+fn kept(driving: TableName, program: Result<impl KeptProgram + 'static, String>) -> Kept {
+    Some(program.map(|program| (driving, Arc::new(program) as Arc<dyn KeptProgram>)))
 }
 
 fn recompute(reason: String) -> Classified {
-    Classified { class: Class::Recompute, reason, program: Program::None }
+    Classified { class: Class::Recompute, reason, driving: None, program: Program::None }
 }
 
-/// The plan as one aggregation over one input, or why it is none that can be kept; `None` if there
-/// is no aggregation at its top.
+/// An aggregation over one input, if that is at the top.
 fn aggregate(
     plan: &LogicalPlan,
-    known: &BTreeMap<TableName, Rows>,
+    known: &BTreeMap<TableName, Seen>,
     state: &SessionState,
     visible: &SchemaRef,
-) -> Result<Option<Result<AggregateProgram, String>>, DataFusionError> {
+) -> Result<Kept, DataFusionError> {
     let Some(input) = AggregateProgram::input(plan) else {
         return Ok(filters_groups(plan).then(|| Err("filters groups (HAVING)".to_owned())));
     };
@@ -114,25 +155,42 @@ fn aggregate(
         let Some(below) = above.inputs().first().copied() else { break };
         above = below;
     }
-    let rows = match row_wise(input, known) {
-        Ok((name, Rows::Replaced)) => {
-            return Ok(Some(Err(format!("aggregates {name}, whose rows are replaced as a whole"))));
-        }
-        Ok((_, rows)) => rows,
-        Err(reason) => return Ok(Some(Err(format!("aggregates what {reason}")))),
+    let Some(joins) = Joins::of(input) else {
+        let (name, rows) = match row_wise(input, known) {
+            Ok((name, Rows::Replaced)) => {
+                let reason = format!("aggregates {name}, whose rows are replaced as a whole");
+                return Ok(Some(Err(reason)));
+            }
+            Ok(found) => found,
+            Err(reason) => return Ok(Some(Err(format!("aggregates what {reason}")))),
+        };
+        let grows = matches!(rows, Rows::Arrive | Rows::Grow);
+        let program = AggregateProgram::compile(plan, grows, state, Arc::clone(visible))?;
+        return Ok(kept(name, program));
     };
-    let grows = matches!(rows, Rows::Arrive | Rows::Grow);
-    AggregateProgram::compile(plan, grows, state, Arc::clone(visible)).map(Some)
+    // Of the rows of the join itself: what is done to them before they are grouped is the
+    // aggregate's.
+    let joined = joins.joined();
+    let fields = joined.schema().fields().iter();
+    let fields: Vec<_> = fields.map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let rows = Arc::new(Schema::new(fields));
+    let joined = match lookup(joined, known, state, &rows)? {
+        Some(Ok(joined)) => joined,
+        Some(Err(reason)) => return Ok(Some(Err(format!("aggregates what {reason}")))),
+        None => return Ok(None),
+    };
+    let groups = AggregateProgram::compile(plan, false, state, Arc::clone(visible))?;
+    let (name, joined) = joined;
+    Ok(kept(name, groups.map(|groups| GroupedProgram::new(joined, groups))))
 }
 
-/// The plan as one that takes the first row of each key, or why that cannot be kept; `None` if it
-/// does something else.
+/// The first row of each key.
 fn keyed(
     plan: &LogicalPlan,
-    known: &BTreeMap<TableName, Rows>,
+    known: &BTreeMap<TableName, Seen>,
     state: &SessionState,
     visible: &SchemaRef,
-) -> Result<Option<Result<KeyedProgram, String>>, DataFusionError> {
+) -> Result<Kept, DataFusionError> {
     let Some(first) = First::of(plan) else { return Ok(None) };
     let mut above = plan;
     while !std::ptr::eq(above, first.input()) {
@@ -146,13 +204,112 @@ fn keyed(
         above = below;
     }
     match row_wise(first.input(), known) {
-        Ok((_, rows @ (Rows::Arrive | Rows::Grow))) => {
+        Ok((name, rows @ (Rows::Arrive | Rows::Grow))) => {
             let (of_stream, visible) = (rows == Rows::Arrive, Arc::clone(visible));
-            KeyedProgram::compile(plan, &first, of_stream, state, visible).map(Some)
+            Ok(kept(name, KeyedProgram::compile(plan, &first, of_stream, state, visible)?))
         }
         Ok((name, _)) => Ok(Some(Err(format!("takes the first of rows of {name} that may go")))),
         Err(reason) => Ok(Some(Err(format!("takes the first row of what {reason}")))),
     }
+}
+
+/// The rows of one relation joined to others, if a join is at the top.
+fn joined(
+    plan: &LogicalPlan,
+    known: &BTreeMap<TableName, Seen>,
+    state: &SessionState,
+    visible: &SchemaRef,
+) -> Result<Kept, DataFusionError> {
+    let found = lookup(plan, known, state, visible)?;
+    Ok(found.and_then(|found| match found {
+        Ok((name, program)) => kept(name, Ok(program)),
+        Err(reason) => Some(Err(reason)),
+    }))
+}
+
+/// The same, with what drives it.
+#[allow(clippy::type_complexity, reason = "what the others have, before it is boxed")]
+fn lookup(
+    plan: &LogicalPlan,
+    known: &BTreeMap<TableName, Seen>,
+    state: &SessionState,
+    visible: &SchemaRef,
+) -> Result<Option<Result<(TableName, LookupProgram), String>>, DataFusionError> {
+    let Some(joins) = Joins::of(plan) else { return Ok(None) };
+    let refused = joins.refused();
+    if let Some(reason) = refused.or_else(|| joins.expressions().iter().find_map(not_deterministic))
+    {
+        return Ok(Some(Err(reason)));
+    }
+    let (name, rows) = match row_wise(joins.driving(), known) {
+        Ok((name, Rows::Replaced)) => {
+            return Ok(Some(Err(format!("joins {name}, whose rows are replaced as a whole"))));
+        }
+        Ok(found) => found,
+        Err(reason) => return Ok(Some(Err(format!("joins what {reason}")))),
+    };
+    let mut tables = Vec::new();
+    for plan in joins.sides() {
+        match side(plan, known)? {
+            Ok(behind) => tables.push(behind),
+            Err(reason) => return Ok(Some(Err(reason))),
+        }
+    }
+    let rows_stay = matches!(rows, Rows::Arrive | Rows::Grow);
+    let program = LookupProgram::compile(&joins, tables, rows_stay, state, Arc::clone(visible))?;
+    Ok(Some(program.map(|program| (name, program))))
+}
+
+/// The stored tables behind a plan to whose rows others are joined; or why it is none for that.
+fn side(
+    plan: &LogicalPlan,
+    known: &BTreeMap<TableName, Seen>,
+) -> Result<Result<Vec<TableName>, String>, DataFusionError> {
+    let (mut tables, mut refused) = (Vec::new(), None);
+    plan.apply(|node| {
+        refused = unstable(node).map(|what| format!("joins what {what}"));
+        if let LogicalPlan::TableScan(scan) = node {
+            let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
+            let name = TableName::new(schema, scan.table_name.table());
+            match known.get(&name) {
+                Some(relation) if relation.is_side => tables.extend(relation.tables.clone()),
+                Some(_) => refused = Some(format!("joins {name}, which grows with a stream")),
+                None => refused = Some(format!("reads {}", scan.table_name.table())),
+            }
+        }
+        let stop = refused.is_some();
+        Ok(if stop { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    tables.sort();
+    tables.dedup();
+    Ok(refused.map_or(Ok(tables), Err))
+}
+
+/// Why a node may give other rows for the same input, if it may.
+fn unstable(node: &LogicalPlan) -> Option<String> {
+    // Aggregates for which the order of rows is nothing.
+    const UNORDERED: [&str; 8] =
+        ["count", "sum", "avg", "min", "max", "bool_and", "bool_or", "median"];
+    match node {
+        LogicalPlan::Limit(_) => Some("limits rows".to_owned()),
+        LogicalPlan::Window(_) => Some("has a window function".to_owned()),
+        LogicalPlan::Distinct(Distinct::On(_)) => Some("takes one of equal rows".to_owned()),
+        LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().find_map(|expr| {
+            let name = match expr.clone().unalias() {
+                Expr::AggregateFunction(function) => function.func.name().to_owned(),
+                other => other.to_string(),
+            };
+            let is_ordered = !UNORDERED.contains(&name.as_str());
+            is_ordered.then(|| format!("has {name}(), which may depend on the order of rows"))
+        }),
+        _ => None,
+    }
+    .or_else(|| node.expressions().iter().find_map(not_deterministic))
+}
+
+/// Whether a plan always gives the same rows for the same input, as far as that is known.
+pub(super) fn is_stable(plan: &LogicalPlan) -> bool {
+    !plan.exists(|node| Ok(unstable(node).is_some())).unwrap_or(true)
 }
 
 /// Whether a filter stands over the top aggregation.
@@ -172,7 +329,7 @@ fn filters_groups(plan: &LogicalPlan) -> bool {
 /// The one relation whose rows a plan projects and filters, one by one; or what else it does.
 fn row_wise(
     plan: &LogicalPlan,
-    known: &BTreeMap<TableName, Rows>,
+    known: &BTreeMap<TableName, Seen>,
 ) -> Result<(TableName, Rows), String> {
     let mut node = plan;
     loop {
@@ -192,7 +349,7 @@ fn row_wise(
                 let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
                 let name = TableName::new(schema, scan.table_name.table());
                 let reads = || format!("reads {}", scan.table_name.table());
-                return known.get(&name).copied().map(|rows| (name, rows)).ok_or_else(reads);
+                return known.get(&name).map(|of| (name, of.rows)).ok_or_else(reads);
             }
             LogicalPlan::Aggregate(_) => return Err("aggregates rows (GROUP BY)".into()),
             LogicalPlan::Join(_) => return Err("joins relations".into()),

@@ -3,13 +3,14 @@
 use std::{fmt::Debug, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
-    datatypes::SchemaRef,
+    array::{ArrayRef, RecordBatch, RecordBatchOptions},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
 };
 
 use crate::{
-    domain::change::{Change, Patch},
-    models::ProgramError,
+    domain::change::{Change, KEY, Patch},
+    models::{ProgramError, lookup::Side},
 };
 
 /// A model that is kept by changes of its input, compiled.
@@ -31,9 +32,33 @@ pub trait KeptProgram: Debug + Send + Sync {
         let schema = Arc::clone(self.schema());
         Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
     }
+
+    /// Whether its state holds the rows of the table; else these are in the table alone.
+    fn holds_rows(&self) -> bool {
+        true
+    }
+
+    /// What it joins to the rows of its input, computed by SQL.
+    fn sides(&self) -> &[Side] {
+        &[]
+    }
+
+    /// What readers are told of stored rows: the columns that the model names, then the key.
+    fn told(&self, rows: &RecordBatch) -> Result<RecordBatch, ProgramError> {
+        Ok(with_key(&self.visible(rows)?, Arc::clone(rows.column(0)))?)
+    }
 }
 
-/// What such a model has in memory: all that its table holds, ready to be changed.
+/// `rows` with the key of each as the last column.
+pub fn with_key(rows: &RecordBatch, keys: ArrayRef) -> Result<RecordBatch, ArrowError> {
+    let mut fields = rows.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new(KEY, DataType::Binary, true)));
+    let mut columns = rows.columns().to_vec();
+    columns.push(keys);
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// What such a model has in memory: what it needs to change its table.
 pub trait KeptState: Debug + Send + Sync {
     /// Takes over stored rows, of keys that are not there yet.
     fn load(&mut self, rows: &RecordBatch) -> Result<(), ProgramError>;
@@ -42,10 +67,40 @@ pub trait KeptState: Debug + Send + Sync {
     fn first(&mut self) -> Result<Option<Applied>, ProgramError>;
 
     /// Adds what came and takes out what went. After an error everything is as it was before.
-    /// `is_read`: whether the visible rows that came and went are wanted.
+    /// `is_read`: whether the rows that came and went are wanted.
     fn apply(&mut self, change: &Change, is_read: bool) -> Result<Applied, ProgramError>;
 
-    /// All stored rows, some at a time.
+    /// The table holds nothing of the rows that were taken in: all of them are redriven at the next
+    /// look at the sides, and so are those that come before.
+    fn empty(&mut self) {}
+
+    /// Compares what the sides hold now with what the table was made with. Whether that differs.
+    fn look(&mut self, _sides: &[Vec<RecordBatch>]) -> Result<bool, ProgramError> {
+        Ok(false)
+    }
+
+    /// What has to become of rows of the input that were taken in, now that the sides differ.
+    fn redrive(
+        &self,
+        _rows: &RecordBatch,
+        _is_read: bool,
+    ) -> Result<Option<Applied>, ProgramError> {
+        Ok(None)
+    }
+
+    /// What [`KeptState::redrive`] gave for all rows, as changes of the table.
+    fn redriven(
+        &mut self,
+        parts: Vec<Applied>,
+        _is_read: bool,
+    ) -> Result<Vec<Applied>, ProgramError> {
+        Ok(parts)
+    }
+
+    /// The table is made with what the sides hold now.
+    fn looked(&mut self) {}
+
+    /// All stored rows, some at a time; none where the table alone has them.
     fn rows(&self) -> Box<dyn Iterator<Item = Result<RecordBatch, ProgramError>> + Send + '_>;
 
     /// How many rows there are.
@@ -56,6 +111,6 @@ pub trait KeptState: Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Applied {
     pub patch: Patch,
-    /// The same as visible rows that came and went, where somebody reads them.
+    /// The same as rows that came and went, as readers are told of them, if somebody reads them.
     pub change: Change,
 }

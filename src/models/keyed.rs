@@ -311,12 +311,12 @@ impl KeptState for KeyedState {
         // Nothing changes before all of it is computed.
         let better = self.better(&change.added)?;
         let mut change = Change::default();
-        if is_read {
-            let gone = better.keys().filter_map(|key| Some(&self.firsts.get(key)?.row));
-            change.removed.push(self.visible_rows(gone)?);
-            change.added.push(self.visible_rows(better.values().map(|first| &first.row))?);
-        }
         let rows = self.stored(better.iter())?;
+        if is_read {
+            let gone = better.keys().filter_map(|key| self.firsts.get_key_value(key));
+            change.removed.push(self.program.told(&self.stored(gone)?)?);
+            change.added.push(self.program.told(&rows)?);
+        }
         let keys = BinaryArray::from_iter_values(better.keys());
         self.firsts.extend(better);
         Ok(Applied { patch: Patch { keys, rows }, change })

@@ -8,6 +8,7 @@ mod append;
 mod classify;
 mod kept;
 mod keyed;
+mod lookup;
 mod plan;
 mod reads;
 mod steps;
@@ -17,6 +18,7 @@ mod types;
 mod tests;
 
 pub use append::{ProgramError, RowProgram};
-pub use kept::{Applied, KeptProgram, KeptState};
+pub use kept::{Applied, KeptProgram, KeptState, with_key};
+pub use lookup::Side;
 pub use plan::{Class, Input, Plan, Program, Relation, plan_project};
 pub use types::{storable, storable_batch};

@@ -24,7 +24,7 @@ use crate::{
     models::{
         KeptProgram,
         append::RowProgram,
-        classify::{Classified, Rows, classify},
+        classify::{Classified, Rows, Seen, classify, is_stable},
         reads::columns_read,
         types::storable,
     },
@@ -47,10 +47,14 @@ pub enum Class {
     View,
     /// Row by row: new input rows give new output rows.
     Append,
+    /// Row by row, where input rows may change: each makes the output row under its key.
+    Project,
     /// Running values per group: new and gone input rows change the groups that they are in.
     Aggregate,
     /// Of the rows of each key the first in an order.
     Keyed,
+    /// Rows of one input joined to what is known of them, such as dimensions.
+    Lookup,
     /// Computed whole when inputs moved.
     Recompute,
 }
@@ -59,9 +63,10 @@ impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::View => "view",
-            Self::Append => "append",
+            Self::Append | Self::Project => "append",
             Self::Aggregate => "aggregate",
             Self::Keyed => "keyed",
+            Self::Lookup => "lookup",
             Self::Recompute => "recompute",
         })
     }
@@ -75,7 +80,7 @@ impl Class {
 
     /// Whether it is kept by the changes of its input, without looking at the rest of it.
     pub fn is_by_changes(self) -> bool {
-        matches!(self, Self::Aggregate | Self::Keyed)
+        matches!(self, Self::Project | Self::Aggregate | Self::Keyed | Self::Lookup)
     }
 }
 
@@ -106,10 +111,14 @@ pub struct Plan {
     /// Why not a faster class.
     pub reason: String,
     pub inputs: Vec<Input>,
+    /// The one of these whose rows it is kept by, if it is.
+    pub driving: Option<Input>,
     /// Streams that feed it, directly or through other models.
     pub streams: Vec<String>,
     /// Streams whose accepted rows its SQL reads, directly or through views.
     pub read_streams: Vec<String>,
+    /// Whether the same inputs always give the same rows, as far as that is known.
+    pub is_stable: bool,
     /// Stored tables that it reads, directly or through views.
     pub tables: Vec<TableName>,
     /// Visible columns as stored.
@@ -160,7 +169,7 @@ pub fn plan_project(
                     plan.schema.fields().iter().map(|f| f.name().as_str()).collect();
                 let (name, file) = (&model.name.name, model.described_in.as_deref());
                 check_described(name, model.columns.keys(), file, &columns, &mut found);
-                known.insert(model.name.clone(), Known::model(&plan));
+                known.insert(model.name.clone(), Known::model(&plan, &known));
                 plans.push(plan);
             }
             Err(error) => found.push(describe(model, &error, &known)),
@@ -175,6 +184,8 @@ struct Known {
     /// What decides the values of each column, where the fingerprint does not cover that.
     decided_by: BTreeMap<String, String>,
     rows: Rows,
+    /// See [`Seen::is_side`].
+    is_side: bool,
     streams: Vec<String>,
     /// Streams that it is made of when read: itself, or for a view what that reads.
     read_streams: Vec<String>,
@@ -189,6 +200,7 @@ impl Known {
             fingerprint: TableName::new(ACCEPTED, stream).to_string(),
             decided_by: relation.columns.clone(),
             rows: Rows::Arrive,
+            is_side: false,
             streams: vec![stream.to_owned()],
             read_streams: vec![stream.to_owned()],
             tables: Vec::new(),
@@ -202,6 +214,7 @@ impl Known {
             fingerprint: name.to_string(),
             decided_by: BTreeMap::new(),
             rows: Rows::Replaced,
+            is_side: true,
             streams: Vec::new(),
             read_streams: Vec::new(),
             tables: vec![name.clone()],
@@ -209,22 +222,33 @@ impl Known {
         }
     }
 
-    fn model(plan: &Plan) -> Self {
+    fn model(plan: &Plan, known: &BTreeMap<TableName, Self>) -> Self {
         let stored = vec![plan.model.name.clone()];
         let is_view = plan.class == Class::View;
+        let mut inputs = plan.inputs.iter().filter_map(|input| known.get(&relation_name(input)));
+        let is_side = match plan.class {
+            Class::View => plan.is_stable && inputs.all(|input| input.is_side),
+            class => !class.is_by_offset(),
+        };
         Self {
             fingerprint: plan.fingerprint.clone(),
             decided_by: BTreeMap::new(),
             rows: match plan.class {
                 Class::Append => Rows::Grow,
-                Class::Aggregate | Class::Keyed => Rows::Change,
+                Class::Project | Class::Aggregate | Class::Keyed | Class::Lookup => Rows::Change,
                 Class::View | Class::Recompute => Rows::Replaced,
             },
+            is_side,
             streams: plan.streams.clone(),
             read_streams: if is_view { plan.read_streams.clone() } else { Vec::new() },
             tables: if is_view { plan.tables.clone() } else { stored },
             columns: names(&plan.schema),
         }
+    }
+
+    fn seen(&self) -> Seen {
+        let Self { rows, is_side, .. } = *self;
+        Seen { rows, tables: self.tables.clone(), is_side }
     }
 
     /// What it adds to the fingerprint of a model that reads these columns of it.
@@ -287,11 +311,12 @@ impl Planner {
         // What is not known here is a table function such as generate_series().
         inputs.retain(|input| known.contains_key(&relation_name(input)));
         let schema = storable(analysed.schema().as_arrow());
-        let rows = known.iter().map(|(name, known)| (name.clone(), known.rows)).collect();
-        let Classified { class, reason, program } = match model.materialized {
+        let seen = known.iter().map(|(name, known)| (name.clone(), known.seen())).collect();
+        let Classified { class, reason, driving, program } = match model.materialized {
             Materialized::View => Classified::view(),
-            Materialized::Table => classify(&analysed, &rows, &self.state, &schema)?,
+            Materialized::Table => classify(&analysed, &seen, &self.state, &schema)?,
         };
+        let is_stable = is_stable(&analysed);
         let read = columns_read(analysed, &self.state, DEFAULT_SCHEMA)?;
         let parents = inputs.iter().map(relation_name);
         let parents = parents.filter_map(|name| known.get(&name).map(|parent| (name, parent)));
@@ -306,13 +331,17 @@ impl Planner {
             parts.push(parent.fingerprint_of(read.get(&(name.schema, name.name))));
         }
         let digest = fingerprint(parts.join("\u{1}").as_bytes());
+        let mut of_driving = inputs.iter();
+        let driving = of_driving.find(|input| driving.as_ref() == Some(&relation_name(input)));
         Ok(Plan {
             model: model.clone(),
             class,
             reason,
+            driving: driving.cloned(),
             inputs,
             streams: streams.into_iter().collect(),
             read_streams: read_streams.into_iter().collect(),
+            is_stable,
             tables: tables.into_iter().collect(),
             schema,
             fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),

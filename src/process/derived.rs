@@ -151,15 +151,20 @@ impl Derived {
 
     /// Begins to keep it by changes, on top of the table as it is committed: takes in what `parent`,
     /// if it reads another table that is kept so, has beyond the version that is recorded: with it
-    /// comes what that one made of its own start. Returns what this makes of the visible rows.
+    /// comes what that one made of its own start. If it was made already, then with `sides`. Returns what this
+    /// makes of the visible rows.
     pub(super) async fn load(
         &mut self,
+        sides: Option<Vec<Vec<RecordBatch>>>,
         parent: Option<(&Self, Change)>,
         now_us: i64,
     ) -> Result<Change, super::Error> {
         let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
-        let rows = self.table.all_rows().await?;
+        let rows = if kept.holds_rows() { self.table.all_rows().await? } else { Vec::new() };
         kept.load(&rows)?;
+        if let Some(sides) = sides {
+            kept.recall(&sides)?;
+        }
         let mut change = Change::default();
         if !self.table.is_published() {
             match kept.begin(&mut self.generation, &self.positions) {
@@ -175,9 +180,10 @@ impl Derived {
             Err(error) => {
                 let error = chain(&error);
                 tracing::warn!(table = %self.info.name, error, "made anew: its input is not there");
+                let rows = if kept.holds_rows() { rows } else { self.table.all_rows().await? };
                 change.extend(kept.restart(&rows, &mut self.generation, &self.positions)?);
                 let all = parent.table.all_rows().await?;
-                Change { added: parent.visible_rows(&all)?, removed: Vec::new() }
+                Change { added: parent.told(&all)?, removed: Vec::new() }
             }
         };
         missed.extend(begun);
@@ -187,10 +193,20 @@ impl Derived {
         Ok(change)
     }
 
-    /// The columns that the model names.
-    fn visible_rows(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>, super::Error> {
+    /// Begins a lookup again with an empty table. Returns what this makes of its rows.
+    pub(super) async fn load_anew(&mut self) -> Result<Change, super::Error> {
+        let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
+        let rows = self.table.all_rows().await?;
+        let mut change = kept.restart(&rows, &mut self.generation, &self.positions)?;
+        kept.empty();
+        change.extend(kept.begin(&mut self.generation, &self.positions)?);
+        Ok(change)
+    }
+
+    /// What readers are told of stored rows.
+    fn told(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>, super::Error> {
         let Some(kept) = &self.kept else { return Ok(rows.to_vec()) };
-        Ok(rows.iter().map(|rows| kept.visible(rows)).collect::<Result<_, _>>()?)
+        Ok(rows.iter().map(|rows| kept.told(rows)).collect::<Result<_, _>>()?)
     }
 
     /// Takes in a change of its input, which reaches `positions` then. Returns what became of its
@@ -316,16 +332,17 @@ impl Derived {
         if let Some(kept) = &mut self.kept {
             // What waits of a parent's changes is in its version, and not in this table.
             let mut parents = self.parent_ids.keys();
+            let at = mark.get(name).copied().unwrap_or(self.generation).min(self.generation);
             let rests_on_mark = !kept.is_waiting()
-                && parents.all(|name| published.generations.get(name) == mark.get(name));
+                && parents.all(|name| published.generations.get(name) == mark.get(name))
+                && kept.was_made_with(at, &published.generations);
             if !self.parent_ids.is_empty() && !rests_on_mark {
                 return Ok(false);
             }
-            let at = mark.get(name).copied().unwrap_or(self.generation).min(self.generation);
             if let Some((patches, positions)) = kept.log.up_to(at) {
                 let moves = self.moves(&positions, published);
                 self.table.patch(&patches, moves).await?;
-                self.kept.iter_mut().for_each(|kept| kept.log.committed(at));
+                self.kept.iter_mut().for_each(|kept| kept.committed(at));
             } else if force && at == self.generation && self.failure.is_none() {
                 let moves = self.moves(&self.positions, published);
                 if moves.is_empty() && self.table.is_published() {
@@ -422,7 +439,28 @@ async fn missed(table: &Table, parent: &Derived) -> Result<Change, super::Error>
         return Ok(Change::default());
     }
     let Change { added, removed } = parent.table.change_since(recorded).await?;
-    Ok(Change { added: parent.visible_rows(&added)?, removed: parent.visible_rows(&removed)? })
+    Ok(Change { added: parent.told(&added)?, removed: parent.told(&removed)? })
+}
+
+/// The rows that a table had when `reader` was made of it, as stored; an error if that is not known
+/// any more.
+pub(super) async fn rows_at(
+    reader: &Table,
+    parent: &Derived,
+) -> Result<Vec<RecordBatch>, super::Error> {
+    let recorded = reader.position(&read_id(&parent.table.id()?));
+    let recorded = recorded.and_then(|version| u64::try_from(version).ok());
+    if recorded.is_none() {
+        let text = format!("{} was made anew", parent.info.name);
+        return Err(super::Error::Internal(text));
+    }
+    let all = parent.table.all_rows().await?;
+    if recorded == Some(parent.table.version()) {
+        return Ok(all);
+    }
+    let Change { added, mut removed } = parent.table.change_since(recorded).await?;
+    removed.extend(all);
+    Ok(Change { added: removed, removed: added }.without_cancelled()?.added)
 }
 
 /// How far into its streams a table's snapshot says that it was built.

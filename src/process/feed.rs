@@ -1,6 +1,6 @@
 //! What comes into the streams, handed on to the models that are kept by changes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{AsArray as _, BooleanArray, RecordBatch},
@@ -9,10 +9,16 @@ use arrow::{
 };
 
 use crate::{
-    domain::{Offset, Partition, Positions, TableName, change::Change},
+    domain::{Offset, Partition, Positions, TableName, chain, change::Change},
     lake::{OFFSET, PARTITION},
-    models::Input,
-    process::{Error, derived::Derived, kept::Kept, pipeline::Pipeline, rows::column},
+    models::{Input, with_key},
+    process::{
+        Error,
+        derived::Derived,
+        kept::Kept,
+        pipeline::Pipeline,
+        rows::{column, place_keys},
+    },
 };
 
 /// Rows of a stream that its models have taken in, for whoever reads them.
@@ -63,42 +69,10 @@ impl Pipeline {
         if fed.is_empty() {
             return Ok(());
         }
-        let (name, now) = (self.streams[number].name().to_owned(), self.deps.clock.now_us());
+        let name = self.streams[number].name().to_owned();
         let mut has_failed = false;
         for fed in fed {
-            let mut changes: BTreeMap<TableName, (Change, Positions)> = BTreeMap::new();
-            for derived in &mut self.derived {
-                let Some(kept) = derived.kept.as_mut().filter(|kept| kept.is_following()) else {
-                    continue;
-                };
-                let (change, reached) = match (fed.outputs.get(&kept.input), kept.parent()) {
-                    (Some(Output::Stopped), _) => {
-                        kept.give_up();
-                        derived.failure = Some("what it reads has stopped".to_owned());
-                        has_failed = true;
-                        continue;
-                    }
-                    (Some(output), _) => {
-                        let mut reached = Positions::default();
-                        fed.ends.iter().for_each(|(p, at)| reached.advance(&name, *p, *at));
-                        let mut change = Change::default();
-                        if let Output::Rows(rows, places) = output {
-                            change.added.push(wanted(kept, &name, rows, places)?);
-                        }
-                        (change, reached)
-                    }
-                    (None, Some(parent)) => match changes.get(parent) {
-                        Some(change) => change.clone(),
-                        None => continue,
-                    },
-                    (None, None) => continue,
-                };
-                let was_failing = derived.failure.is_some();
-                if let Some(change) = derived.take(change, &reached, now) {
-                    changes.insert(derived.info.name.clone(), (change, derived.positions.clone()));
-                }
-                has_failed |= was_failing || derived.failure.is_some();
-            }
+            has_failed |= self.hand_on(Some((&name, &fed)), Changes::new())?;
         }
         if has_failed {
             self.report_models();
@@ -106,10 +80,64 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Hands what came into a stream, or became of some tables, to the models that read them and are
+    /// kept by changes, parents first. Whether one of them failed or failed before.
+    pub(super) fn hand_on(
+        &mut self,
+        fed: Option<(&str, &Fed)>,
+        mut changes: Changes,
+    ) -> Result<bool, Error> {
+        let (now, mut has_failed) = (self.deps.clock.now_us(), false);
+        for derived in &mut self.derived {
+            let Some(kept) = derived.kept.as_mut().filter(|kept| kept.is_following()) else {
+                continue;
+            };
+            let output = fed.and_then(|(_, fed)| fed.outputs.get(&kept.input));
+            let (change, reached) = match (output, fed, kept.parent()) {
+                (Some(Output::Stopped), ..) => {
+                    kept.give_up();
+                    derived.failure = Some("what it reads has stopped".to_owned());
+                    has_failed = true;
+                    continue;
+                }
+                (Some(output), Some((stream, fed)), _) => {
+                    let mut reached = Positions::default();
+                    fed.ends.iter().for_each(|(p, at)| reached.advance(stream, *p, *at));
+                    let mut change = Change::default();
+                    if let Output::Rows(rows, places) = output {
+                        change.added.push(wanted(kept, stream, rows, places)?);
+                    }
+                    (change, reached)
+                }
+                (_, _, Some(parent)) => match changes.get(parent) {
+                    Some(change) => change.clone(),
+                    None => continue,
+                },
+                _ => continue,
+            };
+            let was_failing = derived.failure.is_some();
+            if let Some(change) = derived.take(change, &reached, now) {
+                changes.insert(derived.info.name.clone(), (change, derived.positions.clone()));
+            }
+            has_failed |= was_failing || derived.failure.is_some();
+        }
+        Ok(has_failed)
+    }
+
     /// Fills the state of the models kept by changes from their tables, parents first.
     pub(super) async fn load_kept(&mut self) -> Result<(), Error> {
         let mut begun: BTreeMap<TableName, Change> = BTreeMap::new();
         for number in 0..self.derived.len() {
+            let sides = match self.recalled_sides(number).await {
+                Ok(sides) => sides,
+                Err(error) => {
+                    let derived = &mut self.derived[number];
+                    let (name, error) = (derived.info.name.clone(), chain(&error));
+                    tracing::warn!(table = %name, error, "made anew: what it was made of is not there");
+                    begun.insert(name, derived.load_anew().await?);
+                    continue;
+                }
+            };
             let (before, rest) = self.derived.split_at_mut(number);
             let Some(derived) = rest.first_mut().filter(|derived| derived.kept.is_some()) else {
                 continue;
@@ -120,12 +148,15 @@ impl Pipeline {
                 let change = begun.get(&parent.info.name).cloned();
                 (parent, change.unwrap_or_default())
             });
-            let change = derived.load(parent, self.deps.clock.now_us()).await?;
+            let change = derived.load(sides, parent, self.deps.clock.now_us()).await?;
             begun.insert(derived.info.name.clone(), change);
         }
         Ok(())
     }
 }
+
+/// What became of tables that are kept by changes, and how far they reach with it.
+pub(super) type Changes = BTreeMap<TableName, (Change, Positions)>;
 
 /// The rows that a model was not handed before.
 fn wanted(
@@ -134,6 +165,11 @@ fn wanted(
     rows: &RecordBatch,
     places: &RecordBatch,
 ) -> Result<RecordBatch, Error> {
+    let keyed = match kept.sides() {
+        [] => None,
+        _ => Some(with_key(rows, Arc::new(place_keys(places)?))?),
+    };
+    let rows = keyed.as_ref().unwrap_or(rows);
     let partitions = column(places, PARTITION)?.as_primitive::<Int32Type>().values();
     let offsets = column(places, OFFSET)?.as_primitive::<Int64Type>().values();
     let at: BTreeMap<i32, Option<Offset>> = {

@@ -134,6 +134,7 @@ impl Pipeline {
             self.disown().await?;
         }
         self.follow_bronze().await?;
+        self.look_again(true).await?;
         if is_new_owner {
             let view = self.swap();
             self.trust_recorded(&view);
@@ -171,6 +172,7 @@ impl Pipeline {
             open::load_seed(&self.deps, derived).await?;
         }
         self.load_kept().await?;
+        self.look_again(true).await?;
         self.report_models();
         Ok(())
     }
@@ -217,6 +219,7 @@ impl Pipeline {
         // A commit of ours takes over what others committed just before it, too.
         if moved || self.is_behind() {
             self.follow_bronze().await?;
+            self.look_again(false).await?;
             self.swap();
             moved = true;
         }

@@ -6,7 +6,7 @@
 //! for each step of the inputs what became of the table; so a publication can stop at a mark that
 //! lies behind what is in memory.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::{AsArray as _, BinaryArray, RecordBatch};
 
@@ -15,16 +15,20 @@ use crate::{
         Offset, Partition, Positions, TableName,
         change::{Change, Patch},
     },
-    models::{Input, KeptProgram, KeptState, ProgramError},
+    models::{Applied, Input, KeptProgram, KeptState, ProgramError, Side},
     process::patch_log::PatchLog,
 };
 
 /// Changes that cannot be computed wait for others that make them computable, in so much memory.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
+/// Generations of the tables that sides are computed from.
+type Basis = BTreeMap<TableName, u64>;
+
 /// A model that is kept by changes of its one input.
 pub(super) struct Kept {
     pub input: Input,
+    driven_by: Option<String>,
     program: Arc<dyn KeptProgram>,
     /// Whether models that are kept by changes read this one.
     is_read: bool,
@@ -36,20 +40,34 @@ pub(super) struct Kept {
     waiting: Change,
     /// Too much of it: nothing is taken in until the next start.
     is_given_up: bool,
+    /// What its sides were made of when they were looked at, newest last, each with the generation
+    /// of the table from which on it is made with them.
+    looks: Vec<(u64, Basis)>,
+    /// The last look did not get through.
+    is_look_due: bool,
     /// How far into its streams it was handed everything, what waits included.
     taken: Positions,
 }
 
 impl Kept {
-    pub(super) fn new(input: Input, program: Arc<dyn KeptProgram>, is_read: bool) -> Self {
+    /// `driven_by`: the stream whose rows, with places, are its input's.
+    pub(super) fn new(
+        input: Input,
+        driven_by: Option<String>,
+        program: Arc<dyn KeptProgram>,
+        is_read: bool,
+    ) -> Self {
         Self {
             input,
+            driven_by,
             program,
             is_read,
             state: None,
             log: PatchLog::default(),
             waiting: Change::default(),
             is_given_up: false,
+            looks: Vec::new(),
+            is_look_due: false,
             taken: Positions::default(),
         }
     }
@@ -60,6 +78,8 @@ impl Kept {
         self.log = PatchLog::default();
         self.waiting = Change::default();
         self.is_given_up = false;
+        self.looks = Vec::new();
+        self.is_look_due = false;
         self.taken = positions.clone();
     }
 
@@ -75,7 +95,7 @@ impl Kept {
 
     /// Whether it was handed changes that are not in the table.
     pub(super) fn is_waiting(&self) -> bool {
-        self.is_given_up || !self.waiting.is_empty()
+        self.is_given_up || self.is_look_due || !self.waiting.is_empty()
     }
 
     /// Takes in nothing more until the next start.
@@ -89,6 +109,110 @@ impl Kept {
         match &self.input {
             Input::Table(name) => Some(name),
             Input::Stream(_) => None,
+        }
+    }
+
+    /// The stream that drives it, if one does directly or through row-wise models.
+    pub(super) fn stream(&self) -> Option<&str> {
+        self.driven_by.as_deref()
+    }
+
+    /// Whether the state holds the rows of the table.
+    pub(super) fn holds_rows(&self) -> bool {
+        self.program.holds_rows()
+    }
+
+    /// What it joins to the rows of its input.
+    pub(super) fn sides(&self) -> &[Side] {
+        self.program.sides()
+    }
+
+    /// What its sides are made of among tables of these `generations`, if it has not looked at that.
+    pub(super) fn unseen_sides(&self, generations: &Basis) -> Option<Basis> {
+        let tables = self.sides().iter().flat_map(|side| &side.tables);
+        let now = tables.filter_map(|name| Some((name.clone(), *generations.get(name)?)));
+        let now: Basis = now.collect();
+        let seen = self.looks.last().map(|(_, basis)| basis);
+        (self.is_look_due || seen != Some(&now)).then_some(now)
+    }
+
+    /// Sets what the table was made with.
+    pub(super) fn recall(&mut self, sides: &[Vec<RecordBatch>]) -> Result<(), ProgramError> {
+        if let Some(state) = &mut self.state {
+            state.look(sides)?;
+            state.looked();
+        }
+        Ok(())
+    }
+
+    /// Compares what the sides hold with what the table is made with. Whether that differs.
+    pub(super) fn look(&mut self, sides: &[Vec<RecordBatch>]) -> Result<bool, ProgramError> {
+        self.state.as_mut().map_or(Ok(false), |state| state.look(sides))
+    }
+
+    /// What has to become of driving rows, now that the sides differ.
+    pub(super) fn redrive(&self, rows: &RecordBatch) -> Result<Option<Applied>, ProgramError> {
+        self.state.as_ref().map_or(Ok(None), |state| state.redrive(rows, self.is_read))
+    }
+
+    /// The same for all of them, as changes of the table.
+    pub(super) fn redriven(&mut self, parts: Vec<Applied>) -> Result<Vec<Applied>, ProgramError> {
+        self.state.as_mut().map_or(Ok(Vec::new()), |state| state.redriven(parts, self.is_read))
+    }
+
+    /// Changes that could not be computed.
+    pub(super) fn waiting(&self) -> &Change {
+        &self.waiting
+    }
+
+    /// Nothing may be committed before the next look gets through.
+    pub(super) fn could_not_look(&mut self) {
+        self.is_look_due = true;
+    }
+
+    /// Takes over what a look gave, at sides of `basis` that reach `positions`.
+    pub(super) fn looked(
+        &mut self,
+        applied: Vec<Applied>,
+        basis: Basis,
+        positions: &Positions,
+        generation: &mut u64,
+    ) -> Result<Change, ProgramError> {
+        self.taken.merge(positions);
+        let (mut change, reached) = (Change::default(), self.taken.clone());
+        for Applied { patch, change: came } in applied {
+            self.push(patch, generation, &reached)?;
+            change.extend(came);
+        }
+        self.state.iter_mut().for_each(|state| state.looked());
+        self.looks.push((*generation, basis));
+        self.is_look_due = false;
+        Ok(change)
+    }
+
+    /// The sides reach `positions` with what they held at the last look.
+    pub(super) fn pass(&mut self, positions: &Positions) {
+        self.taken.merge(positions);
+        self.log.reach(&self.taken);
+    }
+
+    /// Whether the table in generation `at` was made with sides of these `generations`.
+    pub(super) fn was_made_with(&self, at: u64, generations: &Basis) -> bool {
+        if self.sides().is_empty() {
+            return true;
+        }
+        let before = self.looks.iter().filter(|(from, _)| *from <= at);
+        let last = before.clone().map(|(from, _)| *from).max();
+        let mut of_then = before.filter(|(from, _)| Some(*from) == last);
+        of_then.any(|(_, basis)| basis.iter().all(|(name, of)| generations.get(name) == Some(of)))
+    }
+
+    /// The table is committed as of generation `at`.
+    pub(super) fn committed(&mut self, at: u64) {
+        self.log.committed(at);
+        let before = self.looks.iter().filter(|(from, _)| *from <= at);
+        if let Some(last) = before.map(|(from, _)| *from).max() {
+            self.looks.retain(|(from, _)| *from >= last);
         }
     }
 
@@ -113,9 +237,14 @@ impl Kept {
         for rows in rows {
             let keys: BinaryArray = rows.column(0).as_binary::<i32>().clone();
             self.push(Patch { keys, rows: rows.slice(0, 0) }, generation, positions)?;
-            change.removed.push(self.visible(rows)?);
+            change.removed.push(self.told(rows)?);
         }
         Ok(change)
+    }
+
+    /// The table holds nothing: what was handed before is joined at the next look.
+    pub(super) fn empty(&mut self) {
+        self.state.iter_mut().for_each(|state| state.empty());
     }
 
     /// What the model has before anything came, as a change.
@@ -177,9 +306,9 @@ impl Kept {
         }
     }
 
-    /// The columns of stored rows that the model names.
-    pub(super) fn visible(&self, rows: &RecordBatch) -> Result<RecordBatch, ProgramError> {
-        self.program.visible(rows)
+    /// What readers are told of stored rows.
+    pub(super) fn told(&self, rows: &RecordBatch) -> Result<RecordBatch, ProgramError> {
+        self.program.told(rows)
     }
 
     /// How far the table reaches.

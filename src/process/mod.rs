@@ -14,6 +14,7 @@ mod ends;
 mod feed;
 mod group;
 mod kept;
+mod lookups;
 mod metrics;
 mod offset_table;
 mod open;

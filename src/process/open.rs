@@ -336,7 +336,7 @@ async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(),
     let stopped = match plan.class {
         Class::View => None,
         Class::Append => open_append(deps, plan, info, opened, stopped_parent.is_some()).await?,
-        Class::Aggregate | Class::Keyed | Class::Recompute => {
+        Class::Project | Class::Aggregate | Class::Keyed | Class::Lookup | Class::Recompute => {
             open_derived(deps, plan, info, opened, stopped_parent.is_some()).await?
         }
     };
@@ -428,10 +428,17 @@ async fn open_derived(
         opened.base.tables.insert(name.clone(), Arc::new(derived.state()));
         return Ok((!parent_stopped).then(fingerprint_hint));
     }
-    if let (Program::Kept(program), Some(input)) = (&plan.program, plan.inputs.first()) {
-        let mut readers = deps.planned.plans.iter().filter(|plan| plan.class.is_by_changes());
-        let is_read = readers.any(|plan| plan.tables.contains(&name));
-        derived.kept = Some(Kept::new(input.clone(), Arc::clone(program), is_read));
+    if let (Program::Kept(program), Some(input)) = (&plan.program, &plan.driving) {
+        let own = Input::Table(name);
+        let is_read = deps.planned.plans.iter().any(|plan| plan.driving.as_ref() == Some(&own));
+        let mut models = deps.planned.plans.iter();
+        let driven_by = match input {
+            Input::Stream(stream) => Some(stream.clone()),
+            Input::Table(name) => models
+                .find(|plan| plan.model.name == *name && plan.class.is_by_offset())
+                .and_then(|plan| plan.streams.first().cloned()),
+        };
+        derived.kept = Some(Kept::new(input.clone(), driven_by, Arc::clone(program), is_read));
     }
     opened.derived.push(derived);
     Ok(None)

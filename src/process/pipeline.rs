@@ -21,7 +21,7 @@ use crate::{
         metrics,
         open::{self, Opened},
         quarantine::DiscardTable,
-        rounds::{Computed, Job, is_due, run_round},
+        rounds::{Computed, Job, is_due, passed_on, run_round},
         settle::Settling,
         stream::StreamTables,
         upkeep::Upkeep,
@@ -61,6 +61,8 @@ pub(super) struct Pipeline {
     last_round: Duration,
     /// Not before then may tables be recomputed again.
     next_round: Instant,
+    /// Not before then need the sides of lookups be looked at again.
+    pub(super) next_look: Instant,
     /// Not before then may recomputed tables be committed again.
     next_publish: Instant,
     pub(super) settled: u64,
@@ -103,6 +105,7 @@ impl Pipeline {
             last_mark: Mark::new(),
             last_round: Duration::ZERO,
             next_round: now,
+            next_look: now,
             next_publish: now,
             settled: 0,
             settling: None,
@@ -139,10 +142,11 @@ impl Pipeline {
             Some(results) => self.end_round(results).map(|()| true)?,
             None => false,
         };
+        let looked = self.look_again(false).await?;
         if self.rounds.is_empty() && Instant::now() >= self.next_round {
-            self.begin_round();
+            self.begin_round(false).await?;
         }
-        if moved || recomputed {
+        if moved || recomputed || looked {
             self.swap();
         }
         self.seal_if_due().await?;
@@ -216,25 +220,40 @@ impl Pipeline {
     }
 
     /// Begins to compute outdated tables beside the micro-batches, over the view of now. Whether
-    /// there are any.
-    fn begin_round(&mut self) -> bool {
+    /// there are any. Before that, or if it is `needed`, lookups see their sides as they are.
+    async fn begin_round(&mut self, needed: bool) -> Result<bool, Error> {
         if !self.is_owner {
-            return false;
+            return Ok(false);
         }
-        let view = Arc::new(self.build_view());
+        let mut outdated = self.outdated();
+        if needed || is_due(&outdated.1) {
+            self.look_again(true).await?;
+            outdated = self.outdated();
+        }
+        let (view, jobs) = outdated;
         let generations = self.generations();
-        let jobs: Vec<Job> =
-            self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
         if !is_due(&jobs) {
+            for (name, reached) in passed_on(view, &jobs) {
+                let of_name = self.derived.iter_mut().find(|derived| derived.info.name == name);
+                of_name.into_iter().for_each(|derived| derived.positions.clone_from(&reached));
+            }
             self.last_mark = generations;
             self.keep_marks();
-            return false;
+            return Ok(false);
         }
         self.round_started = Instant::now();
         self.round_mark.clone_from(&generations);
         self.keep_marks();
         self.rounds.spawn(run_round(view, jobs, generations));
-        true
+        Ok(true)
+    }
+
+    /// The tables that may be recomputed, over the view of now.
+    fn outdated(&mut self) -> (Arc<LakeView>, Vec<Job>) {
+        let view = Arc::new(self.build_view());
+        let generations = self.generations();
+        let jobs = self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
+        (view, jobs)
     }
 
     /// Takes over the results of a round.
@@ -260,14 +279,14 @@ impl Pipeline {
             while let Some(results) = self.rounds.join_next().await {
                 self.end_round(results)?;
             }
-            if !self.begin_round() {
+            if !self.begin_round(true).await? {
                 return Ok(());
             }
         }
     }
 
     /// The pause after work of this length on one core that keeps it at its share of the machine.
-    fn pause_after(&self, took: Duration) -> Duration {
+    pub(super) fn pause_after(&self, took: Duration) -> Duration {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = f64::from(self.settings.recompute_percent.clamp(1, 100)) / 100.0;
         #[allow(clippy::cast_precision_loss, reason = "a handful of cores")]
@@ -321,6 +340,7 @@ impl Pipeline {
         let mut committed = self.seal_tables(positions_too).await?;
         if self.is_owner && (all || Instant::now() >= self.next_publish) {
             let publishing = Instant::now();
+            self.look_again(true).await?;
             committed += self.publish(positions_too).await?;
             self.next_publish = Instant::now() + self.pause_after(publishing.elapsed());
         }
@@ -421,7 +441,7 @@ impl Pipeline {
         view
     }
 
-    fn build_view(&mut self) -> LakeView {
+    pub(super) fn build_view(&mut self) -> LakeView {
         let mut view = self.base.clone();
         for stream in &mut self.streams {
             view.positions.merge(&stream.bronze.positions());

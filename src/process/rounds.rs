@@ -105,16 +105,36 @@ pub(super) fn basis(plan: &Plan, view: &LakeView, generations: &BTreeMap<TableNa
 /// Whether a round over `jobs` would compute anything: what failed, and what reads it, waits until
 /// its inputs move.
 pub(super) fn is_due(jobs: &[Job]) -> bool {
-    let mut waiting: BTreeSet<&TableName> = BTreeSet::new();
+    let mut waiting = BTreeSet::new();
+    jobs.iter().any(|job| !waits(job, &mut waiting) && job.outdated)
+}
+
+/// Whether a table is not computed before its inputs move: it failed, or reads one that waits.
+fn waits<'a>(job: &'a Job, waiting: &mut BTreeSet<&'a TableName>) -> bool {
+    let reads_waiting = job.plan.tables.iter().any(|table| waiting.contains(table));
+    let waits = reads_waiting || (job.failing && !job.outdated);
+    if waits {
+        waiting.insert(&job.plan.model.name);
+    }
+    waits
+}
+
+/// How far tables reach in `view` that are what their inputs make of them, where these have moved
+/// without changing, as with events that came again.
+pub(super) fn passed_on(mut view: Arc<LakeView>, jobs: &[Job]) -> Vec<(TableName, Positions)> {
+    let mut waiting = BTreeSet::new();
+    let mut passed = Vec::new();
     for job in jobs {
-        let reads_waiting = job.plan.tables.iter().any(|table| waiting.contains(table));
-        if reads_waiting || (job.failing && !job.outdated) {
-            waiting.insert(&job.plan.model.name);
-        } else if job.outdated {
-            return true;
+        if waits(job, &mut waiting) || job.outdated {
+            continue;
+        }
+        let (name, reached) = (&job.plan.model.name, reachable(&job.plan, &view));
+        if view.tables.get(name).is_some_and(|table| table.positions != reached) {
+            view = shown(&view, name, None, &reached);
+            passed.push((name.clone(), reached));
         }
     }
-    false
+    passed
 }
 
 /// Computes what is outdated, parents first (the order of `jobs`), over one view.

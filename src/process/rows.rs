@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray as _, BooleanArray, RecordBatch, StringArray},
+    array::{ArrayRef, AsArray as _, BinaryArray, BooleanArray, RecordBatch, StringArray},
     compute::filter_record_batch,
     datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
     error::ArrowError,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The place of an event in a row-wise model's input.
-const INDEX: &str = "__index";
+pub(super) const INDEX: &str = "__index";
 
 /// The rows of a model's output beyond the table's position, as stored: place, then columns.
 pub(super) fn wanted(
@@ -63,6 +63,27 @@ pub(super) fn carried_rows(stream: &str, rows: &RecordBatch) -> Result<RecordBat
         Arc::clone(column(rows, "_index")?),
     ];
     Ok(RecordBatch::try_new(Arc::new(Schema::new(place_fields())), columns)?)
+}
+
+/// Keys made of places: partition, offset and index, in this order the first columns but for the
+/// stream. They are in the order of the places.
+pub(super) fn place_keys(places: &RecordBatch) -> Result<BinaryArray, Error> {
+    let [partitions, offsets, indexes] = match places.num_columns() {
+        3 => [0, 1, 2],
+        _ => [1, 2, 3],
+    }
+    .map(|column| places.column(column));
+    let (partitions, indexes) =
+        (partitions.as_primitive::<Int32Type>(), indexes.as_primitive::<Int32Type>());
+    let places = partitions.values().iter().zip(offsets.as_primitive::<Int64Type>().values());
+    let keys = places.zip(indexes.values()).map(|((partition, offset), index)| {
+        let mut key = [0; 16];
+        key[..4].copy_from_slice(&partition.to_be_bytes());
+        key[4..12].copy_from_slice(&offset.to_be_bytes());
+        key[12..].copy_from_slice(&index.to_be_bytes());
+        key
+    });
+    Ok(BinaryArray::from_iter_values(keys))
 }
 
 /// The relation `accepted.<stream>` of a Bronze batch, rejected rows still included.

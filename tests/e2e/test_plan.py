@@ -55,19 +55,48 @@ SHAPES = {
     ),
     "gold.cheap": (
         "SELECT customer FROM {{ ref('totals') }} WHERE amount < 10",
-        "recompute",
-        "rows of gold.totals may change",
+        "append",
+        "one input whose rows may change",
     ),
+    "gold.of_cheap": ("SELECT count(*) AS n FROM {{ ref('cheap') }}", "aggregate", "per group"),
     "gold.of_recomputed": (
-        "SELECT count(*) AS n FROM {{ ref('cheap') }}",
+        "SELECT count(*) AS n FROM {{ ref('top') }}",
         "recompute",
-        "aggregates gold.cheap, whose rows are replaced as a whole",
+        "aggregates gold.top, whose rows are replaced as a whole",
+    ),
+    "gold.part_of_recomputed": (
+        "SELECT customer FROM {{ ref('top') }}",
+        "recompute",
+        "rows of gold.top are replaced as a whole",
     ),
     "gold.joined": (
         "SELECT t.customer FROM {{ ref('totals') }} AS t JOIN {{ ref('kinds') }} AS k "
         "ON k.customer = t.customer",
+        "lookup",
+        "what is known of them",
+    ),
+    "gold.per_kind": (
+        f"SELECT k.customer, count(*) AS n FROM {ORDERS} AS o LEFT JOIN {{{{ ref('kinds') }}}} AS k "
+        "ON k.customer = o.customer GROUP BY k.customer",
+        "aggregate",
+        "per group",
+    ),
+    "gold.outer": (
+        "SELECT t.customer FROM {{ ref('totals') }} AS t FULL JOIN {{ ref('kinds') }} AS k "
+        "ON k.customer = t.customer",
         "recompute",
-        "joins relations",
+        "joins relations by FULL JOIN",
+    ),
+    "gold.pairs": (
+        f"SELECT a.order_id FROM {ORDERS} AS a JOIN {ORDERS} AS b ON b.customer = a.customer",
+        "recompute",
+        "joins accepted.orders, which grows with a stream",
+    ),
+    "gold.of_groups": (
+        "SELECT g.n FROM (SELECT customer, count(*) AS n FROM {{ ref('cheap') }} GROUP BY customer) "
+        "AS g JOIN {{ ref('kinds') }} AS k ON k.customer = g.customer",
+        "recompute",
+        "joins what aggregates rows (GROUP BY)",
     ),
     "gold.sorted": (f"SELECT order_id FROM {ORDERS} ORDER BY 1", "recompute", "orders or limits"),
     "gold.united": (
@@ -113,7 +142,7 @@ def test_the_plan_is_told_to_people(home):
     done = run(home, "plan", EXAMPLE)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[-1].endswith("1 append, 1 keyed, 13 recompute, 5 view"), lines[-1]
+    assert lines[-1].endswith("5 aggregate, 1 append, 1 keyed, 2 lookup, 6 recompute, 5 view"), lines[-1]
     at = next(n for n, line in enumerate(lines) if line.startswith("silver.rentals "))
     assert lines[at].split()[1] == "keyed"
     assert lines[at + 1].split() == ["reads", "bronze.dvd_rentals"]

@@ -9,7 +9,9 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, Int32Array, Int64Array, RecordBatch, new_null_array},
+    array::{
+        ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, new_null_array,
+    },
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
@@ -23,13 +25,13 @@ use crate::{
     bronze::accepted_schema,
     cli::{Failure, check},
     domain::change::Change,
-    models::{KeptProgram, KeptState, Program, ProgramError, RowProgram},
+    models::{KeptProgram, KeptState, Program, ProgramError, RowProgram, with_key},
 };
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-append: projects and filters 3 columns. keyed: the newest row per key, where every row is newer. aggregate:
-count and sum per key. Rows have random keys that are there already, and so have the 10,000 of a change. Short
+append: projects and filters 3 columns. keyed: the newest row per key, where every row is newer. lookup: a
+dimension with so many keys joined to each row. aggregate: count and sum per key. Rows have random keys that are there already, and so have the 10,000 of a change. Short
 runs are repeated for a second of CPU. whole: the SQL of the aggregate over all rows, on one core.")]
 pub struct Args {
     /// Rows that are put through
@@ -47,7 +49,7 @@ const CHANGES: usize = 20;
 /// What is measured is repeated for so much CPU, which Linux counts in steps of 10 ms.
 const ENOUGH: Duration = Duration::from_millis(1_000);
 
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 7] = [
     ("sluice.yml", "name: bench\n"),
     (
         "streams/events.yml",
@@ -62,6 +64,12 @@ const FILES: [(&str, &str); 5] = [
         "SELECT k, count(*) AS n, sum(v) AS s FROM {{ ref('rows') }} GROUP BY k\n",
     ),
     KEYED,
+    ("seeds/names.csv", "k,name\n1,one\n"),
+    (
+        "models/gold/named.sql",
+        "SELECT r.k, r.v, n.name FROM {{ ref('rows') }} AS r LEFT JOIN {{ ref('names') }} AS n \
+         ON n.k = r.k\n",
+    ),
 ];
 
 const KEYED: (&str, &str) = (
@@ -77,6 +85,7 @@ struct Programs {
     /// The columns of the stream.
     accepted: SchemaRef,
     totals: Arc<dyn KeptProgram>,
+    named: Arc<dyn KeptProgram>,
 }
 
 /// The compiled models of a project in `folder`.
@@ -93,13 +102,19 @@ fn programs(folder: &Path) -> Result<Programs, Failure> {
         plan.map_or(&Program::None, |plan| &plan.program)
     };
     let accepted = planned.judges.iter().map(|judge| accepted_schema(judge.contract())).next();
-    match (program("rows"), program("latest"), program("totals"), accepted) {
-        (Program::Rows(rows), Program::Kept(latest), Program::Kept(totals), Some(accepted)) => {
-            let (rows, totals) = (Arc::clone(rows), Arc::clone(totals));
-            Ok(Programs { rows, latest: Arc::clone(latest), accepted, totals })
-        }
-        _ => Err(Failure::work("the models are kept in other ways than those that are measured")),
-    }
+    let kept = |name: &str| match program(name) {
+        Program::Kept(kept) => Some(Arc::clone(kept)),
+        Program::None | Program::Rows(_) => None,
+    };
+    let other = || Failure::work("the models are kept in other ways than those that are measured");
+    let Program::Rows(rows) = program("rows") else { return Err(other()) };
+    Ok(Programs {
+        rows: Arc::clone(rows),
+        latest: kept("latest").ok_or_else(other)?,
+        accepted: accepted.ok_or_else(other)?,
+        totals: kept("totals").ok_or_else(other)?,
+        named: kept("named").ok_or_else(other)?,
+    })
 }
 
 /// CPU, or wall time where that is not known.
@@ -172,6 +187,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let millis = change.as_secs_f64() * 1e3;
         println!("keyed      {keys:>8} {rate:>11.0} {millis:>30.2}");
     }
+    for keys in args.groups.iter().map(|groups| (*groups).max(1)) {
+        let (rate, change) = looked_up(&args, &programs, keys)?;
+        let millis = change.as_secs_f64() * 1e3;
+        println!("lookup     {keys:>8} {rate:>11.0} {millis:>30.2}");
+    }
     for groups in &args.groups {
         let Grouped { rate, change, whole } = grouped(&args, &programs, (*groups).max(1)).await?;
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
@@ -235,6 +255,35 @@ fn keyed(args: &Args, programs: &Programs, keys: u64) -> Result<(f64, Duration),
     let changing = once(&changes).map_err(|e: ProgramError| failed(e))?;
     let changes = u32::try_from(CHANGES).unwrap_or(u32::MAX);
     Ok((usage::rate(batches.len() as u64 * BATCH, took), changing / changes))
+}
+
+/// Rows per CPU-second, and the CPU of one change, with so many keys in the dimension.
+fn looked_up(args: &Args, programs: &Programs, keys: u64) -> Result<(f64, Duration), Failure> {
+    let mut random = StdRng::seed_from_u64(keys);
+    let mut state = Arc::clone(&programs.named).begin().map_err(failed)?;
+    let numbers = (0..keys).map(|key| i64::try_from(key).unwrap_or(i64::MAX));
+    let names = (0..keys).map(|key| format!("name {key}"));
+    let dimension = RecordBatch::try_from_iter([
+        ("k", Arc::new(Int64Array::from_iter_values(numbers)) as ArrayRef),
+        ("name", Arc::new(StringArray::from_iter_values(names))),
+    ]);
+    state.look(&[vec![dimension.map_err(failed)?]]).map_err(failed)?;
+    state.looked();
+    let mut nth = 0_u64;
+    let mut next = |count| {
+        let rows = batch(count, keys, None, &mut random);
+        let places = (nth..nth + count).map(u64::to_be_bytes);
+        let places = BinaryArray::from_iter_values(places);
+        nth += count;
+        with_key(&rows, Arc::new(places)).map(|rows| added(&rows)).map_err(failed)
+    };
+    let batches = (0..args.rows.div_ceil(BATCH)).map(|_| next(BATCH));
+    let batches = batches.collect::<Result<Vec<_>, _>>()?;
+    let (rows, took) = repeated(state.as_mut(), &batches, BATCH)?;
+    let rate = usage::rate(rows, took);
+    let changes = (0..CHANGES).map(|_| next(CHANGE)).collect::<Result<Vec<_>, _>>()?;
+    let (rows, took) = repeated(state.as_mut(), &changes, CHANGE)?;
+    Ok((rate, took / u32::try_from(rows / CHANGE).unwrap_or(u32::MAX)))
 }
 
 struct Grouped {
@@ -325,6 +374,7 @@ mod tests {
         let found = grouped(&args, &programs, 100).await.expect("aggregate");
         assert!(found.rate > 0.0);
         assert!(keyed(&args, &programs, 100).expect("keyed").0 > 0.0);
+        assert!(looked_up(&args, &programs, 100).expect("lookup").0 > 0.0);
         let other = Args { rows: 100, groups: vec![1_000] };
         grouped(&other, &programs, 1_000).await.expect("more groups than rows");
     }

@@ -89,7 +89,7 @@ impl KeptState for AggregateState {
         let group = self.group(&[]);
         let rows = self.rows_of(&[group])?;
         self.has_whole = true;
-        let change = Change { added: vec![self.program.visible(&rows)?], removed: Vec::new() };
+        let change = Change { added: vec![self.program.told(&rows)?], removed: Vec::new() };
         Ok(Some(Applied { patch: Patch { keys: self.keys_of(&[group]), rows }, change }))
     }
 
@@ -150,7 +150,7 @@ impl AggregateState {
         let mut change = Change::default();
         if is_read {
             let before = self.rows_of(&self.present(touched, self.has_whole))?;
-            change.removed.push(self.program.visible(&before)?);
+            change.removed.push(self.program.told(&before)?);
         }
         for Grouped { groups, arguments, weight } in grouped {
             groups.iter().for_each(|group| self.counts[*group as usize] += weight);
@@ -171,7 +171,7 @@ impl AggregateState {
         }
         let rows = self.rows_of(&self.present(touched, self.program.groups.is_empty()))?;
         if is_read {
-            change.added.push(self.program.visible(&rows)?);
+            change.added.push(self.program.told(&rows)?);
         }
         self.has_whole |= self.program.groups.is_empty() && !touched.is_empty();
         Ok(Applied { patch: Patch { keys: self.keys_of(touched), rows }, change })

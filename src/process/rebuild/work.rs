@@ -8,32 +8,27 @@ use arrow::{
     error::ArrowError,
 };
 use datafusion::{
-    error::DataFusionError,
-    execution::runtime_env::RuntimeEnv,
-    prelude::{SessionConfig, SessionContext},
+    error::DataFusionError, execution::runtime_env::RuntimeEnv, prelude::SessionConfig,
 };
 use futures::TryStreamExt as _;
 
 use crate::{
-    bronze::{Judge, Verdict, accepted_schema, bronze_schema},
+    bronze::{Judge, Verdict, bronze_schema},
     domain::{Offset, Partition, Positions, TableName, change::Change},
     lake::{
         CommitError, Lake, LakeError, LakeView, Move, OFFSET, OffsetWindow, PARTITION, Rebuild,
         Rebuilt, Stored,
         session::{Columns, session},
     },
-    models::{
-        Class, Input, KeptProgram, KeptState, Plan, Program, ProgramError, RowProgram,
-        storable_batch,
-    },
+    models::{Class, Input, KeptProgram, Plan, Program, ProgramError, RowProgram, storable_batch},
     process::{
         Error, Planned,
+        lookups::{Driving, computed},
         open::model_spec,
-        relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, quoted, raw_name, read_id},
+        relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, raw_name, read_id},
         rows::{accepted_rows, carried_rows, column, placed_schema},
         stream::{CATCH_UP_OFFSETS, Places, recorded},
     },
-    project::ACCEPTED,
 };
 
 /// Columns of a row-wise model's table that hold the place of a row: its first ones.
@@ -239,7 +234,7 @@ impl<'a> Work<'a> {
     /// The rows of any other model: its SQL over one state of what it reads.
     async fn by_sql(&self, plan: &Plan, mut rebuild: Rebuild) -> Result<Rebuilt, Failed> {
         let reached = self.reachable(plan)?;
-        let view = self.view(plan, &reached).await?;
+        let view = Arc::new(self.view(plan, &reached).await?);
         let mut moves = Vec::new();
         for stream in &plan.streams {
             let source = acceptance_of(stream);
@@ -262,12 +257,9 @@ impl<'a> Work<'a> {
             }
         }
         let runtime = Arc::new(RuntimeEnv::default());
-        let context = session(&Arc::new(view), Columns::Model, SessionConfig::new(), runtime);
-        if let (Program::Kept(program), Some(input)) = (&plan.program, plan.inputs.first()) {
-            let state = self.by_changes(program, input, &context).await?;
-            for rows in state.rows() {
-                rebuild.write(&rows.map_err(Failed::Row)?).await?;
-            }
+        let context = session(&view, Columns::Model, SessionConfig::new(), runtime);
+        if let (Program::Kept(program), Some(input)) = (&plan.program, &plan.driving) {
+            self.by_changes(program, input, &view, &mut rebuild).await?;
             return Ok(rebuild.commit(moves, true).await?);
         }
         let mut rows = context.sql(&plan.model.sql).await?.execute_stream().await?;
@@ -282,30 +274,30 @@ impl<'a> Work<'a> {
         &self,
         program: &Arc<dyn KeptProgram>,
         input: &Input,
-        context: &SessionContext,
-    ) -> Result<Box<dyn KeptState>, Failed> {
+        view: &Arc<LakeView>,
+        rebuild: &mut Rebuild,
+    ) -> Result<(), Failed> {
         let mut state = Arc::clone(program).begin().map_err(Failed::Row)?;
-        state.first().map_err(Failed::Row)?;
-        let mut plans = self.planned.plans.iter();
-        let (name, schema) = match input {
-            Input::Stream(stream) => {
-                let schema = accepted_schema(self.judge(stream)?.contract());
-                (TableName::new(ACCEPTED, stream), schema)
-            }
-            Input::Table(name) => {
-                let parent = plans.find(|plan| plan.model.name == *name);
-                let parent = parent.ok_or_else(|| Failed::Missing(name.clone()))?;
-                (name.clone(), Arc::clone(&parent.schema))
-            }
-        };
-        let sql = format!("SELECT * FROM {}", quoted(&name));
-        let mut rows = context.sql(&sql).await?.execute_stream().await?;
-        while let Some(batch) = rows.try_next().await? {
-            let added = vec![storable_batch(&batch, &schema)?];
-            let change = Change { added, removed: Vec::new() };
-            state.apply(&change, false).map_err(Failed::Row)?;
+        if !program.sides().is_empty() {
+            state.look(&computed(view, program.sides()).await?).map_err(Failed::Row)?;
+            state.looked();
         }
-        Ok(state)
+        state.first().map_err(Failed::Row)?;
+        let driving = Driving::of(self.planned, input)?;
+        let runtime = Arc::new(RuntimeEnv::default());
+        let context = session(view, Columns::All, SessionConfig::new(), runtime);
+        let mut rows = context.sql(&driving.sql()).await?.execute_stream().await?;
+        while let Some(batch) = rows.try_next().await? {
+            let change = Change { added: vec![driving.keyed(&batch)?.0], removed: Vec::new() };
+            let applied = state.apply(&change, false).map_err(Failed::Row)?;
+            if !program.holds_rows() {
+                rebuild.write(&applied.patch.rows).await?;
+            }
+        }
+        for rows in state.rows() {
+            rebuild.write(&rows.map_err(Failed::Row)?).await?;
+        }
+        Ok(())
     }
 
     fn is_placed(&self, name: &TableName) -> bool {

@@ -209,6 +209,33 @@ async fn partitions_move_between_processors_and_every_event_counts_once() {
     partitions_move(CONTRACT).await;
 }
 
+/// Events that came before change no table, but every one of them has seen them then: also what is
+/// computed whole from tables that are kept by changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_table_says_that_it_has_seen_events_that_change_nothing() {
+    let rig = rig(CONTRACT).await;
+    rig.write(
+        "models/gold/ranks.sql",
+        "SELECT label, row_number() OVER (ORDER BY n, label) AS rank FROM {{ ref('named') }}",
+    );
+    rig.write("models/gold/last.sql", "SELECT max(rank) AS rank FROM {{ ref('ranks') }} LIMIT 1");
+    let (first, second) = (Member::new(&rig), Member::new(&rig));
+    let (a, b) = (join(&rig, &first), join(&rig, &second));
+    first.answers(Asked::Take(partitions(&[0]))).await;
+    second.answers(Asked::Take(partitions(&[1]))).await;
+    for again in 0..3 {
+        rig.append(batch(0..100)).await;
+        for running in [&b, &a] {
+            running.settled().await;
+            expect(&running.view, 100).await;
+            let last = numbers(&running.view.load(), "SELECT rank FROM gold.last").await;
+            assert_eq!(last, [2], "time {again}");
+        }
+    }
+    b.stop().await;
+    a.stop().await;
+}
+
 /// What one commits just before the other's own commit is taken over with that, and followed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_taken_over_with_a_commit_is_followed_too() {

@@ -14,7 +14,7 @@ use super::support::*;
 use crate::{domain::TableName, models::Class, process::rebuild, verify};
 
 /// Aggregates over a stream, over a row-wise model, over aggregates; and what reads them by SQL.
-const CHAIN: [(&str, &str, Class); 8] = [
+const CHAIN: [(&str, &str, Class); 15] = [
     (
         "gold/direct.sql",
         "SELECT k, count(*) AS n, avg(v) AS mean, max(_offset) AS newest, \
@@ -60,6 +60,48 @@ const CHAIN: [(&str, &str, Class); 8] = [
     (
         "gold/joined.sql",
         "SELECT c.n, c.groups, w.s FROM {{ ref('by_count') }} AS c CROSS JOIN {{ ref('whole') }} AS w",
+        Class::Lookup,
+    ),
+    (
+        "gold/labelled.sql",
+        "SELECT r.id, r.v, coalesce(name.label, '?') AS label, d.n FROM {{ ref('rows') }} AS r \
+         LEFT JOIN {{ ref('name') }} AS name ON name.k = r.k \
+         LEFT JOIN {{ ref('by_value') }} AS d ON d.digit = r.v % 10 AND d.n < 20",
+        Class::Lookup,
+    ),
+    (
+        "gold/by_label.sql",
+        "SELECT label, count(*) AS rows, count(n) AS known, sum(n) AS n FROM {{ ref('labelled') }} \
+         GROUP BY label",
+        Class::Aggregate,
+    ),
+    (
+        "gold/above.sql",
+        "SELECT e.id, l.digit, l.v - e.v AS less FROM {{ source('bronze', 'events') }} AS e \
+         JOIN {{ ref('latest') }} AS l ON l.k = e.k AND l.v > e.v WHERE l.digit < 3",
+        Class::Lookup,
+    ),
+    (
+        "gold/per_label.sql",
+        "SELECT coalesce(name.label, '?') AS label, d.n, count(*) AS rows, sum(r.v) AS v \
+         FROM {{ ref('rows') }} AS r LEFT JOIN {{ ref('name') }} AS name ON name.k = r.k \
+         JOIN {{ ref('by_value') }} AS d ON d.digit = r.v % 10 GROUP BY coalesce(name.label, '?'), d.n",
+        Class::Aggregate,
+    ),
+    (
+        "gold/few.sql",
+        "SELECT n AS size, groups * 2 AS twice FROM {{ ref('by_count') }} WHERE groups < 3",
+        Class::Project,
+    ),
+    (
+        "gold/of_few.sql",
+        "SELECT twice, count(*) AS sizes, sum(size) AS size FROM {{ ref('few') }} GROUP BY twice",
+        Class::Aggregate,
+    ),
+    (
+        "gold/both.sql",
+        "SELECT b.label, b.known, a.less FROM {{ ref('by_label') }} AS b \
+         FULL JOIN (SELECT max(less) AS less FROM {{ ref('above') }}) AS a ON a.less = b.known",
         Class::Recompute,
     ),
 ];
@@ -117,6 +159,34 @@ async fn expect_equal(view: &Arc<crate::lake::LakeView>, when: &str) {
             "SELECT counts, groups, n FROM counts",
             "SELECT count(*), sum(groups), sum(n * groups) FROM by_count",
         ),
+        (
+            "SELECT id, label, n FROM labelled ORDER BY id",
+            "SELECT id, coalesce(label, '?'), d.n FROM silver.rows AS r LEFT JOIN seeds.name ON \
+             name.k = r.k LEFT JOIN by_value AS d ON d.digit = v % 10 AND d.n < 20 ORDER BY id",
+        ),
+        (
+            "SELECT label, n, rows, v FROM per_label ORDER BY 1, 2",
+            "SELECT label, n, count(*), sum(v) FROM (SELECT coalesce(label, '?') AS label, d.n, v FROM \
+             silver.rows AS r LEFT JOIN seeds.name ON name.k = r.k JOIN by_value AS d ON d.digit = v % 10) \
+             AS x GROUP BY 1, 2 ORDER BY 1, 2",
+        ),
+        (
+            "SELECT twice, sizes, size FROM of_few ORDER BY 1",
+            "SELECT groups * 2, count(*), sum(n) FROM by_count WHERE groups < 3 GROUP BY 1 ORDER BY 1",
+        ),
+        (
+            "SELECT label, n FROM named ORDER BY label",
+            "SELECT label, n FROM totals JOIN seeds.name ON name.k = totals.k ORDER BY label",
+        ),
+        (
+            "SELECT label, rows, known, n FROM by_label ORDER BY 1",
+            "SELECT label, count(*), count(n), sum(n) FROM labelled GROUP BY 1 ORDER BY 1",
+        ),
+        (
+            "SELECT id, digit, less FROM above ORDER BY 1, 2, 3",
+            "SELECT r.id, digit, l.v - r.v FROM silver.rows AS r JOIN silver.latest AS l ON \
+             l.k = r.k AND l.v > r.v AND digit < 3 ORDER BY 1, 2, 3",
+        ),
     ];
     for (kept, sql) in same {
         assert_eq!(text(view, kept).await, text(view, sql).await, "{when}: {kept}");
@@ -159,6 +229,8 @@ async fn every_view_holds_the_same_events_in_all_kept_tables() {
     let mut random = StdRng::seed_from_u64(7);
     for round in 0..4 {
         let running = rig.start();
+        // Before it is caught up, queries wait, or see what is committed.
+        running.settled().await;
         let is_over = Arc::new(AtomicBool::new(false));
         let looks = Arc::new(AtomicUsize::new(0));
         let reader = {
@@ -166,13 +238,6 @@ async fn every_view_holds_the_same_events_in_all_kept_tables() {
             let looks = Arc::clone(&looks);
             tokio::spawn(async move {
                 let mut most = 0;
-                let whole = TableName::new("gold", "whole");
-                // Before it is caught up, queries wait, or see what is committed.
-                view.wait_until(|view| {
-                    let whole = view.tables.get(&whole).map(|whole| &whole.positions);
-                    whole.is_some_and(|at| !at.is_empty() && at.covers(&view.positions))
-                })
-                .await;
                 while !is_over.load(Ordering::SeqCst) {
                     let view = view.load();
                     expect_equal(&view, "while data flows").await;
@@ -247,7 +312,21 @@ async fn a_rebuilt_aggregate_goes_on() {
     rig.write("models/gold/by_value.sql", sql);
     let done = rebuild(&rig.planned(), &rig.plain_lake(), &[], |_| {}).await.expect("rebuilt");
     let names: Vec<String> = done.iter().map(|done| done.table.to_string()).collect();
-    assert_eq!(names, ["gold.by_value", "gold.by_count", "gold.counts", "gold.joined"]);
+    assert_eq!(
+        names,
+        [
+            "gold.by_value",
+            "gold.by_count",
+            "gold.labelled",
+            "gold.per_label",
+            "gold.by_label",
+            "gold.counts",
+            "gold.few",
+            "gold.joined",
+            "gold.both",
+            "gold.of_few"
+        ]
+    );
     verified(&rig, "rebuilt").await;
     rig.reopen_log().await;
     let running = rig.start();
@@ -285,11 +364,7 @@ async fn what_waits_for_a_failing_model_is_read_again_after_a_restart() {
             running.settled().await;
             let failure = running.status.to_json()["models"]["gold.m"]["failure"].to_string();
             assert_eq!(failure.to_lowercase().contains("divide by zero"), id == 3, "{failure}");
-            if is_killed {
-                running.kill().await;
-            } else {
-                running.stop().await;
-            }
+            running.end(is_killed).await;
             rig.reopen_log().await;
             let running = rig.start();
             rig.append([(id, "a", v)]).await;
@@ -306,11 +381,7 @@ async fn what_waits_for_a_failing_model_is_read_again_after_a_restart() {
         rig.append([(5, "a", 1)]).await;
         rig.append([(6, "a", -26)]).await;
         running.settled().await;
-        if is_killed {
-            running.kill().await;
-        } else {
-            running.stop().await;
-        }
+        running.end(is_killed).await;
         rig.reopen_log().await;
         let running = rig.start();
         rig.append([(7, "c", 10)]).await;
@@ -352,4 +423,49 @@ async fn a_model_goes_on_once_the_row_is_gone_that_it_could_not_compute() {
     assert_eq!(running.text("SELECT k, v, q FROM newest ORDER BY k").await, "a 20 5\nb 50 2");
     running.stop().await;
     verified(&rig, "at the end").await;
+}
+
+/// A dimension that makes rows impossible to compute, until it changes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lookup_that_fails_waits_for_its_dimension_and_catches_up_by_itself() {
+    for end in [None, Some(false), Some(true)] {
+        let mut rig = Rig::new().await;
+        rig.write(
+            "models/silver/factor.sql",
+            "SELECT k, v FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY _ts DESC, \
+             _partition, _offset DESC, _index) AS place FROM {{ source('bronze', 'events') }}) AS x \
+             WHERE place = 1",
+        );
+        rig.write(
+            "models/gold/ratio.sql",
+            "SELECT r.id, 100 / f.v AS q FROM {{ ref('rows') }} AS r LEFT JOIN {{ ref('factor') }} \
+             AS f ON f.k = r.k",
+        );
+        let sql = "SELECT count(*) AS n, sum(q) AS q FROM {{ ref('ratio') }}";
+        rig.write("models/gold/below.sql", sql);
+        let mut running = rig.start();
+        let ratio = "SELECT id, q FROM ratio ORDER BY id";
+        for (id, k, v, is_failing) in
+            [(1, "a", 5, false), (2, "b", 0, true), (3, "a", 10, true), (4, "b", 4, false)]
+        {
+            rig.append([(id, k, v)]).await;
+            running.settled().await;
+            let status = running.status.to_json();
+            let failure = status["models"]["gold.ratio"]["failure"].to_string().to_lowercase();
+            assert_eq!(failure.contains("divide by zero"), is_failing, "{id}: {failure}");
+            let lagging = &running.view.load().lagging;
+            assert_eq!(lagging.contains_key(&TableName::new("gold", "ratio")), is_failing);
+            if let Some(is_killed) = end {
+                running.end(is_killed).await;
+                verified(&rig, &format!("after {id}")).await;
+                rig.reopen_log().await;
+                running = rig.start();
+                running.settled().await;
+            }
+        }
+        assert_eq!(running.text(ratio).await, "e1 10\ne2 25\ne3 10\ne4 25");
+        assert_eq!(running.numbers("SELECT n, q FROM below").await, [4, 70]);
+        running.stop().await;
+        verified(&rig, "at the end").await;
+    }
 }

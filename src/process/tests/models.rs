@@ -1,7 +1,7 @@
 //! Models and seeds that are new, changed or failing.
 
 use super::support::{CONTRACT, COUNTS, Rig};
-use crate::{domain::TableName, process::rebuild};
+use crate::{domain::TableName, process::rebuild, verify};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_seed_is_a_change_like_any_other() {
@@ -182,9 +182,17 @@ async fn a_rule_that_cannot_be_evaluated_for_a_row_is_broken_by_that_row() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_seed_with_other_columns_is_loaded_anew() {
-    let rig = Rig::new().await;
+    let mut rig = Rig::new().await;
+    let joined = "FROM {{ ref('rows') }} AS r LEFT JOIN {{ ref('name') }} AS name ON name.k = r.k";
+    rig.write("models/gold/labelled.sql", &format!("SELECT r.id, name.label {joined}"));
+    let sql = "SELECT label, count(*) AS n FROM {{ ref('labelled') }} GROUP BY label";
+    rig.write("models/gold/by_label.sql", sql);
+    let sql = format!("SELECT name.label, count(*) AS n {joined} GROUP BY name.label");
+    rig.write("models/gold/per_label.sql", &sql);
     let running = rig.start();
     rig.append([(1, "a", 10)]).await;
+    running.settled().await;
+    rig.append([(2, "b", 11)]).await;
     running.settled().await;
     running.stop().await;
     rig.write("seeds/name.csv", "k,label,since\na,Alma,2020-01-01\n");
@@ -192,7 +200,22 @@ async fn a_seed_with_other_columns_is_loaded_anew() {
     running.settled().await;
     assert_eq!(running.text("SELECT label, since FROM seeds.name").await, "Alma 2020-01-01");
     assert_eq!(running.text("SELECT label, n FROM named").await, "Alma 1");
+    let labelled = "SELECT id, coalesce(label, '-') FROM labelled ORDER BY id";
+    assert_eq!(running.text(labelled).await, "e1 Alma\ne2 -");
+    for counted in ["by_label", "per_label"] {
+        let sql = format!("SELECT coalesce(label, '-') AS label, n FROM {counted} ORDER BY label");
+        assert_eq!(running.text(&sql).await, "- 1\nAlma 1", "{counted}");
+    }
     running.stop().await;
+    rig.reopen_log().await;
+    rig.append([(3, "a", 12), (4, "b", 13)]).await;
+    let running = rig.start();
+    running.settled().await;
+    assert_eq!(running.text(labelled).await, "e1 Alma\ne2 -\ne3 Alma\ne4 -");
+    running.stop().await;
+    let facts = verify::collect(&rig.planned(), &rig.plain_lake()).await.expect("facts");
+    let report = verify::check(&[], &facts);
+    assert!(report.green, "{report}");
 }
 
 /// A quarantined event keeps the identity of its content, also where its id is accepted later.

@@ -237,6 +237,13 @@ impl Running {
         self.task.await.expect("task").expect("stopped");
     }
 
+    pub(crate) async fn end(self, is_killed: bool) {
+        match is_killed {
+            true => self.kill().await,
+            false => self.stop().await,
+        }
+    }
+
     /// Ends as a killed process does: nothing more is written.
     pub(crate) async fn kill(self) {
         self.task.abort();

@@ -59,7 +59,7 @@ async fn the_system_tables_say_how_far_everything_is() {
     assert_eq!(
         running.text(tables).await,
         "_discarded.records discarded 0 0 0\nbronze.events bronze 3 1 0\n\
-         gold.named recompute 2 1 0\ngold.odd recompute 2 1 0\n\
+         gold.named lookup 2 1 0\ngold.odd append 2 1 0\n\
          gold.totals aggregate 2 1 0\nquarantine.events quarantine 1 1 0\nseeds.name seed 2 1 0\n\
          silver.big append 1 1 0\nsilver.rows append 2 1 0"
     );
@@ -69,8 +69,8 @@ async fn the_system_tables_say_how_far_everything_is() {
                   system.models ORDER BY 1";
     assert_eq!(
         running.text(models).await,
-        "big append follows  true\nnamed recompute follows  false\n\
-         odd recompute failed Arrow error: Divide by zero error false\n\
+        "big append follows  true\nnamed lookup follows  false\n\
+         odd append failed Arrow error: Divide by zero error false\n\
          rows append follows  true\ntop view follows  true\ntotals aggregate follows  false"
     );
     running.stop().await;

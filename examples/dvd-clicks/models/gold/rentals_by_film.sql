@@ -3,14 +3,11 @@ SELECT
     rental.film_key AS film_id,
     coalesce(film.title, '(unknown)') AS title,
     coalesce(film.category_name, '(unknown)') AS category_name,
-    rental.rentals,
-    rental.returned
-FROM (
-    SELECT
-        film_key,
-        count(*) AS rentals,
-        count(return_ts) AS returned
-    FROM {{ ref('fact_rental') }}
-    GROUP BY film_key
-) AS rental
+    count(*) AS rentals,
+    count(rental.return_ts) AS returned
+FROM {{ ref('fact_rental') }} AS rental
 LEFT JOIN {{ ref('dim_film') }} AS film ON film.film_key = rental.film_key
+GROUP BY
+    rental.film_key,
+    coalesce(film.title, '(unknown)'),
+    coalesce(film.category_name, '(unknown)')

@@ -1,29 +1,37 @@
 //! What is kept by changes equals its SQL over what the input holds, after any split of the input
 //! into changes.
 
-use std::sync::Arc;
+mod lookups;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
-        RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array,
+        ArrayRef, AsArray as _, BinaryArray, BooleanArray, Date32Array, Decimal128Array,
+        Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+        UInt32Array,
     },
     compute::{concat_batches, take_record_batch},
     datatypes::SchemaRef,
 };
 use datafusion::{
     catalog::MemTable,
-    logical_expr::LogicalPlan,
+    common::tree_node::{Transformed, TreeNode as _},
+    datasource::provider_as_source,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::{SessionConfig, SessionContext},
 };
 use futures::executor::block_on;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    domain::{TableName, change::Change},
+    domain::{
+        TableName,
+        change::{Change, Patch},
+    },
     models::{
         Class, KeptProgram, KeptState, Program,
-        classify::{Classified, Rows, classify},
+        classify::{Classified, Rows, Seen, classify},
         storable, storable_batch,
     },
 };
@@ -181,7 +189,9 @@ fn classified(sql: &str, kind: Rows) -> (Classified, SchemaRef) {
     let options = state.config_options();
     let plan = state.analyzer().execute_and_check(plan, options, |_, _| {}).expect(sql);
     let visible = storable(plan.schema().as_arrow());
-    let known = [(TableName::new("gold", "t"), kind)].into();
+    let name = TableName::new("gold", "t");
+    let seen = Seen { rows: kind, tables: vec![name.clone()], is_side: false };
+    let known = [(name, seen)].into();
     (classify(&plan, &known, &state, &visible).expect(sql), visible)
 }
 
@@ -230,11 +240,17 @@ struct Bag(Vec<String>);
 
 impl Bag {
     fn change(&mut self, change: &Change, sql: &str) {
-        for gone in text(&change.removed) {
+        // Without the key.
+        let [added, removed] = [&change.added, &change.removed].map(|batches| {
+            let columns = |rows: &RecordBatch| (0..rows.num_columns() - 1).collect::<Vec<_>>();
+            let visible = batches.iter().map(|rows| rows.project(&columns(rows)).expect(sql));
+            text(&visible.collect::<Vec<_>>())
+        });
+        for gone in removed {
             let at = self.0.iter().position(|row| *row == gone);
             self.0.swap_remove(at.unwrap_or_else(|| panic!("{sql}: {gone} was not there")));
         }
-        self.0.extend(text(&change.added));
+        self.0.extend(added);
         self.0.sort();
     }
 }

@@ -1,0 +1,376 @@
+//! Lookups whose sides changed: what became of the driving rows that meet a changed row is made
+//! again, with the side as it was and as it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{AsArray as _, BinaryArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::{Int32Type, Int64Type, SchemaRef},
+};
+use datafusion::{
+    common::tree_node::{Transformed, TreeNode as _},
+    datasource::provider_as_source,
+    error::DataFusionError,
+    execution::runtime_env::RuntimeEnv,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    prelude::{SessionConfig, SessionContext},
+};
+use futures::TryStreamExt as _;
+use tokio::time::Instant;
+
+use crate::{
+    bronze::accepted_schema,
+    domain::{
+        Partition, Positions, TableName,
+        change::{Change, KEY},
+    },
+    lake::{
+        LakeView, OFFSET, Overlay, PARTITION, TableState, reason_of,
+        session::{Columns, session},
+    },
+    models::{Applied, Input, Side, storable_batch, with_key},
+    process::{
+        Error, Planned,
+        derived::{Derived, rows_at},
+        kept::Kept,
+        pipeline::Pipeline,
+        relations::{BRONZE_COLUMNS, quoted},
+        rows::{INDEX, place_keys},
+    },
+    project::ACCEPTED,
+};
+
+impl Pipeline {
+    /// Looks at the sides of every lookup, parents first, and hands on what that changes; not again
+    /// at once where it took long, unless it is `needed`. Whether something changed.
+    pub(super) async fn look_again(&mut self, needed: bool) -> Result<bool, Error> {
+        let started = Instant::now();
+        let is_lookup = |kept: &Kept| !kept.sides().is_empty();
+        let has_some = self.derived.iter().any(|d| d.kept.as_ref().is_some_and(is_lookup));
+        if !has_some || (!needed && started < self.next_look) {
+            return Ok(false);
+        }
+        let (mut has_looked, mut generations) = (false, self.generations());
+        for number in 0..self.derived.len() {
+            let Some(kept) = self.derived[number].kept.as_ref() else { continue };
+            if kept.sides().is_empty() || !kept.is_following() {
+                continue;
+            }
+            let (unseen, positions) = (kept.unseen_sides(&generations), self.of_sides(number));
+            let before = self.derived[number].positions.clone();
+            let change = match unseen {
+                Some(basis) => {
+                    has_looked = true;
+                    self.look_at(number, basis, &positions).await?
+                }
+                None => {
+                    self.derived[number].pass(&positions);
+                    Change::default()
+                }
+            };
+            let derived = &self.derived[number];
+            if !change.is_empty() || derived.positions != before {
+                let of = (change, derived.positions.clone());
+                let changes = BTreeMap::from([(derived.info.name.clone(), of)]);
+                self.hand_on(None, changes)?;
+                generations = self.generations();
+            }
+        }
+        if has_looked {
+            self.next_look = Instant::now() + self.pause_after(started.elapsed());
+        }
+        Ok(has_looked)
+    }
+
+    /// Looks at the sides of one lookup, which are of generations `basis` and reach `positions`.
+    /// Returns what that makes of its rows.
+    async fn look_at(
+        &mut self,
+        number: usize,
+        basis: BTreeMap<TableName, u64>,
+        positions: &Positions,
+    ) -> Result<Change, Error> {
+        let view = Arc::new(self.build_view());
+        let planned = Arc::clone(&self.deps.planned);
+        let looked = redriven(&view, &planned, &mut self.derived[number]).await;
+        let now = self.deps.clock.now_us();
+        let change = self.derived[number].looked(looked, basis, positions, now)?;
+        self.report_models();
+        Ok(change)
+    }
+
+    /// How far a lookup's sides reach, into the streams that do not drive it.
+    fn of_sides(&self, number: usize) -> Positions {
+        let derived = &self.derived[number];
+        let (Some(plan), Some(kept)) = (&derived.plan, &derived.kept) else {
+            return Positions::default();
+        };
+        let tables: BTreeSet<&TableName> = kept.sides().iter().flat_map(|s| &s.tables).collect();
+        let driving = match &kept.input {
+            Input::Stream(stream) => std::slice::from_ref(stream),
+            Input::Table(name) => {
+                let mut plans = self.deps.planned.plans.iter();
+                plans.find(|plan| plan.model.name == *name).map_or(&[][..], |plan| &plan.streams)
+            }
+        };
+        let mut reached = Positions::default();
+        for stream in plan.streams.iter().filter(|stream| !driving.contains(stream)) {
+            let sides = self.derived.iter().filter(|side| tables.contains(&side.info.name));
+            let fed = sides.filter(|side| {
+                side.plan.as_ref().is_some_and(|plan| plan.streams.contains(stream))
+            });
+            let all = fed.map(|side| side.positions.only(std::slice::from_ref(stream)));
+            reached.merge(&all.reduce(|a, b| a.meet(&b)).unwrap_or_default());
+        }
+        reached
+    }
+
+    /// What the sides of a lookup held when its table was made, if it was.
+    pub(super) async fn recalled_sides(
+        &mut self,
+        number: usize,
+    ) -> Result<Option<Vec<Vec<RecordBatch>>>, Error> {
+        let mut view = self.build_view();
+        let derived = &self.derived[number];
+        let kept = derived.kept.as_ref().filter(|_| derived.table.is_published());
+        let sides = kept.map_or(&[][..], Kept::sides);
+        if sides.is_empty() {
+            return Ok(None);
+        }
+        let tables: BTreeSet<&TableName> = sides.iter().flat_map(|side| &side.tables).collect();
+        let parents = self.derived.iter().filter(|parent| tables.contains(&parent.info.name));
+        for parent in parents {
+            let rows = rows_at(&derived.table, parent).await?;
+            let state = TableState { overlay: Overlay::Replace(rows), ..parent.state() };
+            view.tables.insert(parent.info.name.clone(), Arc::new(state));
+        }
+        Ok(Some(computed(&Arc::new(view), sides).await?))
+    }
+}
+
+/// What has to change in a lookup's table, now that its sides are those of `view`.
+async fn redriven(
+    view: &Arc<LakeView>,
+    planned: &Planned,
+    derived: &mut Derived,
+) -> Result<Vec<Applied>, String> {
+    let Some(kept) = &mut derived.kept else { return Ok(Vec::new()) };
+    let told = |error: DataFusionError| reason_of(&error);
+    let sides = computed(view, kept.sides()).await.map_err(told)?;
+    if !kept.look(&sides).map_err(|error| error.reason())? {
+        return Ok(Vec::new());
+    }
+    let mut applied = Vec::new();
+    let mut redrive = |rows: &RecordBatch| {
+        applied.extend(kept.redrive(rows).map_err(|error| error.reason())?);
+        Ok::<(), String>(())
+    };
+    // What waits is not in the table, and what it takes out still is.
+    let waiting = keys_of(&kept.waiting().added).map_err(|error| error.to_string())?;
+    let scan = Driving::of(planned, &kept.input).map_err(|error| error.to_string())?;
+    let context = session(view, Columns::All, one_core(), Arc::new(RuntimeEnv::default()));
+    let rows = async { context.sql(&scan.sql()).await?.execute_stream().await }.await;
+    let mut rows = rows.map_err(told)?;
+    while let Some(batch) = rows.try_next().await.map_err(told)? {
+        let batch = scan.keyed(&batch).and_then(|(rows, places)| {
+            let rows = taken(kept, rows, places)?;
+            without(&rows, &waiting)
+        });
+        redrive(&batch.map_err(|error| error.to_string())?)?;
+    }
+    kept.waiting().removed.iter().try_for_each(redrive)?;
+    kept.redriven(applied).map_err(|error| error.reason())
+}
+
+/// What sides hold in `view`.
+pub(super) async fn computed(
+    view: &Arc<LakeView>,
+    sides: &[Side],
+) -> Result<Vec<Vec<RecordBatch>>, DataFusionError> {
+    let context = session(view, Columns::Model, one_core(), Arc::new(RuntimeEnv::default()));
+    let mut all = Vec::new();
+    for side in sides {
+        let plan = bound(&context, &side.plan).await?;
+        all.push(context.execute_logical_plan(plan).await?.collect().await?);
+    }
+    Ok(all)
+}
+
+/// Work beside the micro-batches takes one core.
+fn one_core() -> SessionConfig {
+    SessionConfig::new().with_target_partitions(1)
+}
+
+/// A plan of the planner, over the relations of a session.
+async fn bound(
+    context: &SessionContext,
+    plan: &LogicalPlan,
+) -> Result<LogicalPlan, DataFusionError> {
+    let mut names = BTreeSet::new();
+    plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            names.insert(scan.table_name.clone());
+        }
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    })?;
+    let mut sources = BTreeMap::new();
+    for name in names {
+        let provider = context.table_provider(name.clone()).await?;
+        sources.insert(name, provider_as_source(provider));
+    }
+    let bound = plan.clone().transform_up(|node| match &node {
+        LogicalPlan::TableScan(scan) => match sources.get(&scan.table_name) {
+            Some(source) => {
+                let (name, columns) = (scan.table_name.clone(), scan.projection.clone());
+                let scan = LogicalPlanBuilder::scan(name, Arc::clone(source), columns)?;
+                Ok(Transformed::yes(scan.build()?))
+            }
+            None => Ok(Transformed::no(node)),
+        },
+        _ => Ok(Transformed::no(node)),
+    })?;
+    Ok(bound.data)
+}
+
+/// The relation whose rows a lookup is driven by.
+pub(super) struct Driving {
+    name: TableName,
+    schema: SchemaRef,
+    /// The columns that hold a row's place or key.
+    place: Vec<&'static str>,
+}
+
+impl Driving {
+    pub(super) fn of(planned: &Planned, input: &Input) -> Result<Self, Error> {
+        let missing = || Error::Internal("a lookup's input is not planned".to_owned());
+        match input {
+            Input::Stream(stream) => {
+                let mut judges = planned.judges.iter().map(|judge| judge.contract());
+                let contract = judges.find(|contract| contract.name == *stream);
+                let (partition, offset) = BRONZE_COLUMNS;
+                Ok(Self {
+                    name: TableName::new(ACCEPTED, stream),
+                    schema: accepted_schema(contract.ok_or_else(missing)?),
+                    place: vec![partition, offset, "_index"],
+                })
+            }
+            Input::Table(name) => {
+                let mut plans = planned.plans.iter();
+                let plan = plans.find(|plan| plan.model.name == *name).ok_or_else(missing)?;
+                let place = match plan.class.is_by_offset() {
+                    true => vec![PARTITION, OFFSET, INDEX],
+                    false => vec![KEY],
+                };
+                Ok(Self { name: name.clone(), schema: Arc::clone(&plan.schema), place })
+            }
+        }
+    }
+
+    pub(super) fn sql(&self) -> String {
+        let columns = self.schema.fields().iter().map(|field| field.name().as_str());
+        let columns = columns.chain(self.place.iter().copied());
+        // A place may be among the columns that models see.
+        let columns = columns.enumerate().map(|(number, name)| {
+            let name = name.replace('"', "\"\"");
+            format!("\"{name}\" AS c{number}")
+        });
+        format!("SELECT {} FROM {}", columns.collect::<Vec<_>>().join(", "), quoted(&self.name))
+    }
+
+    /// Scanned rows as a lookup takes them in, and the places of those that have one.
+    pub(super) fn keyed(
+        &self,
+        rows: &RecordBatch,
+    ) -> Result<(RecordBatch, Option<RecordBatch>), Error> {
+        let width = self.schema.fields().len();
+        let visible: Vec<usize> = (0..width).collect();
+        let visible = storable_batch(&rows.project(&visible)?, &self.schema)?;
+        if self.place.len() == 1 {
+            let keys =
+                arrow::compute::cast(rows.column(width), &arrow::datatypes::DataType::Binary)?;
+            return Ok((with_key(&visible, keys)?, None));
+        }
+        let places = rows.project(&[width, width + 1, width + 2])?;
+        Ok((with_key(&visible, Arc::new(place_keys(&places)?))?, Some(places)))
+    }
+}
+
+/// Those of the rows that a lookup was handed.
+fn taken(
+    kept: &Kept,
+    rows: RecordBatch,
+    places: Option<RecordBatch>,
+) -> Result<RecordBatch, Error> {
+    let (Some(places), Some(stream)) = (places, kept.stream()) else { return Ok(rows) };
+    let partitions = places.column(0).as_primitive::<Int32Type>();
+    let offsets = places.column(1).as_primitive::<Int64Type>();
+    let taken = partitions.values().iter().zip(offsets.values()).map(|(partition, offset)| {
+        let partition = Partition::try_from(*partition).unwrap_or_default();
+        Some(kept.taken(stream, partition).is_some_and(|at| *offset <= at))
+    });
+    Ok(filter_record_batch(&rows, &taken.collect::<BooleanArray>())?)
+}
+
+fn keys_of(batches: &[RecordBatch]) -> Result<BTreeSet<Vec<u8>>, Error> {
+    let mut all = BTreeSet::new();
+    for rows in batches {
+        all.extend(key(rows)?.iter().flatten().map(<[u8]>::to_vec));
+    }
+    Ok(all)
+}
+
+fn without(rows: &RecordBatch, keys: &BTreeSet<Vec<u8>>) -> Result<RecordBatch, Error> {
+    if keys.is_empty() {
+        return Ok(rows.clone());
+    }
+    let stays = key(rows)?.iter().map(|key| Some(key.is_none_or(|key| !keys.contains(key))));
+    Ok(filter_record_batch(rows, &stays.collect::<BooleanArray>())?)
+}
+
+fn key(rows: &RecordBatch) -> Result<&BinaryArray, Error> {
+    let last = rows.columns().last().and_then(|column| column.as_binary_opt::<i32>());
+    last.ok_or_else(|| Error::Internal("a lookup's rows have no keys".to_owned()))
+}
+
+impl Derived {
+    /// Its sides reach `positions`, and hold what they held.
+    fn pass(&mut self, positions: &Positions) {
+        if let Some(kept) = &mut self.kept {
+            kept.pass(positions);
+            self.positions = kept.reached().clone();
+        }
+    }
+
+    /// Takes over what a look at the sides gave, in which these are of the generations `basis` and
+    /// reach `positions`. Returns what that makes of its rows.
+    fn looked(
+        &mut self,
+        looked: Result<Vec<Applied>, String>,
+        basis: BTreeMap<TableName, u64>,
+        positions: &Positions,
+        now_us: i64,
+    ) -> Result<Change, Error> {
+        let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
+        let applied = match looked {
+            Ok(applied) => applied,
+            Err(error) => {
+                kept.could_not_look();
+                if self.failure.as_ref() != Some(&error) {
+                    tracing::error!(table = %self.info.name, error, "model failed");
+                }
+                self.failure = Some(error);
+                return Ok(Change::default());
+            }
+        };
+        let mut change = kept.looked(applied, basis, positions, &mut self.generation)?;
+        self.positions = kept.reached().clone();
+        // What could not be computed with the sides of before.
+        let reached = self.positions.clone();
+        change.extend(self.take(Change::default(), &reached, now_us).unwrap_or_default());
+        Ok(change)
+    }
+}
