@@ -34,6 +34,10 @@ pub struct RecordedField {
     pub name: String,
     #[serde(rename = "type")]
     pub data_type: FieldType,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
     pub required: bool,
     pub accepted_values: Vec<String>,
     pub range: Option<Range>,
@@ -44,6 +48,8 @@ impl From<&Contract> for RecordedContract {
         let field = |field: &Field| RecordedField {
             name: field.name.clone(),
             data_type: field.data_type,
+            source: field.source.clone(),
+            format: field.format.clone(),
             required: field.required,
             accepted_values: field.accepted_values.clone(),
             range: field.range.clone(),
@@ -186,6 +192,19 @@ fn of_a_field(old: &RecordedField, new: &Field, identifies: bool) -> Vec<Differe
             let message = format!("field `{name}`: {is} does not hold every {was}");
             found.push(refused(at(), message, wider_types(old.data_type, identifies)));
         }
+    }
+    let (was, is) = (old.source.as_deref().unwrap_or(name), new.member());
+    if was != is {
+        let message = format!("field `{name}` was read from `{was}` and is now from `{is}`");
+        let hint = format!("records that count already have `{was}`: keep it, or add a field");
+        found.push(refused(at(), message, hint));
+    }
+    if old.format != new.format {
+        let shown = |format: &Option<String>| format.clone().unwrap_or_else(|| "ISO 8601".into());
+        let (was, is) = (shown(&old.format), shown(&new.format));
+        let message = format!("field `{name}`: its times were written as {was} and are now {is}");
+        let hint = format!("records that count already are written as {was}: keep it");
+        found.push(refused(at(), message, hint));
     }
     match (old.required, new.required) {
         (false, true) => found.push(refused(

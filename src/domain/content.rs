@@ -7,8 +7,8 @@
 //! apart. Persisted in identities: must stay stable.
 
 use crate::domain::{
-    contract::FieldType,
-    decode::{clean_text, parse_bool, scalar_text},
+    contract::{Field, FieldType},
+    decode::{Value, clean_text, formatted, parse_bool, scalar_text},
     identity::{Fingerprint, fingerprint},
     timestamp::parse_timestamp,
 };
@@ -16,10 +16,10 @@ use crate::domain::{
 /// Longest run of zeros that a number may be written out with.
 const EXPONENT_LIMIT: i64 = 400;
 
-/// The hash of an object's members: (name, raw JSON value, declared type).
+/// The hash of an object's members: (name, raw JSON value, field that is read from it).
 pub fn of_members<'a>(
     stream: &str,
-    members: impl Iterator<Item = (&'a str, &'a str, Option<FieldType>)>,
+    members: impl Iterator<Item = (&'a str, &'a str, Option<&'a Field>)>,
 ) -> Fingerprint {
     let mut parts: Vec<(String, String)> = members
         .filter_map(|(name, raw, declared)| Some((name.to_owned(), canonical(raw, declared)?)))
@@ -47,7 +47,7 @@ fn push(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(text.as_bytes());
 }
 
-fn canonical(raw: &str, declared: Option<FieldType>) -> Option<String> {
+fn canonical(raw: &str, field: Option<&Field>) -> Option<String> {
     if raw == "null" {
         return None;
     }
@@ -56,8 +56,15 @@ fn canonical(raw: &str, declared: Option<FieldType>) -> Option<String> {
     }
     let text = scalar_text(raw);
     let text = clean_text(&text)?;
+    let declared = field.map(|field| field.data_type);
     let instant = match declared {
-        Some(FieldType::Timestamp) => parse_timestamp(&text).map(|us| format!("{us}us")),
+        Some(FieldType::Timestamp) => {
+            let at = match field.and_then(|field| formatted(field, &text)) {
+                Some(Value::Timestamp(at)) => Some(at),
+                _ => parse_timestamp(&text),
+            };
+            at.map(|us| format!("{us}us"))
+        }
         Some(FieldType::Bool) => parse_bool(&text).map(|value| value.to_string()),
         _ => None,
     };
@@ -266,7 +273,7 @@ mod tests {
     use super::*;
 
     fn hash(raw: &str) -> Fingerprint {
-        of_members("s", [("doc", raw, Some(FieldType::Text))].into_iter())
+        of_members("s", [("doc", raw, None)].into_iter())
     }
 
     #[test]

@@ -45,6 +45,10 @@ pub struct Topic {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
     pub name: String,
+    /// Name of the member of an event that it is read from, if that is another.
+    pub source: Option<String>,
+    /// How its times are written in events, in `strftime`'s terms; `None`: ISO 8601.
+    pub format: Option<String>,
     pub data_type: FieldType,
     /// Rule `not_null:<name>`.
     pub required: bool,
@@ -118,6 +122,13 @@ pub enum Validation {
     /// Types, required fields, accepted values and ranges.
     #[default]
     Schema,
+}
+
+impl Field {
+    /// Name of the member of an event that it is read from.
+    pub fn member(&self) -> &str {
+        self.source.as_deref().unwrap_or(&self.name)
+    }
 }
 
 impl Contract {

@@ -182,6 +182,7 @@ impl Shared {
             name: field.name.clone(),
             r#type: field.data_type.name(),
             required: field.required,
+            source: field.source.clone().unwrap_or_default(),
         });
         StreamInfo {
             stream: contract.name.clone(),

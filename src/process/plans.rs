@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     bronze::{Judge, accepted_schema},
-    domain::{TableName, contract::Contract},
+    domain::{
+        TableName,
+        contract::{Contract, Field},
+    },
     models::{Input, Plan, Relation, RowProgram, plan_project},
     process::offset_table::OffsetTable,
     project::{Diagnostic, Diagnostics, Project},
@@ -73,9 +76,15 @@ pub fn plan(project: Project) -> Result<Planned, Diagnostics> {
 fn relations(streams: &[Contract]) -> BTreeMap<String, Relation> {
     let relation = |contract: &Contract| Relation {
         schema: accepted_schema(contract),
-        columns: contract.fields.iter().map(|f| (f.name.clone(), f.data_type.name())).collect(),
+        columns: contract.fields.iter().map(|f| (f.name.clone(), read_as(f))).collect(),
     };
     streams.iter().map(|contract| (contract.name.clone(), relation(contract))).collect()
+}
+
+/// What decides the values of a field.
+fn read_as(field: &Field) -> String {
+    let read = [&field.source, &field.format].into_iter().flatten();
+    read.fold(field.data_type.name(), |all, part| format!("{all} {part:?}"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{
     domain::{
         contract::{Contract, EventId, Field, FieldType, OnError, Range, Rule, Topic, Validation},
-        decode::{MALFORMED, read_text},
+        decode::{MALFORMED, check_format, read_text},
         identity::fingerprint,
     },
     project::{Diagnostic, Diagnostics, files, is_identifier, nearest, yaml},
@@ -74,6 +74,8 @@ struct FieldEntry {
     name: String,
     #[serde(rename = "type")]
     data_type: String,
+    source: Option<String>,
+    format: Option<String>,
     #[serde(default)]
     required: bool,
     #[serde(default)]
@@ -257,14 +259,31 @@ impl Reader<'_> {
             max: range.max,
         });
         let accepted_values = entry.accepted_values.iter().map(scalar).collect();
+        self.format(entry, data_type);
         Some(Field {
             name: entry.name.clone(),
+            source: entry.source.clone().filter(|source| *source != entry.name),
+            format: entry.format.clone(),
             data_type,
             required: entry.required,
             accepted_values,
             range,
             description: entry.description.clone(),
         })
+    }
+
+    /// Times written in a form of their own must be whole in that form.
+    fn format(&mut self, entry: &FieldEntry, data_type: FieldType) {
+        let Some(format) = &entry.format else { return };
+        let (name, hint) = (&entry.name, "such as \"%m/%d/%Y %H:%M\"");
+        let message = match data_type {
+            FieldType::Timestamp | FieldType::Date => {
+                let Err(reason) = check_format(data_type, format) else { return };
+                format!("field `{name}`: format {format:?} {reason}")
+            }
+            _ => format!("field `{name}`: only a timestamp or date has a format"),
+        };
+        self.report(format, message, Some(hint.into()));
     }
 
     /// A verdict lists the names of the rules broken, so each means one rule.
@@ -295,6 +314,13 @@ impl Reader<'_> {
             if fields[..i].iter().any(|other| other.name == field.name) {
                 let message = format!("field `{}` is declared twice", field.name);
                 self.report(&field.name, message, None);
+            }
+            let mut others = fields[..i].iter().filter(|other| other.name != field.name);
+            if let Some(other) = others.find(|other| other.member() == field.member()) {
+                let member = field.member();
+                let message =
+                    format!("fields `{}` and `{}` both read `{member}`", other.name, field.name);
+                self.report(member, message, Some("give each a `source` of its own".into()));
             }
         }
     }
@@ -378,7 +404,10 @@ fn version(contract: &Contract) -> String {
         .iter()
         .map(|f| {
             let values = f.accepted_values.join("\u{1}");
-            format!("{} {} {} {values} {:?}", f.name, f.data_type.name(), f.required, f.range)
+            let read = f.source.iter().map(|source| format!(" from {source}"));
+            let read = read.chain(f.format.iter().map(|format| format!(" as {format}")));
+            let (name, read) = (&f.name, read.collect::<String>());
+            format!("{name} {} {} {values} {:?}{read}", f.data_type.name(), f.required, f.range)
         })
         .collect();
     let meaning = format!("{fields:?} {:?} {:?}", contract.event_id, contract.rules);

@@ -79,6 +79,21 @@ fn a_wrong_contract_is_placed() {
         (format!("{STREAM}  - {{name: id, type: int}}\n"), Some(3), "declared twice"),
         (STREAM.replace("required: true", "range: {min: 1}"), Some(1), "needs a numeric type"),
         (format!("{STREAM}format: avro\n"), Some(4), "not supported"),
+        (
+            STREAM.replace("type: text", "type: text, format: '%Y'"),
+            Some(3),
+            "only a timestamp or date has a format",
+        ),
+        (
+            format!("{STREAM}  - {{name: at, type: timestamp, format: '%Y-%m-%d'}}\n"),
+            Some(4),
+            "field `at`: format \"%Y-%m-%d\" does not name a whole date or time",
+        ),
+        (
+            format!("{STREAM}  - {{name: n, type: int, source: id}}\n"),
+            Some(3),
+            "fields `id` and `n` both read `id`",
+        ),
         (STREAM.replace("name: id", "name: _id"), Some(3), "cannot be a field name"),
         ("name: clicks\n  fields: [\n".to_owned(), Some(2), ""),
         (

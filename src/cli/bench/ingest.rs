@@ -183,6 +183,8 @@ pub(super) fn contract(partitions: u32) -> Contract {
         name: name.into(),
         data_type,
         required,
+        source: None,
+        format: None,
         accepted_values: Vec::new(),
         range: None,
         description: String::new(),

@@ -24,6 +24,8 @@ fn field(name: &str, data_type: FieldType, accepted: &[&str]) -> Field {
         name: name.into(),
         data_type,
         required: true,
+        source: None,
+        format: None,
         accepted_values: accepted.iter().map(|value| (*value).to_owned()).collect(),
         range: (name == "position").then(|| Range {
             name: "position_range".into(),

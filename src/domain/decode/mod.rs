@@ -1,6 +1,11 @@
 //! An event's payload, read by its contract: typed values, what the contract does not know, and
 //! every rule the event breaks. One implementation for the gateway and for Bronze.
 
+mod formats;
+
+pub use formats::check_format;
+pub(super) use formats::formatted;
+
 use std::{borrow::Cow, collections::HashMap, fmt};
 
 use foldhash::fast::RandomState;
@@ -85,6 +90,7 @@ pub struct Decoded<'a> {
 /// Reads payloads by one contract.
 pub struct Decoder<'a> {
     contract: &'a Contract,
+    /// By the names that events give them.
     index: HashMap<&'a str, usize, RandomState>,
     always_hash: bool,
 }
@@ -102,7 +108,7 @@ impl<'a> Decoder<'a> {
         let names = contract.fields.iter().enumerate();
         Self {
             contract,
-            index: names.map(|(i, field)| (field.name.as_str(), i)).collect(),
+            index: names.map(|(i, field)| (field.member(), i)).collect(),
             always_hash: contract.event_id == crate::domain::contract::EventId::Content,
         }
     }
@@ -136,7 +142,7 @@ impl<'a> Decoder<'a> {
     /// A column's value as text, the form in which it identifies an event; numbers in their one
     /// canonical form. `None` where the event has none.
     pub fn column_text(&self, column: &str, decoded: &Decoded<'_>) -> Option<String> {
-        let column = *self.index.get(column)?;
+        let column = self.contract.field_index(column)?;
         let text = match decoded.values.get(column)? {
             Value::Null => return None,
             Value::Text(text) => text.to_string(),
@@ -166,7 +172,7 @@ impl<'a> Decoder<'a> {
         for (name, raw) in members {
             match self.index.get(name.as_ref()) {
                 None => rescued.push((name, *raw)),
-                Some(&i) => match read_value(self.contract.fields[i].data_type, raw.get()) {
+                Some(&i) => match read_value(&self.contract.fields[i], raw.get()) {
                     Ok(value) => values[i] = value,
                     Err(found) => drop(unreadable.insert(i, found)),
                 },
@@ -197,7 +203,7 @@ impl<'a> Decoder<'a> {
     fn content_of<'b>(&self, members: impl Iterator<Item = (&'b str, &'b str)>) -> Fingerprint {
         let typed = members.map(|(name, raw)| {
             let field = self.index.get(name).map(|&i| &self.contract.fields[i]);
-            (name, raw, field.map(|field| field.data_type))
+            (name, raw, field)
         });
         content::of_members(&self.contract.name, typed)
     }
@@ -321,8 +327,9 @@ pub fn scalar_text(raw: &str) -> Cow<'_, str> {
     serde_json::from_str::<String>(raw).map_or(Cow::Borrowed(raw), Cow::Owned)
 }
 
-/// Reads one JSON value as `data_type`; `Err` holds what was found instead.
-fn read_value(data_type: FieldType, raw: &str) -> Result<Value<'_>, String> {
+/// Reads one JSON value as that of `field`; `Err` holds what was found instead.
+fn read_value<'b>(field: &Field, raw: &'b str) -> Result<Value<'b>, String> {
+    let data_type = field.data_type;
     if raw == "null" {
         return Ok(Value::Null);
     }
@@ -333,6 +340,11 @@ fn read_value(data_type: FieldType, raw: &str) -> Result<Value<'_>, String> {
         return Err(raw.chars().take(60).collect());
     }
     match scalar_text(raw) {
+        text if field.format.is_some() => {
+            let Some(text) = clean_text(&text) else { return Ok(Value::Null) };
+            let value = formatted(field, &text);
+            value.ok_or_else(|| text.chars().take(60).collect())
+        }
         Cow::Borrowed(text) => read_text(data_type, text),
         Cow::Owned(text) => read_text(data_type, &text).map(Value::into_owned),
     }

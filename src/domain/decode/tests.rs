@@ -6,6 +6,8 @@ fn field(name: &str, data_type: FieldType) -> Field {
         name: name.into(),
         data_type,
         required: true,
+        source: None,
+        format: None,
         accepted_values: Vec::new(),
         range: None,
         description: String::new(),
@@ -55,6 +57,52 @@ fn values_take_the_declared_type() {
         [Value::Text("web".into()), Value::Int(7), Value::Decimal(101)]
     );
     assert_eq!(decoded.rescued.as_deref(), Some(r#"{"x":[1]}"#));
+}
+
+#[test]
+fn a_field_is_read_from_its_member_in_its_format() {
+    let mut contract = contract();
+    contract.fields[0].source = Some("Device (kind)".into());
+    contract.fields[3].source = Some("order date (DateOrders)".into());
+    contract.fields[3].format = Some("%m/%d/%Y %H:%M".into());
+    let mut day = field("day", FieldType::Date);
+    day.format = Some("%d.%m.%y".into());
+    contract.fields.push(day);
+    let decoder = Decoder::new(&contract);
+    let payload = r#"{"Device (kind)":" web ","device":"fax","position":1,
+        "order date (DateOrders)":"1/3/2015  14:05","day":"31.1.26"}"#;
+    let decoded = decoder.decode(payload.as_bytes());
+    assert_eq!(decoded.breaches, []);
+    let at = parse_timestamp("2015-01-03 14:05:00").map(Value::Timestamp);
+    let day = parse_date("2026-01-31").map(Value::Date);
+    assert_eq!(decoded.values[0], Value::Text("web".into()));
+    assert_eq!((Some(&decoded.values[3]), Some(&decoded.values[4])), (at.as_ref(), day.as_ref()));
+    assert_eq!(decoder.column_text("device", &decoded).as_deref(), Some("web"));
+    // The member that has the field's name is another.
+    assert_eq!(decoded.rescued.as_deref(), Some(r#"{"device":"fax"}"#));
+    // One instant, one content.
+    let padded = payload.replace("1/3/2015  14:05", "01/03/2015 14:05");
+    assert_eq!(decoder.decode(padded.as_bytes()).content, decoded.content);
+    for (text, rule) in [("2015-01-03 14:05:00", "type:at"), ("", "not_null:at")] {
+        let payload = payload.replace("1/3/2015  14:05", text);
+        let breaches = decoder.decode(payload.as_bytes()).breaches;
+        assert_eq!(breaches.into_iter().map(|b| b.rule).collect::<Vec<_>>(), [rule]);
+    }
+}
+
+#[test]
+fn a_format_names_a_whole_time() {
+    for (data_type, format, wrong) in [
+        (FieldType::Timestamp, "%m/%d/%Y %H:%M", None),
+        (FieldType::Timestamp, "%Y-%m-%dT%H:%M:%S%.f%z", None),
+        (FieldType::Timestamp, "%s", None),
+        (FieldType::Date, "%d.%m.%y", None),
+        (FieldType::Date, "%H:%M", Some("does not name a whole date or time")),
+        (FieldType::Timestamp, "%Y-%m-%d", Some("does not name a whole date or time")),
+        (FieldType::Timestamp, "%Y-%Q", Some("holds what strftime does not know")),
+    ] {
+        assert_eq!(check_format(data_type, format).err(), wrong, "{format}");
+    }
 }
 
 #[test]

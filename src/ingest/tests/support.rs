@@ -36,6 +36,8 @@ fn field(name: &str, data_type: FieldType, required: bool) -> Field {
         name: name.into(),
         data_type,
         required,
+        source: None,
+        format: None,
         accepted_values: Vec::new(),
         range: None,
         description: String::new(),

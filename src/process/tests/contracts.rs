@@ -108,6 +108,24 @@ async fn every_change_of_a_contract_is_refused_or_told() {
         ),
         (
             CONTRACT.to_owned(),
+            with("v, type: int", "v, source: V, type: int"),
+            vec![
+                "Error 8: field `v` was read from `v` and is now from `V` (records that count \
+                 already have `v`: keep it, or add a field)"
+                    .to_owned(),
+            ],
+        ),
+        (
+            with(last, &format!("{last}  - {{name: at, type: date, format: '%d.%m.%y'}}\n")),
+            with(last, &format!("{last}  - {{name: at, type: date}}\n")),
+            vec![
+                "Error 9: field `at`: its times were written as %d.%m.%y and are now ISO 8601 \
+                 (records that count already are written as %d.%m.%y: keep it)"
+                    .to_owned(),
+            ],
+        ),
+        (
+            CONTRACT.to_owned(),
             with("v, type: int", "v, type: float"),
             vec![
                 "Error 8: field `v`: float does not hold every int (fine would be int, \
