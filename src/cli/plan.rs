@@ -24,6 +24,8 @@ Models stand below what they read. The class says how a model is kept:
   keyed      the first row per key: an update costs the keys that it touches
   lookup     rows joined to dimensions: an update costs the rows that came, and those that meet a
              changed row of a dimension
+  by key     any other SQL whose groups, windows and joins have a key in common: an update costs a
+             scan of the input, and running the SQL over the rows under the keys that it touches
   recompute  its SQL over everything that it reads, when that has changed
 
 With --data-dir or --lake the rows are counted that an update reads; the reason says what stands in
@@ -112,6 +114,7 @@ fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
         Class::Aggregate => ("the groups that it touches", table.map(|(rows, _)| rows)),
         Class::Keyed => ("the keys that it touches", table.map(|(rows, _)| rows)),
         Class::Lookup => ("the rows that came, and those that meet a changed row", None),
+        Class::ByKey => ("the rows of its input under the keys that it touches", None),
         Class::Recompute => ("all rows that it reads", (!sizes.is_empty()).then_some(of_inputs)),
     };
     Entry {

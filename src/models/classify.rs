@@ -1,6 +1,9 @@
 //! Which way of keeping a model its analysed plan allows, and why not a faster one.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::{
@@ -16,9 +19,10 @@ use crate::{
         KeptProgram,
         aggregate::AggregateProgram,
         append::RowProgram,
+        by_key::{self, ByKeyProgram},
         keyed::{First, KeyedProgram},
         lookup::{GroupedProgram, Joins, LookupProgram},
-        plan::{Class, DEFAULT_SCHEMA, Program},
+        plan::{Class, Program, scanned_name},
     },
 };
 
@@ -43,6 +47,8 @@ pub(super) struct Seen {
     pub tables: Vec<TableName>,
     /// Whether none of these is a stream, or grows with one: what others are joined to is in memory.
     pub is_side: bool,
+    /// Whether it changes with a stream.
+    pub is_fed: bool,
 }
 
 /// How a stored model is kept.
@@ -112,11 +118,11 @@ pub(super) fn classify(
                 let (reason, driving) = (what.to_owned(), Some(driving));
                 return Ok(Classified { class, reason, driving, program: Program::Kept(program) });
             }
-            Some(Err(reason)) => return Ok(recompute(reason)),
+            Some(Err(reason)) => return by_key(plan, known, state, visible, reason),
             None => {}
         }
     }
-    Ok(recompute(reason))
+    by_key(plan, known, state, visible, reason)
 }
 
 /// A plan as one that is kept in a certain way: what drives it, and how; or why it cannot be kept
@@ -135,6 +141,66 @@ fn kept(driving: TableName, program: Result<impl KeptProgram + 'static, String>)
 
 fn recompute(reason: String) -> Classified {
     Classified { class: Class::Recompute, reason, driving: None, program: Program::None }
+}
+
+/// What no faster way can keep, for the `reason` given: by the keys of its input if it has some, else
+/// computed whole.
+fn by_key(
+    plan: &LogicalPlan,
+    known: &BTreeMap<TableName, Seen>,
+    state: &SessionState,
+    visible: &SchemaRef,
+    reason: String,
+) -> Result<Classified, DataFusionError> {
+    let driving = match told_by(plan, known)? {
+        Ok(Some(driving)) => driving,
+        Ok(None) => return Ok(recompute(reason)),
+        Err(why) => return Ok(recompute(format!("{reason}; by key: {why}"))),
+    };
+    let refused = |why: String| match why == reason {
+        true => recompute(reason.clone()),
+        false => recompute(format!("{reason}; by key: {why}")),
+    };
+    let keyed = match by_key::Keyed::of(plan, &driving)? {
+        Ok(keyed) => keyed,
+        Err(why) => return Ok(refused(why)),
+    };
+    let mut tables = Vec::new();
+    for plan in keyed.sides() {
+        match side(plan, known)? {
+            Ok(behind) => tables.push(behind),
+            Err(why) => return Ok(refused(why)),
+        }
+    }
+    match ByKeyProgram::compile(plan, &keyed, tables, state, Arc::clone(visible))? {
+        Ok(program) => {
+            let (driving, program) = (Some(driving), Program::Kept(Arc::new(program)));
+            Ok(Classified { class: Class::ByKey, reason, driving, program })
+        }
+        Err(why) => Ok(refused(why)),
+    }
+}
+
+/// The one relation that a plan reads that changes with a stream, if that tells its changes; an error
+/// if there are several.
+fn told_by(
+    plan: &LogicalPlan,
+    known: &BTreeMap<TableName, Seen>,
+) -> Result<Result<Option<TableName>, String>, DataFusionError> {
+    let mut names = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            names.insert(scanned_name(scan));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    names.retain(|name| known.get(name).is_some_and(|seen| seen.is_fed));
+    let fed: Vec<TableName> = names.into_iter().collect();
+    Ok(match fed.as_slice() {
+        [one] => Ok(known.get(one).filter(|s| s.rows != Rows::Replaced).map(|_| one.clone())),
+        [] => Ok(None),
+        [one, other, ..] => Err(format!("both {one} and {other} change with streams")),
+    })
 }
 
 /// An aggregation over one input, if that is at the top.
@@ -269,8 +335,7 @@ fn side(
     plan.apply(|node| {
         refused = unstable(node).map(|what| format!("joins what {what}"));
         if let LogicalPlan::TableScan(scan) = node {
-            let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
-            let name = TableName::new(schema, scan.table_name.table());
+            let name = scanned_name(scan);
             match known.get(&name) {
                 Some(relation) if relation.is_side => tables.extend(relation.tables.clone()),
                 Some(_) => refused = Some(format!("joins {name}, which grows with a stream")),
@@ -346,8 +411,7 @@ fn row_wise(
             LogicalPlan::Filter(filter) => &filter.input,
             LogicalPlan::SubqueryAlias(alias) => &alias.input,
             LogicalPlan::TableScan(scan) => {
-                let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
-                let name = TableName::new(schema, scan.table_name.table());
+                let name = scanned_name(scan);
                 let reads = || format!("reads {}", scan.table_name.table());
                 return known.get(&name).map(|of| (name, of.rows)).ok_or_else(reads);
             }
@@ -367,7 +431,7 @@ fn row_wise(
     }
 }
 
-fn not_deterministic(expr: &Expr) -> Option<String> {
+pub(super) fn not_deterministic(expr: &Expr) -> Option<String> {
     let mut reason = None;
     let walked = expr.apply(|part| {
         let found = match part {

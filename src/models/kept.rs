@@ -3,10 +3,11 @@
 use std::{fmt::Debug, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, RecordBatchOptions},
+    array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions},
     datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
 };
+use datafusion::{error::DataFusionError, logical_expr::LogicalPlan};
 
 use crate::{
     domain::change::{Change, KEY, Patch},
@@ -41,6 +42,11 @@ pub trait KeptProgram: Debug + Send + Sync {
     /// What it joins to the rows of its input, computed by SQL.
     fn sides(&self) -> &[Side] {
         &[]
+    }
+
+    /// The model, if it is computed again for the keys that were touched.
+    fn by_key(&self) -> Option<&LogicalPlan> {
+        None
     }
 
     /// What readers are told of stored rows: the columns that the model names, then the key.
@@ -100,11 +106,30 @@ pub trait KeptState: Debug + Send + Sync {
     /// The table is made with what the sides hold now.
     fn looked(&mut self) {}
 
+    /// Whether rows came or went that the table does not show yet, since it is computed by key.
+    fn is_touched(&self) -> bool {
+        false
+    }
+
+    /// Which rows of the input are under keys that are computed again.
+    fn touches(&self, _rows: &RecordBatch) -> Result<BooleanArray, ProgramError> {
+        Err(not_by_key())
+    }
+
+    /// Takes over `rows`, which the model gives over the input's rows under the touched keys.
+    fn rerun(&mut self, _rows: &[RecordBatch], _is_read: bool) -> Result<Applied, ProgramError> {
+        Err(not_by_key())
+    }
+
     /// All stored rows, some at a time; none where the table alone has them.
     fn rows(&self) -> Box<dyn Iterator<Item = Result<RecordBatch, ProgramError>> + Send + '_>;
 
     /// How many rows there are.
     fn count(&self) -> usize;
+}
+
+fn not_by_key() -> ProgramError {
+    DataFusionError::Internal("a model was run by key that is not kept so".to_owned()).into()
 }
 
 /// What a change of the input does to the table.

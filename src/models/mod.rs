@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod append;
+mod by_key;
 mod classify;
 mod kept;
 mod keyed;

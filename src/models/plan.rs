@@ -15,7 +15,7 @@ use datafusion::{
     common::tree_node::TreeNodeRecursion,
     error::DataFusionError,
     execution::{SessionState, SessionStateBuilder},
-    logical_expr::LogicalPlan,
+    logical_expr::{LogicalPlan, TableScan},
     prelude::{SessionConfig, SessionContext},
 };
 
@@ -38,7 +38,7 @@ const ENGINE: &str = "sluice-1 datafusion-55";
 /// Longest SQL of a model, rendered.
 const SQL_BYTES_MAX: usize = 1024 * 1024;
 const CATALOG: &str = "sluice";
-pub(super) const DEFAULT_SCHEMA: &str = "gold";
+const DEFAULT_SCHEMA: &str = "gold";
 
 /// How a model is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub enum Class {
     Keyed,
     /// Rows of one input joined to what is known of them, such as dimensions.
     Lookup,
+    /// Its SQL over the rows of the input under the keys that were touched.
+    ByKey,
     /// Computed whole when inputs moved.
     Recompute,
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Class {
             Self::Aggregate => "aggregate",
             Self::Keyed => "keyed",
             Self::Lookup => "lookup",
+            Self::ByKey => "by key",
             Self::Recompute => "recompute",
         })
     }
@@ -80,7 +83,8 @@ impl Class {
 
     /// Whether it is kept by the changes of its input, without looking at the rest of it.
     pub fn is_by_changes(self) -> bool {
-        matches!(self, Self::Project | Self::Aggregate | Self::Keyed | Self::Lookup)
+        use Class::{Aggregate, ByKey, Keyed, Lookup, Project};
+        matches!(self, Project | Aggregate | Keyed | Lookup | ByKey)
     }
 }
 
@@ -235,8 +239,8 @@ impl Known {
             decided_by: BTreeMap::new(),
             rows: match plan.class {
                 Class::Append => Rows::Grow,
-                Class::Project | Class::Aggregate | Class::Keyed | Class::Lookup => Rows::Change,
                 Class::View | Class::Recompute => Rows::Replaced,
+                _ => Rows::Change,
             },
             is_side,
             streams: plan.streams.clone(),
@@ -248,7 +252,7 @@ impl Known {
 
     fn seen(&self) -> Seen {
         let Self { rows, is_side, .. } = *self;
-        Seen { rows, tables: self.tables.clone(), is_side }
+        Seen { rows, tables: self.tables.clone(), is_side, is_fed: !self.streams.is_empty() }
     }
 
     /// What it adds to the fingerprint of a model that reads these columns of it.
@@ -357,6 +361,12 @@ fn relation_name(input: &Input) -> TableName {
     }
 }
 
+/// The relation that a plan of the planner scans.
+pub(super) fn scanned_name(scan: &TableScan) -> TableName {
+    let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
+    TableName::new(schema, scan.table_name.table())
+}
+
 fn check_columns(plan: &LogicalPlan) -> Result<(), DataFusionError> {
     let mut seen = BTreeSet::new();
     for field in plan.schema().fields() {
@@ -382,12 +392,11 @@ fn inputs(plan: &LogicalPlan) -> Result<Vec<Input>, DataFusionError> {
     plan.apply_with_subqueries(|node| {
         match node {
             LogicalPlan::TableScan(scan) => {
-                let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA).to_owned();
-                let table = scan.table_name.table().to_owned();
-                inputs.insert(if schema == ACCEPTED {
-                    Input::Stream(table)
+                let name = scanned_name(scan);
+                inputs.insert(if name.schema == ACCEPTED {
+                    Input::Stream(name.name)
                 } else {
-                    Input::Table(TableName::new(schema, table))
+                    Input::Table(name)
                 });
             }
             LogicalPlan::Ddl(_)

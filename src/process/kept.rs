@@ -8,7 +8,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::array::{AsArray as _, BinaryArray, RecordBatch};
+use arrow::array::{AsArray as _, BinaryArray, BooleanArray, RecordBatch};
+use datafusion::logical_expr::LogicalPlan;
 
 use crate::{
     domain::{
@@ -47,6 +48,8 @@ pub(super) struct Kept {
     is_look_due: bool,
     /// How far into its streams it was handed everything, what waits included.
     taken: Positions,
+    /// How far the table shows that.
+    reached: Positions,
 }
 
 impl Kept {
@@ -69,6 +72,7 @@ impl Kept {
             looks: Vec::new(),
             is_look_due: false,
             taken: Positions::default(),
+            reached: Positions::default(),
         }
     }
 
@@ -80,7 +84,7 @@ impl Kept {
         self.is_given_up = false;
         self.looks = Vec::new();
         self.is_look_due = false;
-        self.taken = positions.clone();
+        (self.taken, self.reached) = (positions.clone(), positions.clone());
     }
 
     /// Whether the state is in memory, so that changes can be taken in.
@@ -95,7 +99,23 @@ impl Kept {
 
     /// Whether it was handed changes that are not in the table.
     pub(super) fn is_waiting(&self) -> bool {
-        self.is_given_up || self.is_look_due || !self.waiting.is_empty()
+        self.is_given_up || self.is_look_due || self.is_touched() || !self.waiting.is_empty()
+    }
+
+    /// Whether rows were handed to it that the table does not show yet.
+    pub(super) fn is_touched(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.is_touched())
+    }
+
+    /// The model, if it is computed again for the keys that were touched.
+    pub(super) fn by_key(&self) -> Option<&LogicalPlan> {
+        self.program.by_key()
+    }
+
+    /// Whether it has to be looked at when tables that it reads besides its input have changed, or
+    /// keys were touched.
+    pub(super) fn has_looks(&self) -> bool {
+        !self.sides().is_empty() || self.by_key().is_some()
     }
 
     /// Takes in nothing more until the next start.
@@ -133,7 +153,7 @@ impl Kept {
         let now = tables.filter_map(|name| Some((name.clone(), *generations.get(name)?)));
         let now: Basis = now.collect();
         let seen = self.looks.last().map(|(_, basis)| basis);
-        (self.is_look_due || seen != Some(&now)).then_some(now)
+        (self.is_look_due || self.is_touched() || seen != Some(&now)).then_some(now)
     }
 
     /// Sets what the table was made with.
@@ -158,6 +178,18 @@ impl Kept {
     /// The same for all of them, as changes of the table.
     pub(super) fn redriven(&mut self, parts: Vec<Applied>) -> Result<Vec<Applied>, ProgramError> {
         self.state.as_mut().map_or(Ok(Vec::new()), |state| state.redriven(parts, self.is_read))
+    }
+
+    /// Which rows of the input are under touched keys.
+    pub(super) fn touches(&self, rows: &RecordBatch) -> Result<BooleanArray, ProgramError> {
+        let none = || Ok(BooleanArray::from(vec![false; rows.num_rows()]));
+        self.state.as_ref().map_or_else(none, |state| state.touches(rows))
+    }
+
+    /// What has to change in the table now that its SQL gives `rows` for the touched keys.
+    pub(super) fn rerun(&mut self, rows: &[RecordBatch]) -> Result<Vec<Applied>, ProgramError> {
+        let Some(state) = &mut self.state else { return Ok(Vec::new()) };
+        Ok(vec![state.rerun(rows, self.is_read)?])
     }
 
     /// Changes that could not be computed.
@@ -187,13 +219,22 @@ impl Kept {
         self.state.iter_mut().for_each(|state| state.looked());
         self.looks.push((*generation, basis));
         self.is_look_due = false;
+        self.reach();
         Ok(change)
     }
 
     /// The sides reach `positions` with what they held at the last look.
     pub(super) fn pass(&mut self, positions: &Positions) {
         self.taken.merge(positions);
-        self.log.reach(&self.taken);
+        self.reach();
+    }
+
+    /// The table shows all that was handed to it, unless keys were touched.
+    fn reach(&mut self) {
+        if !self.is_touched() {
+            self.reached.clone_from(&self.taken);
+            self.log.reach(&self.taken);
+        }
     }
 
     /// Whether the table in generation `at` was made with sides of these `generations`.
@@ -286,7 +327,7 @@ impl Kept {
         }
         if self.waiting.is_empty() {
             self.waiting = Change::default();
-            self.log.reach(&self.taken);
+            self.reach();
             return Ok(Change::default());
         }
         match state.apply(&self.waiting, self.is_read) {
@@ -295,7 +336,7 @@ impl Kept {
                 let positions = self.taken.clone();
                 let pushed = self.push(applied.patch, generation, &positions);
                 pushed.map_err(|error| error.reason())?;
-                self.log.reach(&self.taken);
+                self.reach();
                 Ok(applied.change)
             }
             Err(error) if self.waiting.bytes() > WAITING_BYTES => {
@@ -313,7 +354,7 @@ impl Kept {
 
     /// How far the table reaches.
     pub(super) fn reached(&self) -> &Positions {
-        &self.taken
+        &self.reached
     }
 
     fn push(

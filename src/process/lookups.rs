@@ -1,5 +1,8 @@
+//! Models that have to look at more than the rows that came.
+//!
 //! Lookups whose sides changed: what became of the driving rows that meet a changed row is made
-//! again, with the side as it was and as it is.
+//! again, with the side as it was and as it is. Models by key: the SQL is run over the input's rows
+//! under the keys that were touched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +15,11 @@ use arrow::{
     datatypes::{Int32Type, Int64Type, SchemaRef},
 };
 use datafusion::{
+    catalog::TableProvider,
     common::tree_node::{Transformed, TreeNode as _},
-    datasource::provider_as_source,
+    datasource::{MemTable, provider_as_source},
     error::DataFusionError,
-    execution::runtime_env::RuntimeEnv,
+    execution::{SendableRecordBatchStream, runtime_env::RuntimeEnv},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::{SessionConfig, SessionContext},
 };
@@ -49,15 +53,14 @@ impl Pipeline {
     /// at once where it took long, unless it is `needed`. Whether something changed.
     pub(super) async fn look_again(&mut self, needed: bool) -> Result<bool, Error> {
         let started = Instant::now();
-        let is_lookup = |kept: &Kept| !kept.sides().is_empty();
-        let has_some = self.derived.iter().any(|d| d.kept.as_ref().is_some_and(is_lookup));
+        let has_some = self.derived.iter().any(|d| d.kept.as_ref().is_some_and(Kept::has_looks));
         if !has_some || (!needed && started < self.next_look) {
             return Ok(false);
         }
         let (mut has_looked, mut generations) = (false, self.generations());
         for number in 0..self.derived.len() {
             let Some(kept) = self.derived[number].kept.as_ref() else { continue };
-            if kept.sides().is_empty() || !kept.is_following() {
+            if !kept.has_looks() || !kept.is_following() {
                 continue;
             }
             let (unseen, positions) = (kept.unseen_sides(&generations), self.of_sides(number));
@@ -161,7 +164,11 @@ async fn redriven(
     let Some(kept) = &mut derived.kept else { return Ok(Vec::new()) };
     let told = |error: DataFusionError| reason_of(&error);
     let sides = computed(view, kept.sides()).await.map_err(told)?;
-    if !kept.look(&sides).map_err(|error| error.reason())? {
+    let differs = kept.look(&sides).map_err(|error| error.reason())?;
+    if kept.by_key().is_some() {
+        return rerun(view, planned, kept).await;
+    }
+    if !differs {
         return Ok(Vec::new());
     }
     let mut applied = Vec::new();
@@ -172,9 +179,7 @@ async fn redriven(
     // What waits is not in the table, and what it takes out still is.
     let waiting = keys_of(&kept.waiting().added).map_err(|error| error.to_string())?;
     let scan = Driving::of(planned, &kept.input).map_err(|error| error.to_string())?;
-    let context = session(view, Columns::All, one_core(), Arc::new(RuntimeEnv::default()));
-    let rows = async { context.sql(&scan.sql()).await?.execute_stream().await }.await;
-    let mut rows = rows.map_err(told)?;
+    let mut rows = scan.rows(view).await.map_err(told)?;
     while let Some(batch) = rows.try_next().await.map_err(told)? {
         let batch = scan.keyed(&batch).and_then(|(rows, places)| {
             let rows = taken(kept, rows, places)?;
@@ -186,6 +191,36 @@ async fn redriven(
     kept.redriven(applied).map_err(|error| error.reason())
 }
 
+/// What has to change in the table of a model by key, now that some keys were touched.
+async fn rerun(
+    view: &Arc<LakeView>,
+    planned: &Planned,
+    kept: &mut Kept,
+) -> Result<Vec<Applied>, String> {
+    let (Some(plan), true) = (kept.by_key(), kept.is_touched()) else { return Ok(Vec::new()) };
+    let told = |error: DataFusionError| reason_of(&error);
+    let scan = Driving::of(planned, &kept.input).map_err(|error| error.to_string())?;
+    let mut touched = Vec::new();
+    let mut rows = scan.rows(view).await.map_err(told)?;
+    while let Some(batch) = rows.try_next().await.map_err(told)? {
+        let keyed = scan.keyed(&batch).and_then(|(rows, places)| taken(kept, rows, places));
+        let rows = keyed.map_err(|error| error.to_string())?;
+        let hit = kept.touches(&rows).map_err(|error| error.reason())?;
+        if hit.true_count() > 0 {
+            let rows = filter_record_batch(&rows, &hit).map_err(|error| error.to_string())?;
+            touched.push(rows);
+        }
+    }
+    let rows = async {
+        let input = scan.table(&touched)?;
+        let context = session(view, Columns::Model, one_core(), Arc::new(RuntimeEnv::default()));
+        let plan = bound(&context, plan, Some((&scan.name, input))).await?;
+        context.execute_logical_plan(plan).await?.collect().await
+    };
+    let rows = rows.await.map_err(told)?;
+    kept.rerun(&rows).map_err(|error| error.reason())
+}
+
 /// What sides hold in `view`.
 pub(super) async fn computed(
     view: &Arc<LakeView>,
@@ -194,7 +229,7 @@ pub(super) async fn computed(
     let context = session(view, Columns::Model, one_core(), Arc::new(RuntimeEnv::default()));
     let mut all = Vec::new();
     for side in sides {
-        let plan = bound(&context, &side.plan).await?;
+        let plan = bound(&context, &side.plan, None).await?;
         all.push(context.execute_logical_plan(plan).await?.collect().await?);
     }
     Ok(all)
@@ -205,10 +240,11 @@ fn one_core() -> SessionConfig {
     SessionConfig::new().with_target_partitions(1)
 }
 
-/// A plan of the planner, over the relations of a session.
+/// A plan of the planner, over the relations of a session; `given` stands for one of them.
 async fn bound(
     context: &SessionContext,
     plan: &LogicalPlan,
+    given: Option<(&TableName, Arc<dyn TableProvider>)>,
 ) -> Result<LogicalPlan, DataFusionError> {
     let mut names = BTreeSet::new();
     plan.apply(|node| {
@@ -219,7 +255,12 @@ async fn bound(
     })?;
     let mut sources = BTreeMap::new();
     for name in names {
-        let provider = context.table_provider(name.clone()).await?;
+        let is_given =
+            |of: &TableName| name.schema() == Some(&of.schema) && name.table() == of.name;
+        let provider = match &given {
+            Some((of, provider)) if is_given(of) => Arc::clone(provider),
+            _ => context.table_provider(name.clone()).await?,
+        };
         sources.insert(name, provider_as_source(provider));
     }
     let bound = plan.clone().transform_up(|node| match &node {
@@ -279,6 +320,23 @@ impl Driving {
             format!("\"{name}\" AS c{number}")
         });
         format!("SELECT {} FROM {}", columns.collect::<Vec<_>>().join(", "), quoted(&self.name))
+    }
+
+    /// All of its rows in `view`, to be told apart by [`Driving::keyed`].
+    async fn rows(
+        &self,
+        view: &Arc<LakeView>,
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
+        let context = session(view, Columns::All, one_core(), Arc::new(RuntimeEnv::default()));
+        context.sql(&self.sql()).await?.execute_stream().await
+    }
+
+    /// Some of its rows as a relation.
+    fn table(&self, rows: &[RecordBatch]) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+        let visible: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let rows = rows.iter().map(|rows| storable_batch(&rows.project(&visible)?, &self.schema));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        Ok(Arc::new(MemTable::try_new(Arc::clone(&self.schema), vec![rows])?))
     }
 
     /// Scanned rows as a lookup takes them in, and the places of those that have one.

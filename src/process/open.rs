@@ -336,9 +336,7 @@ async fn open_model(deps: &Deps, plan: &Plan, opened: &mut Opened) -> Result<(),
     let stopped = match plan.class {
         Class::View => None,
         Class::Append => open_append(deps, plan, info, opened, stopped_parent.is_some()).await?,
-        Class::Project | Class::Aggregate | Class::Keyed | Class::Lookup | Class::Recompute => {
-            open_derived(deps, plan, info, opened, stopped_parent.is_some()).await?
-        }
+        _ => open_derived(deps, plan, info, opened, stopped_parent.is_some()).await?,
     };
     let reason = stopped_parent.map(|parent| format!("reads {parent}, which is stopped"));
     if let Some(reason) = reason.or(stopped) {

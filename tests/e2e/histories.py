@@ -13,7 +13,7 @@ from test_ingest import connect, payload, publish
 
 # A project in which a crash has something to spoil: repeats, bad events, corrections of what was
 # counted already, a chain of row-wise models, recomputed models that read each other and a seed,
-# models kept by changes on top of each other, and a recomputed one on top of those.
+# and models kept by changes on top of each other: by key, keyed, aggregates, lookups.
 STREAM = """\
 name: orders
 partitions: 3
@@ -62,6 +62,22 @@ FROM {{ ref('by_customer') }} AS c
 JOIN {{ ref('by_line') }} AS l ON l.customer = c.customer
 CROSS JOIN {{ ref('everything') }} AS e
 """
+LARGER = """\
+SELECT customer, country, orders, amount FROM {{ ref('totals') }}
+WHERE amount > (SELECT avg(amount) FROM {{ ref('totals') }})
+"""
+PER_COUNTRY = """\
+SELECT c.country, count(*) AS customers, sum(l.orders) AS orders
+FROM {{ ref('larger') }} AS l JOIN {{ ref('customers') }} AS c ON c.customer = l.customer
+GROUP BY c.country
+"""
+RUNS = """\
+SELECT customer, run, count(*) AS lines, count(DISTINCT order_id) AS orders, max(amount) AS most FROM (
+  SELECT *, sum(CASE WHEN amount < 30 THEN 1 ELSE 0 END)
+    OVER (PARTITION BY customer ORDER BY version, event_id) AS run
+  FROM {{ ref('lines') }}
+) GROUP BY customer, run
+"""
 PROJECT = {
     "sluice.yml": "name: crashes\n",
     "streams/orders.yml": STREAM,
@@ -75,6 +91,9 @@ PROJECT = {
     "models/gold/by_line.sql": BY_LINE,
     "models/gold/everything.sql": EVERYTHING,
     "models/gold/compared.sql": COMPARED,
+    "models/gold/larger.sql": LARGER,
+    "models/gold/per_country.sql": PER_COUNTRY,
+    "models/gold/runs.sql": RUNS,
     "seeds/customers.csv": projects.SEED,
 }
 CUSTOMERS = ["ann", "bob", "cleo", "dora", "emil"]

@@ -32,15 +32,15 @@ SHAPES = {
         "keyed",
         "the first row of each key",
     ),
-    "gold.tied": (FIRST.replace("{order}", "amount") + "WHERE place = 1", "recompute", "rows may tie"),
+    "gold.tied": (FIRST.replace("{order}", "amount") + "WHERE place = 1", "by key", "rows may tie"),
     "gold.top": (
         FIRST.replace("{order}", BY_PLACE) + "WHERE place < 3",
-        "recompute",
+        "by key",
         "has a window function",
     ),
     "gold.having": (
         f"SELECT customer, count(*) AS n FROM {ORDERS} GROUP BY customer HAVING count(*) > 1",
-        "recompute",
+        "by key",
         "filters groups (HAVING)",
     ),
     "gold.users": (
@@ -60,14 +60,14 @@ SHAPES = {
     ),
     "gold.of_cheap": ("SELECT count(*) AS n FROM {{ ref('cheap') }}", "aggregate", "per group"),
     "gold.of_recomputed": (
-        "SELECT count(*) AS n FROM {{ ref('top') }}",
+        "SELECT count(*) AS n FROM {{ ref('clocked') }}",
         "recompute",
-        "aggregates gold.top, whose rows are replaced as a whole",
+        "aggregates gold.clocked, whose rows are replaced as a whole",
     ),
     "gold.part_of_recomputed": (
-        "SELECT customer FROM {{ ref('top') }}",
+        "SELECT at FROM {{ ref('clocked') }}",
         "recompute",
-        "rows of gold.top are replaced as a whole",
+        "rows of gold.clocked are replaced as a whole",
     ),
     "gold.joined": (
         "SELECT t.customer FROM {{ ref('totals') }} AS t JOIN {{ ref('kinds') }} AS k "
@@ -110,6 +110,19 @@ SHAPES = {
         "recompute",
         "contains a subquery",
     ),
+    "gold.sessions": (
+        "SELECT customer, part, count(DISTINCT order_id) AS n FROM (SELECT *, sum(CASE WHEN amount > 9 "
+        f"THEN 1 ELSE 0 END) OVER (PARTITION BY customer ORDER BY order_id) AS part FROM {ORDERS}) AS x "
+        "GROUP BY customer, part",
+        "by key",
+        "aggregates what has a window function",
+    ),
+    "gold.unkeyed": (
+        f"SELECT count(DISTINCT amount) AS n FROM {ORDERS} GROUP BY customer",
+        "recompute",
+        "by key: shows no column that its rows are grouped by",
+    ),
+    "gold.of_users": ("SELECT n, count(*) AS times FROM {{ ref('having') }} GROUP BY n", "aggregate", "per"),
     "gold.constant": ("SELECT 1 AS one", "recompute", "reads no relation"),
 }
 
@@ -142,7 +155,7 @@ def test_the_plan_is_told_to_people(home):
     done = run(home, "plan", EXAMPLE)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[-1].endswith("5 aggregate, 1 append, 1 keyed, 2 lookup, 6 recompute, 5 view"), lines[-1]
+    assert lines[-1].endswith("5 aggregate, 1 append, 2 by key, 1 keyed, 2 lookup, 4 recompute, 5 view"), lines[-1]
     at = next(n for n, line in enumerate(lines) if line.startswith("silver.rentals "))
     assert lines[at].split()[1] == "keyed"
     assert lines[at + 1].split() == ["reads", "bronze.dvd_rentals"]

@@ -82,17 +82,17 @@ const REFUSED: [(&str, &str); 11] = [
     ),
 ];
 
-fn seen(driving: Rows) -> BTreeMap<TableName, Seen> {
+pub(super) fn seen(driving: Rows) -> BTreeMap<TableName, Seen> {
     let known = [("t", driving, false), ("d", Rows::Change, true), ("e", Rows::Replaced, true)];
     let seen = known.map(|(name, rows, is_side)| {
         let name = TableName::new("gold", name);
-        (name.clone(), Seen { rows, tables: vec![name], is_side })
+        (name.clone(), Seen { rows, tables: vec![name], is_side, is_fed: false })
     });
     seen.into()
 }
 
 /// The relations of these rows.
-fn context(t: &RecordBatch, d: &RecordBatch, e: &RecordBatch) -> SessionContext {
+pub(super) fn context(t: &RecordBatch, d: &RecordBatch, e: &RecordBatch) -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     for (name, rows) in [("t", t), ("d", d), ("e", e)] {
         let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).expect("table");
@@ -122,7 +122,7 @@ fn texts(random: &mut StdRng, count: usize, of: &str, most: i64) -> ArrayRef {
     Arc::new(texts.collect::<StringArray>())
 }
 
-fn d(random: &mut StdRng, count: usize) -> RecordBatch {
+pub(super) fn d(random: &mut StdRng, count: usize) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable([
         ("k", texts(random, count, "k", 6), true),
         ("a", numbers(random, count, 5), true),
@@ -132,7 +132,7 @@ fn d(random: &mut StdRng, count: usize) -> RecordBatch {
     .expect("rows")
 }
 
-fn e(random: &mut StdRng, count: usize) -> RecordBatch {
+pub(super) fn e(random: &mut StdRng, count: usize) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable([
         ("a", numbers(random, count, 6), true),
         ("b", texts(random, count, "b", 3), true),
@@ -142,27 +142,32 @@ fn e(random: &mut StdRng, count: usize) -> RecordBatch {
 }
 
 /// What the sides of a program hold.
-fn sides(program: &dyn KeptProgram, context: &SessionContext) -> Vec<Vec<RecordBatch>> {
+pub(super) fn sides(program: &dyn KeptProgram, context: &SessionContext) -> Vec<Vec<RecordBatch>> {
     let rows = program.sides().iter().map(|side| {
-        let bound = side.plan.clone().transform_up(|node| {
-            let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
-            let provider = block_on(context.table_provider(scan.table_name.clone()))?;
-            let (name, source) = (scan.table_name.clone(), provider_as_source(provider));
-            let scan = LogicalPlanBuilder::scan(name, source, scan.projection.clone())?;
-            Ok(Transformed::yes(scan.build()?))
-        });
-        let plan = bound.expect("bound").data;
+        let plan = bound(&side.plan, context);
         block_on(async { context.execute_logical_plan(plan).await?.collect().await })
     });
     rows.collect::<Result<_, _>>().expect("sides")
 }
 
+/// A plan over the relations of a context.
+pub(super) fn bound(plan: &LogicalPlan, context: &SessionContext) -> LogicalPlan {
+    let bound = plan.clone().transform_up(|node| {
+        let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
+        let provider = block_on(context.table_provider(scan.table_name.clone()))?;
+        let (name, source) = (scan.table_name.clone(), provider_as_source(provider));
+        let scan = LogicalPlanBuilder::scan(name, source, scan.projection.clone())?;
+        Ok(Transformed::yes(scan.build()?))
+    });
+    bound.expect("bound").data
+}
+
 /// A table by key, into which patches go.
 #[derive(Default)]
-struct Table(BTreeMap<Vec<u8>, String>);
+pub(super) struct Table(BTreeMap<Vec<u8>, String>);
 
 impl Table {
-    fn patch(&mut self, patch: &Patch, program: &dyn KeptProgram, sql: &str) {
+    pub(super) fn patch(&mut self, patch: &Patch, program: &dyn KeptProgram, sql: &str) {
         patch.keys.iter().flatten().for_each(|key| {
             self.0.remove(key);
         });
@@ -174,7 +179,7 @@ impl Table {
         }
     }
 
-    fn rows(&self) -> Vec<String> {
+    pub(super) fn rows(&self) -> Vec<String> {
         let mut rows: Vec<String> = self.0.values().cloned().collect();
         rows.sort();
         rows

@@ -259,7 +259,12 @@ impl<'a> Work<'a> {
         let runtime = Arc::new(RuntimeEnv::default());
         let context = session(&view, Columns::Model, SessionConfig::new(), runtime);
         if let (Program::Kept(program), Some(input)) = (&plan.program, &plan.driving) {
-            self.by_changes(program, input, &view, &mut rebuild).await?;
+            if program.by_key().is_some() {
+                let rows = context.sql(&plan.model.sql).await?.collect().await?;
+                by_key(program, &rows, &mut rebuild).await?;
+            } else {
+                self.by_changes(program, input, &view, &mut rebuild).await?;
+            }
             return Ok(rebuild.commit(moves, true).await?);
         }
         let mut rows = context.sql(&plan.model.sql).await?.execute_stream().await?;
@@ -363,6 +368,21 @@ impl<'a> Work<'a> {
         }
         Ok(view)
     }
+}
+
+/// The rows of a model by key, as stored.
+async fn by_key(
+    program: &Arc<dyn KeptProgram>,
+    rows: &[RecordBatch],
+    rebuild: &mut Rebuild,
+) -> Result<(), Failed> {
+    let mut state = Arc::clone(program).begin().map_err(Failed::Row)?;
+    state.empty();
+    state.rerun(rows, false).map_err(Failed::Row)?;
+    for rows in state.rows() {
+        rebuild.write(&rows.map_err(Failed::Row)?).await?;
+    }
+    Ok(())
 }
 
 fn acceptance_of(stream: &str) -> TableName {

@@ -1,0 +1,218 @@
+//! By key: equal to their SQL whatever comes and goes, though only touched keys are computed.
+
+use super::{
+    lookups::{Table, context, d, e, seen, sides},
+    *,
+};
+use crate::{lake::Patches, models::with_key};
+
+/// Over `t`, and joined to the sides `d` and `e`.
+const SHAPES: [&str; 21] = [
+    "SELECT k, count(DISTINCT v) AS n, max(v) AS most FROM t GROUP BY k",
+    "SELECT k, j, sum(v) AS s FROM t GROUP BY k, j HAVING count(*) > 1",
+    "SELECT date_trunc('minute', ts) AS minute, count(DISTINCT k) AS n FROM t GROUP BY 1",
+    "SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY v, _offset) AS running FROM t",
+    // Sessions: rows of a key without a gap of more than 5 between them.
+    "SELECT k, session, count(*) AS n, min(v) AS first, max(v) AS last FROM (SELECT k, v, sum(new) OVER \
+     (PARTITION BY k ORDER BY v, _offset) AS session FROM (SELECT k, v, _offset, CASE WHEN v - lag(v) OVER \
+     (PARTITION BY k ORDER BY v, _offset) > 5 THEN 1 ELSE 0 END AS new FROM t) AS x) AS y \
+     GROUP BY k, session",
+    // Versions of a key: each until the next begins.
+    "SELECT k, j, v AS since, lead(v) OVER (PARTITION BY k ORDER BY v, _offset) AS until FROM t",
+    "SELECT a.k, count(*) AS pairs FROM t AS a JOIN t AS b ON a.k = b.k AND a.v < b.v GROUP BY a.k",
+    "SELECT k, max(n) AS most FROM (SELECT k, j, count(*) AS n FROM t GROUP BY k, j) AS x GROUP BY k",
+    "SELECT k, count(*) AS n FROM (SELECT k, v FROM t WHERE v > 0 UNION ALL SELECT k, j AS v FROM t \
+     WHERE b) AS x GROUP BY k",
+    "SELECT t.k, count(DISTINCT d.a) AS n FROM t LEFT JOIN d ON d.k = t.k GROUP BY t.k",
+    "SELECT a.k, max(a.v) AS most FROM t AS a LEFT SEMI JOIN d ON d.k = a.k GROUP BY a.k",
+    "SELECT k, v FROM (SELECT k, v, _offset, row_number() OVER (PARTITION BY k ORDER BY v DESC, _offset) \
+     AS r FROM t) AS x WHERE r <= 2",
+    "SELECT DISTINCT k, first_value(j) OVER (PARTITION BY k ORDER BY _offset) AS j FROM t",
+    "SELECT j, string_agg(k, ',' ORDER BY k, _offset) AS all FROM t GROUP BY j",
+    "SELECT t.k, t.v, s.n FROM t JOIN (SELECT k, count(*) AS n FROM t GROUP BY k) AS s ON s.k = t.k",
+    "SELECT upper(k) AS k, count(DISTINCT j) AS n FROM t GROUP BY upper(k)",
+    // Of what its rows are grouped by it shows a part.
+    "SELECT j, day, median(v) AS m FROM t GROUP BY j, day, k",
+    "SELECT k FROM t WHERE v > 0 EXCEPT SELECT k FROM t WHERE b",
+    "SELECT e.b, x.k, x.n FROM e RIGHT JOIN (SELECT k, count(DISTINCT j) AS n FROM t GROUP BY k) AS x \
+     ON x.n = e.a",
+    "SELECT k, min(f) AS least, sum(f) AS s FROM t GROUP BY k",
+    "SELECT k, v, rank() OVER (PARTITION BY k, day ORDER BY v) AS rank, avg(v) OVER (PARTITION BY k) AS \
+     mean FROM t",
+];
+
+/// The reason behind `by key: `, or the whole.
+const REFUSED: [(&str, &str); 12] = [
+    ("SELECT count(DISTINCT v) AS n FROM t", "shows no column that its rows are grouped by"),
+    (
+        "SELECT count(DISTINCT v) AS n FROM t GROUP BY k",
+        "shows no column that its rows are grouped by",
+    ),
+    (
+        "SELECT f, count(DISTINCT v) AS n FROM t GROUP BY f",
+        "shows no column that its rows are grouped by",
+    ),
+    ("SELECT k, sum(v) OVER (ORDER BY _offset) AS s FROM t", "has sum() without PARTITION BY"),
+    (
+        "SELECT k, row_number() OVER (PARTITION BY k) AS n FROM t",
+        "has row_number() without ORDER BY",
+    ),
+    (
+        "SELECT k, string_agg(k, ',') AS s FROM t GROUP BY k",
+        "has string_agg(), which may depend on the order of rows",
+    ),
+    ("SELECT k, max(j) AS m FROM t GROUP BY k ORDER BY m LIMIT 3", "limits rows"),
+    (
+        "SELECT k, j, count(DISTINCT v) AS n FROM t GROUP BY ROLLUP (k, j)",
+        "groups in several ways at once",
+    ),
+    (
+        "SELECT a.k, b.j FROM t AS a FULL JOIN t AS b ON a.k = b.k",
+        "shows no column that its rows are grouped by",
+    ),
+    (
+        "SELECT d.k, max(t.v) AS m FROM t RIGHT JOIN d ON d.k = t.k GROUP BY d.k",
+        "joins relations by RIGHT JOIN",
+    ),
+    (
+        "SELECT k, max(n) AS m FROM (SELECT k, v AS n FROM t UNION ALL SELECT k, a AS n FROM d) AS x GROUP BY k",
+        "unites rows with those of another relation",
+    ),
+    (
+        "SELECT t.k, max(x.a) AS m FROM t CROSS JOIN (SELECT a FROM d ORDER BY a LIMIT 1) AS x GROUP BY t.k",
+        "joins what limits rows",
+    ),
+];
+
+fn classified(sql: &str, driving: Rows) -> (Classified, SchemaRef) {
+    let mut known = seen(driving);
+    known.iter_mut().for_each(|(name, seen)| seen.is_fed = name.name == "t");
+    let mut random = StdRng::seed_from_u64(0);
+    let state = context(&rows(&mut random, 0), &d(&mut random, 0), &e(&mut random, 0)).state();
+    let plan: LogicalPlan = block_on(state.create_logical_plan(sql)).expect(sql);
+    let options = state.config_options();
+    let plan = state.analyzer().execute_and_check(plan, options, |_, _| {}).expect(sql);
+    let visible = storable(plan.schema().as_arrow());
+    (classify(&plan, &known, &state, &visible).expect(sql), visible)
+}
+
+fn compiled(sql: &str) -> (Arc<dyn KeptProgram>, SchemaRef) {
+    let (Classified { class, program, reason, .. }, visible) = classified(sql, Rows::Change);
+    assert_eq!(class, Class::ByKey, "{sql}: {reason}");
+    let Program::Kept(program) = program else { panic!("{sql}: {reason}") };
+    (program, visible)
+}
+
+/// The rows of the model's SQL in a context.
+fn run(plan: &LogicalPlan, context: &SessionContext) -> Vec<RecordBatch> {
+    let bound = lookups::bound(plan, context);
+    block_on(async { context.execute_logical_plan(bound).await?.collect().await }).expect("rows")
+}
+
+fn keeps_up(sql: &str, seed: u64) {
+    // Operators of the engine start tasks.
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let _guard = runtime.enter();
+    let (program, visible) = compiled(sql);
+    let plan = program.by_key().expect(sql);
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut state = Arc::clone(&program).begin().expect(sql);
+    let (mut table, mut bag, mut patches) = (Table::default(), Bag(Vec::new()), Vec::new());
+    let mut all = rows(&mut random, 0);
+    let (mut ds, mut es) = (d(&mut random, 9), e(&mut random, 9));
+    let (mut computed, mut of) = (0, 0);
+    for step in 0..14 {
+        // Several changes between two looks.
+        for _ in 0..random.random_range(1..3) {
+            let there = u32::try_from(all.num_rows()).expect("few");
+            let goes: Vec<bool> = (0..there).map(|_| random.random_range(0..9) == 0).collect();
+            let part = |wanted: bool| {
+                let rows = (0..there).filter(|row| goes[*row as usize] == wanted);
+                take_record_batch(&all, &UInt32Array::from_iter_values(rows)).expect("rows")
+            };
+            let (gone, left) = (part(true), part(false));
+            let count = random.random_range(0..4);
+            let came = rows(&mut random, count);
+            all = concat_batches(&all.schema(), [&left, &came]).expect("rows");
+            // As from a table: with a key that is not the model's.
+            let keyed = |rows: &RecordBatch| {
+                let keys = std::iter::repeat_n(b"key", rows.num_rows());
+                with_key(rows, Arc::new(BinaryArray::from_iter_values(keys))).expect(sql)
+            };
+            let change = Change { added: vec![keyed(&came)], removed: vec![keyed(&gone)] };
+            let applied = state.apply(&change, true).unwrap_or_else(|e| panic!("{sql}: {e}"));
+            assert!(applied.patch.is_empty() && applied.change.is_empty(), "{sql}");
+        }
+        match random.random_range(0..8) {
+            0 => ds = d(&mut random, 9),
+            1 => es = e(&mut random, 9),
+            _ => {}
+        }
+        let now = context(&all, &ds, &es);
+        state.look(&sides(program.as_ref(), &now)).expect(sql);
+        if state.is_touched() {
+            let hit = state.touches(&all).expect(sql);
+            let touched = arrow::compute::filter_record_batch(&all, &hit).expect(sql);
+            (computed, of) = (computed + touched.num_rows(), of + all.num_rows());
+            let rows = run(plan, &context(&touched, &ds, &es));
+            let applied = state.rerun(&rows, true).unwrap_or_else(|e| panic!("{sql}: {e}"));
+            table.patch(&applied.patch, program.as_ref(), sql);
+            bag.change(&applied.change, sql);
+            patches.push(Arc::new(applied.patch));
+        }
+        state.looked();
+        assert!(!state.is_touched(), "{sql}");
+        let batches = block_on(async { now.sql(sql).await?.collect().await }).expect(sql);
+        let expected: Vec<RecordBatch> =
+            batches.iter().map(|batch| storable_batch(batch, &visible).expect(sql)).collect();
+        let expected = text(&expected);
+        assert_eq!(table.rows(), expected, "seed {seed}, step {step}: {sql}");
+        assert_eq!(bag.0, expected, "changes, seed {seed}, step {step}: {sql}");
+        // As long as nothing is committed: what the patches say together.
+        let pending = Patches::new(patches.clone());
+        let shown = pending.rows().expect(sql).iter();
+        let shown = shown.map(|rows| program.visible(rows).expect(sql)).collect::<Vec<_>>();
+        assert_eq!(text(&shown), expected, "patches, seed {seed}, step {step}: {sql}");
+        assert_eq!(visible_rows(state.as_ref(), program.as_ref()), expected, "{sql}");
+        if random.random_range(0..4) == 0 {
+            let stored: Vec<RecordBatch> = state.rows().map(|rows| rows.expect(sql)).collect();
+            state = Arc::clone(&program).begin().expect(sql);
+            stored.iter().for_each(|rows| state.load(rows).expect(sql));
+            state.look(&sides(program.as_ref(), &now)).expect(sql);
+            state.looked();
+        }
+    }
+    assert!(computed < of, "{sql}: {computed} rows of {of}");
+}
+
+#[test]
+fn a_model_by_key_keeps_up_with_rows_and_with_its_sides() {
+    for (seed, sql) in (0..).zip(SHAPES) {
+        for more in [0, 100, 200] {
+            keeps_up(sql, seed + more);
+        }
+    }
+}
+
+#[test]
+fn what_has_no_key_is_computed_whole_and_says_why() {
+    for (sql, expected) in REFUSED {
+        let (Classified { class, reason, .. }, _) = classified(sql, Rows::Arrive);
+        let why = reason.rsplit("by key: ").next();
+        assert_eq!((class, why), (Class::Recompute, Some(expected)), "{sql}: {reason}");
+    }
+    let (Classified { class, .. }, _) = classified(SHAPES[0], Rows::Replaced);
+    assert_eq!(class, Class::Recompute);
+}
+
+#[test]
+fn rows_under_other_keys_are_refused() {
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let _guard = runtime.enter();
+    let (program, _) = compiled(SHAPES[0]);
+    let mut state = Arc::clone(&program).begin().expect("state");
+    let all = rows(&mut StdRng::seed_from_u64(1), 40);
+    let rows = run(program.by_key().expect("plan"), &super::context(&all));
+    let error = state.rerun(&rows, false).expect_err("nothing was touched");
+    assert!(error.to_string().contains("a key that was not touched"), "{error}");
+}
