@@ -24,8 +24,9 @@ Models stand below what they read. The class says how a model is kept:
   keyed      the first row per key: an update costs the keys that it touches
   lookup     rows joined to dimensions: an update costs the rows that came, and those that meet a
              changed row of a dimension
-  by key     any other SQL whose groups, windows and joins have a key in common: an update costs a
-             scan of the input, and running the SQL over the rows under the keys that it touches
+  by key     any other SQL whose groups, windows and joins have a key in common: an update costs
+             running the SQL over the rows under the keys that it touches (of an input of over
+             128 MiB in memory also a scan for these)
   recompute  its SQL over everything that it reads, when that has changed
 
 With --data-dir or --lake the rows are counted that an update reads; the reason says what stands in

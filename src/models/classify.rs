@@ -19,7 +19,7 @@ use crate::{
         KeptProgram,
         aggregate::AggregateProgram,
         append::RowProgram,
-        by_key::{self, ByKeyProgram},
+        by_key::{ByKeyProgram, Traceable},
         keyed::{First, KeyedProgram},
         lookup::{GroupedProgram, Joins, LookupProgram},
         plan::{Class, Program, scanned_name},
@@ -161,18 +161,18 @@ fn by_key(
         true => recompute(reason.clone()),
         false => recompute(format!("{reason}; by key: {why}")),
     };
-    let keyed = match by_key::Keyed::of(plan, &driving)? {
-        Ok(keyed) => keyed,
+    let traceable = match Traceable::of(plan, &driving)? {
+        Ok(traceable) => traceable,
         Err(why) => return Ok(refused(why)),
     };
     let mut tables = Vec::new();
-    for plan in keyed.sides() {
+    for plan in traceable.sides() {
         match side(plan, known)? {
             Ok(behind) => tables.push(behind),
             Err(why) => return Ok(refused(why)),
         }
     }
-    match ByKeyProgram::compile(plan, &keyed, tables, state, Arc::clone(visible))? {
+    match ByKeyProgram::compile(plan, &traceable, tables, state, Arc::clone(visible))? {
         Ok(program) => {
             let (driving, program) = (Some(driving), Program::Kept(Arc::new(program)));
             Ok(Classified { class: Class::ByKey, reason, driving, program })

@@ -116,6 +116,23 @@ pub trait KeptState: Debug + Send + Sync {
         Err(not_by_key())
     }
 
+    /// The rows of the input under these keys, with the columns that the model reads, if they are in
+    /// memory. Else the input is read, all of it with [`KeptState::read`].
+    fn touched_rows(&self) -> Result<Option<RecordBatch>, ProgramError> {
+        Ok(None)
+    }
+
+    /// The input is read from its beginning.
+    fn begin_reading(&mut self) {}
+
+    /// Takes note of rows of the input.
+    fn read(&mut self, _rows: &RecordBatch) -> Result<(), ProgramError> {
+        Ok(())
+    }
+
+    /// All of the input was read.
+    fn all_read(&mut self) {}
+
     /// Takes over `rows`, which the model gives over the input's rows under the touched keys.
     fn rerun(&mut self, _rows: &[RecordBatch], _is_read: bool) -> Result<Applied, ProgramError> {
         Err(not_by_key())

@@ -29,7 +29,7 @@ use crate::{
     models::{
         Applied, KeptProgram, KeptState, ProgramError,
         steps::{Steps, evaluate, named, physical},
-        types::storable_batch,
+        types::{decoded, storable_batch},
     },
 };
 
@@ -379,7 +379,7 @@ impl KeyedState {
         &self,
         rows: impl Iterator<Item = &'a OwnedRow>,
     ) -> Result<RecordBatch, DataFusionError> {
-        let columns = self.columns.convert_rows(rows.map(OwnedRow::row))?;
+        let columns = decoded(&self.columns, rows.map(OwnedRow::row))?;
         Ok(RecordBatch::try_new(Arc::clone(&self.program.visible), columns)?)
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::RecordBatch,
-    compute::cast,
+    array::{Array as _, ArrayRef, RecordBatch, UInt32Array},
+    compute::{cast, take},
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit},
     error::ArrowError,
+    row::{Row, RowConverter},
 };
 
 /// The schema in types that Delta stores and every reader knows; all columns nullable.
@@ -27,6 +28,24 @@ pub fn storable_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
         .zip(schema.fields())
         .map(|(column, field)| cast(column, field.data_type()));
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+}
+
+/// The columns of encoded rows. Where one is null it holds no other value: the engine's functions
+/// compute with what stands there, and may overflow.
+pub(super) fn decoded<'a>(
+    converter: &RowConverter,
+    rows: impl IntoIterator<Item = Row<'a>>,
+) -> Result<Vec<ArrayRef>, ArrowError> {
+    let without = |column: ArrayRef| match column.nulls() {
+        Some(nulls) if column.data_type().is_primitive() => {
+            // Beyond the end, where nothing is.
+            let at = (0_u32..).zip(nulls).map(|(at, there)| if there { at } else { u32::MAX });
+            let at = UInt32Array::new(at.collect(), Some(nulls.clone()));
+            take(&column, &at, None)
+        }
+        _ => Ok(column),
+    };
+    converter.convert_rows(rows)?.into_iter().map(without).collect()
 }
 
 /// The type as which a value is stored.
@@ -62,4 +81,29 @@ fn element(item: &FieldRef) -> FieldRef {
 
 fn member(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(field.name(), data_type(field.data_type()), true))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{AsArray as _, TimestampMicrosecondArray},
+        datatypes::TimestampMicrosecondType,
+        row::SortField,
+    };
+
+    use super::*;
+
+    #[test]
+    fn nulls_hold_no_other_value_once_decoded() {
+        let times: TimestampMicrosecondArray =
+            [Some(7), None, Some(-1), None].into_iter().collect();
+        let times: ArrayRef = Arc::new(times.with_timezone("UTC"));
+        let fields = vec![SortField::new(times.data_type().clone())];
+        let converter = RowConverter::new(fields).expect("converter");
+        let rows = converter.convert_columns(&[Arc::clone(&times)]).expect("rows");
+        let again = decoded(&converter, &rows).expect("columns").swap_remove(0);
+        assert_eq!(&again, &times);
+        let values = again.as_primitive::<TimestampMicrosecondType>().values();
+        assert_eq!(values[..], [7, 0, -1, 0]);
+    }
 }

@@ -8,7 +8,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::array::{AsArray as _, BinaryArray, BooleanArray, RecordBatch};
+use arrow::{
+    array::{AsArray as _, BinaryArray, RecordBatch},
+    compute::filter_record_batch,
+};
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::{
@@ -180,10 +183,26 @@ impl Kept {
         self.state.as_mut().map_or(Ok(Vec::new()), |state| state.redriven(parts, self.is_read))
     }
 
-    /// Which rows of the input are under touched keys.
-    pub(super) fn touches(&self, rows: &RecordBatch) -> Result<BooleanArray, ProgramError> {
-        let none = || Ok(BooleanArray::from(vec![false; rows.num_rows()]));
-        self.state.as_ref().map_or_else(none, |state| state.touches(rows))
+    /// The rows of the input under touched keys, if they are in memory. Else it has to be read.
+    pub(super) fn touched_rows(&mut self) -> Result<Option<RecordBatch>, ProgramError> {
+        let Some(state) = &mut self.state else { return Ok(None) };
+        let rows = state.touched_rows()?;
+        if rows.is_none() {
+            state.begin_reading();
+        }
+        Ok(rows)
+    }
+
+    /// Takes note of rows of the input. Returns those under touched keys.
+    pub(super) fn read(&mut self, rows: &RecordBatch) -> Result<RecordBatch, ProgramError> {
+        let Some(state) = &mut self.state else { return Ok(rows.slice(0, 0)) };
+        state.read(rows)?;
+        Ok(filter_record_batch(rows, &state.touches(rows)?)?)
+    }
+
+    /// All of the input was read.
+    pub(super) fn all_read(&mut self) {
+        self.state.iter_mut().for_each(|state| state.all_read());
     }
 
     /// What has to change in the table now that its SQL gives `rows` for the touched keys.

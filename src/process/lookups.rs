@@ -197,20 +197,16 @@ async fn rerun(
     planned: &Planned,
     kept: &mut Kept,
 ) -> Result<Vec<Applied>, String> {
-    let (Some(plan), true) = (kept.by_key(), kept.is_touched()) else { return Ok(Vec::new()) };
+    if !kept.is_touched() {
+        return Ok(Vec::new());
+    }
     let told = |error: DataFusionError| reason_of(&error);
     let scan = Driving::of(planned, &kept.input).map_err(|error| error.to_string())?;
-    let mut touched = Vec::new();
-    let mut rows = scan.rows(view).await.map_err(told)?;
-    while let Some(batch) = rows.try_next().await.map_err(told)? {
-        let keyed = scan.keyed(&batch).and_then(|(rows, places)| taken(kept, rows, places));
-        let rows = keyed.map_err(|error| error.to_string())?;
-        let hit = kept.touches(&rows).map_err(|error| error.reason())?;
-        if hit.true_count() > 0 {
-            let rows = filter_record_batch(&rows, &hit).map_err(|error| error.to_string())?;
-            touched.push(rows);
-        }
-    }
+    let touched = match kept.touched_rows().map_err(|error| error.reason())? {
+        Some(rows) => vec![rows],
+        None => read(view, &scan, kept).await?,
+    };
+    let Some(plan) = kept.by_key() else { return Ok(Vec::new()) };
     let rows = async {
         let input = scan.table(&touched)?;
         let context = session(view, Columns::Model, one_core(), Arc::new(RuntimeEnv::default()));
@@ -219,6 +215,28 @@ async fn rerun(
     };
     let rows = rows.await.map_err(told)?;
     kept.rerun(&rows).map_err(|error| error.reason())
+}
+
+/// The rows of its input that are under touched keys, looked for among all.
+async fn read(
+    view: &Arc<LakeView>,
+    scan: &Driving,
+    kept: &mut Kept,
+) -> Result<Vec<RecordBatch>, String> {
+    let told = |error: DataFusionError| reason_of(&error);
+    let mut touched = Vec::new();
+    let mut rows = scan.rows(view).await.map_err(told)?;
+    while let Some(batch) = rows.try_next().await.map_err(told)? {
+        let keyed = scan.keyed(&batch).and_then(|(rows, places)| taken(kept, rows, places));
+        let rows = keyed.map_err(|error| error.to_string())?;
+        let rows = kept.read(&rows).map_err(|error| error.reason())?;
+        touched.extend((rows.num_rows() > 0).then_some(rows));
+    }
+    // What waits is handed to it again.
+    if kept.waiting().is_empty() {
+        kept.all_read();
+    }
+    Ok(touched)
 }
 
 /// What sides hold in `view`.

@@ -17,7 +17,7 @@ use crate::{
         Applied, KeptProgram as _, KeptState, ProgramError,
         aggregate::{AggregateProgram, Argument, Arguments, cells::Cells},
         steps::named,
-        types::storable_batch,
+        types::{decoded, storable_batch},
     },
 };
 
@@ -290,6 +290,6 @@ impl AggregateState {
         }
         let parser = self.converter.parser();
         let rows = groups.iter().map(|group| parser.parse(&self.keys[*group as usize]));
-        Ok(self.converter.convert_rows(rows)?)
+        Ok(decoded(&self.converter, rows)?)
     }
 }

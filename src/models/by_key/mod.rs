@@ -6,6 +6,7 @@
 //! "recompute the affected groups" of materialized views (Gupta, Mumick: Maintenance of
 //! Materialized Views, 1995).
 
+mod cache;
 mod state;
 mod trace;
 
@@ -34,6 +35,7 @@ use crate::{
         },
         lookup::Side,
         plan::scanned_name,
+        reads::columns_read,
         steps::evaluate,
     },
 };
@@ -44,8 +46,9 @@ pub(super) struct ByKeyProgram {
     /// The model.
     plan: LogicalPlan,
     sides: Vec<Side>,
-    /// How many columns the input has.
-    width: usize,
+    /// The columns of the input, and those of them that the model reads.
+    input: SchemaRef,
+    columns: Vec<usize>,
     /// Of a row of the input its key, in types of the table.
     keys: Vec<Arc<dyn PhysicalExpr>>,
     /// The columns of the model that hold it.
@@ -55,14 +58,14 @@ pub(super) struct ByKeyProgram {
 }
 
 /// A plan whose rows follow, key by key, from those of one relation.
-pub(super) struct Keyed<'plan> {
+pub(super) struct Traceable<'plan> {
     /// The columns of the plan that hold the key, and what that is of a row of the relation.
     key: Vec<(usize, Expr)>,
     scan: &'plan TableScan,
     sides: Vec<&'plan LogicalPlan>,
 }
 
-impl<'plan> Keyed<'plan> {
+impl<'plan> Traceable<'plan> {
     /// The plan as that; or why its rows cannot be traced to keys of `driving`.
     pub(super) fn of(
         plan: &'plan LogicalPlan,
@@ -121,10 +124,10 @@ fn scan_of<'plan>(
 }
 
 impl ByKeyProgram {
-    /// Compiles what `keyed` found in `plan`. `tables`: the stored tables behind each side.
+    /// Compiles `plan`, which is `traceable`. `tables`: the stored tables behind each side.
     pub(super) fn compile(
         plan: &LogicalPlan,
-        keyed: &Keyed<'_>,
+        traceable: &Traceable<'_>,
         tables: Vec<Vec<TableName>>,
         state: &SessionState,
         visible: SchemaRef,
@@ -133,21 +136,27 @@ impl ByKeyProgram {
         if !RowConverter::supports_fields(&all.collect::<Vec<_>>()) {
             return Ok(Err("has columns of a type that cannot be compared".to_owned()));
         }
-        let schema = &keyed.scan.projected_schema;
+        let schema = &traceable.scan.projected_schema;
         let (mut keys, mut key_columns) = (Vec::new(), Vec::new());
-        for (at, expr) in &keyed.key {
+        for (at, expr) in &traceable.key {
             let expr = expr.clone().cast_to(visible.field(*at).data_type(), schema.as_ref())?;
             keys.push(compile(expr, schema, state)?);
             key_columns.push(*at);
         }
-        let plans = keyed.sides.iter().copied().cloned().zip(tables);
+        let name = scanned_name(traceable.scan);
+        let read = columns_read(plan.clone(), state, &name.schema)?;
+        let read = read.get(&(name.schema, name.name));
+        let all = schema.fields().iter().enumerate();
+        let columns = all.filter(|(_, field)| read.is_none_or(|read| read.contains(field.name())));
+        let plans = traceable.sides.iter().copied().cloned().zip(tables);
         let key = Field::new(KEY, DataType::Binary, true);
         let fields = visible.fields().iter().map(|field| field.as_ref().clone());
         let stored = Arc::new(Schema::new([key].into_iter().chain(fields).collect::<Vec<_>>()));
         Ok(Ok(Self {
             plan: plan.clone(),
             sides: plans.map(|(plan, tables)| Side { plan, tables }).collect(),
-            width: schema.fields().len(),
+            input: Arc::clone(schema.inner()),
+            columns: columns.map(|(at, _)| at).collect(),
             keys,
             key_columns,
             visible,
@@ -157,7 +166,7 @@ impl ByKeyProgram {
 
     /// The keys of rows of the input.
     fn keys_of(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, DataFusionError> {
-        let columns: Vec<usize> = (0..self.width).collect();
+        let columns: Vec<usize> = (0..self.input.fields().len()).collect();
         evaluate(&self.keys, &rows.project(&columns)?)
     }
 }

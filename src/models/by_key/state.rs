@@ -1,8 +1,8 @@
-//! What a model by key has in memory: the rows of its table by their keys, and the keys that were
-//! touched since.
+//! What a model by key has in memory: the rows of its table by their keys, the keys that were touched
+//! since, and the rows of its input as far as they fit.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
@@ -19,15 +19,14 @@ use crate::{
         identity::{Fingerprint, fingerprint},
     },
     models::{
-        Applied, KeptProgram as _, KeptState, ProgramError, by_key::ByKeyProgram,
-        types::storable_batch,
+        Applied, KeptProgram as _, KeptState, ProgramError,
+        by_key::{
+            ByKeyProgram,
+            cache::{Bytes, Cache, Held},
+        },
+        types::{decoded, storable_batch},
     },
 };
-
-/// Rows and keys, encoded.
-type Bytes = Box<[u8]>;
-/// Per key its rows, and how often each is there.
-type Held = HashMap<Bytes, BTreeMap<Bytes, u32>, RandomState>;
 
 #[derive(Debug)]
 pub(super) struct ByKeyState {
@@ -38,6 +37,7 @@ pub(super) struct ByKeyState {
     touched: HashSet<Bytes, RandomState>,
     /// Every key is touched.
     all: bool,
+    input: Cache,
     /// What the sides held when the table was made, and what they hold: a digest of their rows.
     sides: Option<Fingerprint>,
     next: Option<Fingerprint>,
@@ -51,6 +51,7 @@ impl ByKeyState {
         Ok(Self {
             keys: RowConverter::new(keys.collect())?,
             columns: RowConverter::new(columns.collect())?,
+            input: Cache::new(&program.input, &program.columns)?,
             program,
             held: Held::default(),
             touched: HashSet::default(),
@@ -81,7 +82,7 @@ impl ByKeyState {
 
     fn visible(&self, rows: &[&Bytes]) -> Result<RecordBatch, DataFusionError> {
         let parser = self.columns.parser();
-        let columns = self.columns.convert_rows(rows.iter().map(|row| parser.parse(row)))?;
+        let columns = decoded(&self.columns, rows.iter().map(|row| parser.parse(row)))?;
         Ok(RecordBatch::try_new(Arc::clone(&self.program.visible), columns)?)
     }
 
@@ -123,13 +124,19 @@ impl KeptState for ByKeyState {
     }
 
     fn apply(&mut self, change: &Change, _is_read: bool) -> Result<Applied, ProgramError> {
-        let mut touched = Vec::new();
-        for rows in change.added.iter().chain(&change.removed) {
-            touched.push(self.keys.convert_columns(&self.program.keys_of(rows)?)?);
-        }
-        for key in touched.iter().flat_map(|keys| keys.iter()) {
-            if !self.touched.contains(key.data()) {
-                self.touched.insert(key.data().into());
+        // What goes was there before, or came with the same change.
+        let added = change.added.iter().map(|rows| (rows, true));
+        let all = added.chain(change.removed.iter().map(|rows| (rows, false)));
+        let encoded = all.map(|(rows, is_added)| {
+            let keys = self.keys.convert_columns(&self.program.keys_of(rows)?)?;
+            Ok((keys, self.input.encoded(rows)?, is_added))
+        });
+        for (keys, rows, is_added) in encoded.collect::<Result<Vec<_>, ProgramError>>()? {
+            self.input.change(&keys, &rows, is_added);
+            for key in &keys {
+                if !self.touched.contains(key.data()) {
+                    self.touched.insert(key.data().into());
+                }
             }
         }
         Ok(self.none())
@@ -174,6 +181,25 @@ impl KeptState for ByKeyState {
         }
         let keys = self.keys.convert_columns(&self.program.keys_of(rows)?)?;
         Ok(keys.iter().map(|key| Some(self.touched.contains(key.data()))).collect())
+    }
+
+    fn touched_rows(&self) -> Result<Option<RecordBatch>, ProgramError> {
+        Ok(self.input.rows((!self.all).then(|| self.touched.iter()))?)
+    }
+
+    fn begin_reading(&mut self) {
+        self.input.begin();
+    }
+
+    fn read(&mut self, rows: &RecordBatch) -> Result<(), ProgramError> {
+        let keys = self.keys.convert_columns(&self.program.keys_of(rows)?)?;
+        let rows = self.input.encoded(rows)?;
+        self.input.change(&keys, &rows, true);
+        Ok(())
+    }
+
+    fn all_read(&mut self) {
+        self.input.complete();
     }
 
     fn rerun(&mut self, rows: &[RecordBatch], is_read: bool) -> Result<Applied, ProgramError> {

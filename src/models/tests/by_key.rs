@@ -120,7 +120,7 @@ fn keeps_up(sql: &str, seed: u64) {
     let (mut table, mut bag, mut patches) = (Table::default(), Bag(Vec::new()), Vec::new());
     let mut all = rows(&mut random, 0);
     let (mut ds, mut es) = (d(&mut random, 9), e(&mut random, 9));
-    let (mut computed, mut of) = (0, 0);
+    let (mut computed, mut of, mut is_read) = (0, 0, false);
     for step in 0..14 {
         // Several changes between two looks.
         for _ in 0..random.random_range(1..3) {
@@ -154,6 +154,16 @@ fn keeps_up(sql: &str, seed: u64) {
             let hit = state.touches(&all).expect(sql);
             let touched = arrow::compute::filter_record_batch(&all, &hit).expect(sql);
             (computed, of) = (computed + touched.num_rows(), of + all.num_rows());
+            // As it is held in memory, or was read.
+            let held = state.touched_rows().expect(sql);
+            assert_eq!(held.is_some(), is_read, "{sql}");
+            if held.is_none() {
+                state.begin_reading();
+                state.read(&all).expect(sql);
+                state.all_read();
+                is_read = true;
+            }
+            let touched = held.unwrap_or(touched);
             let rows = run(plan, &context(&touched, &ds, &es));
             let applied = state.rerun(&rows, true).unwrap_or_else(|e| panic!("{sql}: {e}"));
             table.patch(&applied.patch, program.as_ref(), sql);
@@ -176,7 +186,7 @@ fn keeps_up(sql: &str, seed: u64) {
         assert_eq!(visible_rows(state.as_ref(), program.as_ref()), expected, "{sql}");
         if random.random_range(0..4) == 0 {
             let stored: Vec<RecordBatch> = state.rows().map(|rows| rows.expect(sql)).collect();
-            state = Arc::clone(&program).begin().expect(sql);
+            (state, is_read) = (Arc::clone(&program).begin().expect(sql), false);
             stored.iter().for_each(|rows| state.load(rows).expect(sql));
             state.look(&sides(program.as_ref(), &now)).expect(sql);
             state.looked();
