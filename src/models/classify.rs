@@ -357,6 +357,7 @@ fn unstable(node: &LogicalPlan) -> Option<String> {
         ["count", "sum", "avg", "min", "max", "bool_and", "bool_or", "median"];
     match node {
         LogicalPlan::Limit(_) => Some("limits rows".to_owned()),
+        LogicalPlan::Subquery(_) => Some("contains a subquery".to_owned()),
         LogicalPlan::Window(_) => Some("has a window function".to_owned()),
         LogicalPlan::Distinct(Distinct::On(_)) => Some("takes one of equal rows".to_owned()),
         LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().find_map(|expr| {

@@ -21,5 +21,5 @@ mod tests;
 pub use append::{ProgramError, RowProgram};
 pub use kept::{Applied, KeptProgram, KeptState, with_key};
 pub use lookup::Side;
-pub use plan::{Class, Input, Plan, Program, Relation, plan_project};
+pub use plan::{Class, Input, Plan, Program, Relation, plan_project, relation_of};
 pub use types::{storable, storable_batch};

@@ -12,7 +12,7 @@ use std::{
 use arrow::datatypes::SchemaRef;
 use datafusion::{
     catalog::{CatalogProvider as _, MemTable, MemoryCatalogProvider, MemorySchemaProvider},
-    common::tree_node::TreeNodeRecursion,
+    common::{TableReference, tree_node::TreeNodeRecursion},
     error::DataFusionError,
     execution::{SessionState, SessionStateBuilder},
     logical_expr::{LogicalPlan, TableScan},
@@ -363,8 +363,12 @@ fn relation_name(input: &Input) -> TableName {
 
 /// The relation that a plan of the planner scans.
 pub(super) fn scanned_name(scan: &TableScan) -> TableName {
-    let schema = scan.table_name.schema().unwrap_or(DEFAULT_SCHEMA);
-    TableName::new(schema, scan.table_name.table())
+    relation_of(&scan.table_name)
+}
+
+/// The relation that SQL of a model names so.
+pub fn relation_of(name: &TableReference) -> TableName {
+    TableName::new(name.schema().unwrap_or(DEFAULT_SCHEMA), name.table())
 }
 
 fn check_columns(plan: &LogicalPlan) -> Result<(), DataFusionError> {

@@ -243,6 +243,11 @@ impl Derived {
         }
     }
 
+    /// Whether it does not show yet what its input holds: it is computed by key, and will be soon.
+    pub(super) fn lags(&self) -> bool {
+        self.failure.is_none() && self.kept.as_ref().is_some_and(Kept::is_touched)
+    }
+
     pub(super) fn is_outdated(&self, basis: &Basis) -> bool {
         self.basis.as_ref() != Some(basis)
     }

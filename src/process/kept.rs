@@ -150,9 +150,11 @@ impl Kept {
         self.program.sides()
     }
 
-    /// What its sides are made of among tables of these `generations`, if it has not looked at that.
+    /// What its sides, and by key its input, are made of among tables of these `generations`, if it
+    /// has not looked at that.
     pub(super) fn unseen_sides(&self, generations: &Basis) -> Option<Basis> {
         let tables = self.sides().iter().flat_map(|side| &side.tables);
+        let tables = tables.chain(self.parent().filter(|_| self.by_key().is_some()));
         let now = tables.filter_map(|name| Some((name.clone(), *generations.get(name)?)));
         let now: Basis = now.collect();
         let seen = self.looks.last().map(|(_, basis)| basis);
@@ -230,7 +232,9 @@ impl Kept {
         generation: &mut u64,
     ) -> Result<Change, ProgramError> {
         self.taken.merge(positions);
-        let (mut change, reached) = (Change::default(), self.taken.clone());
+        // What waits was handed to it, and is not shown.
+        let shown = if self.waiting.is_empty() { &self.taken } else { &self.reached };
+        let (mut change, reached) = (Change::default(), shown.clone());
         for Applied { patch, change: came } in applied {
             self.push(patch, generation, &reached)?;
             change.extend(came);
@@ -248,17 +252,18 @@ impl Kept {
         self.reach();
     }
 
-    /// The table shows all that was handed to it, unless keys were touched.
+    /// The table shows all that was handed to it, unless keys were touched or something waits.
     fn reach(&mut self) {
-        if !self.is_touched() {
+        if !self.is_touched() && self.waiting.is_empty() {
             self.reached.clone_from(&self.taken);
             self.log.reach(&self.taken);
         }
     }
 
-    /// Whether the table in generation `at` was made with sides of these `generations`.
+    /// Whether the table in generation `at` was made with sides, and by key with an input, of these
+    /// `generations`.
     pub(super) fn was_made_with(&self, at: u64, generations: &Basis) -> bool {
-        if self.sides().is_empty() {
+        if !self.has_looks() {
             return true;
         }
         let before = self.looks.iter().filter(|(from, _)| *from <= at);

@@ -36,7 +36,7 @@ use crate::{
         LakeView, OFFSET, Overlay, PARTITION, TableState, reason_of,
         session::{Columns, session},
     },
-    models::{Applied, Input, Side, storable_batch, with_key},
+    models::{Applied, Input, Side, relation_of, storable_batch, with_key},
     process::{
         Error, Planned,
         derived::{Derived, rows_at},
@@ -273,8 +273,7 @@ async fn bound(
     })?;
     let mut sources = BTreeMap::new();
     for name in names {
-        let is_given =
-            |of: &TableName| name.schema() == Some(&of.schema) && name.table() == of.name;
+        let is_given = |of: &TableName| relation_of(&name) == *of;
         let provider = match &given {
             Some((of, provider)) if is_given(of) => Arc::clone(provider),
             _ => context.table_provider(name.clone()).await?,

@@ -237,8 +237,10 @@ impl Pipeline {
                 let of_name = self.derived.iter_mut().find(|derived| derived.info.name == name);
                 of_name.into_iter().for_each(|derived| derived.positions.clone_from(&reached));
             }
-            self.last_mark = generations;
-            self.keep_marks();
+            if !self.derived.iter().any(Derived::lags) {
+                self.last_mark = generations;
+                self.keep_marks();
+            }
             return Ok(false);
         }
         self.round_started = Instant::now();

@@ -7,6 +7,7 @@
 //! Materialized Views, 1995).
 
 mod cache;
+mod safe;
 mod state;
 mod trace;
 
@@ -30,6 +31,7 @@ use crate::{
     models::{
         KeptProgram, KeptState, ProgramError,
         by_key::{
+            safe::{always_computes, never_fails},
             state::ByKeyState,
             trace::{Traced, trace},
         },
@@ -37,6 +39,7 @@ use crate::{
         plan::scanned_name,
         reads::columns_read,
         steps::evaluate,
+        types::data_type,
     },
 };
 
@@ -83,6 +86,7 @@ impl<'plan> Traceable<'plan> {
         let Some(keys) = keys else { return Ok(Err("groups no rows".to_owned())) };
         let schema = &scan.projected_schema;
         let mut key: Vec<(usize, Expr)> = Vec::new();
+        let mut may_fail = false;
         for (at, column) in columns.into_iter().enumerate() {
             let Some(column) = column.filter(|c| keys.contains(c)) else {
                 continue;
@@ -90,13 +94,21 @@ impl<'plan> Traceable<'plan> {
             let of = column.get_type(schema.as_ref())?;
             let is_there = key.iter().any(|(_, other)| *other == column);
             // Encoded, equal ones may be told apart.
-            if !is_there && !of.is_floating() && !of.is_nested() {
-                key.push((at, column));
+            if is_there || of.is_floating() || of.is_nested() {
+                continue;
+            }
+            // It is computed for every row, also for those that the model leaves out.
+            match always_computes(&column, schema)? && never_fails(&of, &data_type(&of)) {
+                true => key.push((at, column)),
+                false => may_fail = true,
             }
         }
         if key.is_empty() {
-            let reason = "shows no column that its rows are grouped by".to_owned();
-            return Ok(Err(reason));
+            let reason = match may_fail {
+                true => "groups by what may fail for rows that it leaves out",
+                false => "shows no column that its rows are grouped by",
+            };
+            return Ok(Err(reason.to_owned()));
         }
         Ok(Ok(Self { key, scan, sides }))
     }

@@ -204,6 +204,11 @@ fn joined<'plan>(
             let right = trace(&join.right, driving, sides)?;
             let shared = shared(join, &left, &right)?;
             let keys = within(left.keys, within(right.keys, shared));
+            // What the two rows of a pair agree in is of both; all else is of one of them.
+            let agreed = |columns: Vec<Option<Expr>>| -> Vec<Option<Expr>> {
+                let agreed = |column: Option<Expr>| column.filter(|column| keys.contains(column));
+                columns.into_iter().map(agreed).collect()
+            };
             let nothing = |columns: &[Option<Expr>]| vec![None; columns.len()];
             // A row that meets none has nulls on the other side, whatever its key.
             let (of_left, of_right) = match kind {
@@ -212,7 +217,7 @@ fn joined<'plan>(
                 JoinType::Full => (nothing(&left.columns), nothing(&right.columns)),
                 JoinType::LeftSemi | JoinType::LeftAnti => (left.columns, Vec::new()),
                 JoinType::RightSemi | JoinType::RightAnti => (Vec::new(), right.columns),
-                _ => (left.columns, right.columns),
+                _ => (agreed(left.columns), agreed(right.columns)),
             };
             Ok(Traced { columns: of_left.into_iter().chain(of_right).collect(), keys: Some(keys) })
         }

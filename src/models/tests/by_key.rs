@@ -7,7 +7,7 @@ use super::{
 use crate::{lake::Patches, models::with_key};
 
 /// Over `t`, and joined to the sides `d` and `e`.
-const SHAPES: [&str; 21] = [
+const SHAPES: [&str; 24] = [
     "SELECT k, count(DISTINCT v) AS n, max(v) AS most FROM t GROUP BY k",
     "SELECT k, j, sum(v) AS s FROM t GROUP BY k, j HAVING count(*) > 1",
     "SELECT date_trunc('minute', ts) AS minute, count(DISTINCT k) AS n FROM t GROUP BY 1",
@@ -37,12 +37,38 @@ const SHAPES: [&str; 21] = [
     "SELECT e.b, x.k, x.n FROM e RIGHT JOIN (SELECT k, count(DISTINCT j) AS n FROM t GROUP BY k) AS x \
      ON x.n = e.a",
     "SELECT k, min(f) AS least, sum(f) AS s FROM t GROUP BY k",
+    // Keys that are computed, for every row there may be.
+    "SELECT v % 7 AS d, CAST(ts AS DATE) AS day, count(DISTINCT k) AS n FROM t GROUP BY v % 7, CAST(ts AS DATE)",
+    "SELECT CASE WHEN v > 3 THEN 'big' ELSE k || '-' END AS size, median(v) AS m FROM t WHERE v <> 0 \
+     GROUP BY CASE WHEN v > 3 THEN 'big' ELSE k || '-' END",
+    "SELECT a.k, b.k AS other, count(DISTINCT b.v) AS n FROM t AS a JOIN t AS b ON a.k = b.k AND a.j = b.j \
+     GROUP BY a.k, b.k",
     "SELECT k, v, rank() OVER (PARTITION BY k, day ORDER BY v) AS rank, avg(v) OVER (PARTITION BY k) AS \
      mean FROM t",
 ];
 
 /// The reason behind `by key: `, or the whole.
-const REFUSED: [(&str, &str); 12] = [
+const REFUSED: [(&str, &str); 16] = [
+    // Of a pair of rows the one has another sum of the two than the pair.
+    (
+        "SELECT a.j + b.v AS s, count(*) AS n FROM t AS a JOIN t AS b ON a.j + a.v = b.j + b.v \
+         GROUP BY a.j + b.v",
+        "shows no column that its rows are grouped by",
+    ),
+    (
+        "SELECT CAST(k AS BIGINT) AS n, count(DISTINCT v) AS c FROM t WHERE k ~ '^[0-9]+$' \
+         GROUP BY CAST(k AS BIGINT)",
+        "groups by what may fail for rows that it leaves out",
+    ),
+    (
+        "SELECT 100 / v AS q, count(DISTINCT k) AS c FROM t WHERE v <> 0 GROUP BY 100 / v",
+        "groups by what may fail for rows that it leaves out",
+    ),
+    (
+        "SELECT t.k, count(DISTINCT l.a) AS n FROM t CROSS JOIN LATERAL (SELECT d.a FROM d \
+         WHERE d.k = t.k) AS l GROUP BY t.k",
+        "joins what contains a subquery",
+    ),
     ("SELECT count(DISTINCT v) AS n FROM t", "shows no column that its rows are grouped by"),
     (
         "SELECT count(DISTINCT v) AS n FROM t GROUP BY k",

@@ -14,12 +14,12 @@ use super::support::*;
 use crate::{
     domain::TableName,
     models::Class,
-    process::{Settings, rebuild},
+    process::{Halted, Settings, pipeline::Pipeline, rebuild},
     verify,
 };
 
 /// Aggregates over a stream, over a row-wise model, over aggregates; and what reads them by SQL.
-const CHAIN: [(&str, &str, Class); 21] = [
+const CHAIN: [(&str, &str, Class); 23] = [
     (
         "gold/direct.sql",
         "SELECT k, count(*) AS n, avg(v) AS mean, max(_offset) AS newest, \
@@ -131,6 +131,18 @@ const CHAIN: [(&str, &str, Class); 21] = [
         "SELECT r.k, count(DISTINCT name.label) AS labels, max(r.v) AS most FROM {{ ref('rows') }} AS r \
          LEFT JOIN {{ ref('name') }} AS name ON name.k = r.k GROUP BY r.k",
         Class::ByKey,
+    ),
+    // By its bare name.
+    (
+        "gold/zero.sql",
+        "SELECT n, count(DISTINCT k) AS kinds FROM totals WHERE {{ 'true' if ref('totals') }} \
+         GROUP BY n",
+        Class::ByKey,
+    ),
+    (
+        "gold/above_mean.sql",
+        "SELECT groups, most FROM {{ ref('groups') }} WHERE most > (SELECT avg(least) FROM {{ ref('groups') }})",
+        Class::Recompute,
     ),
     (
         "gold/shares.sql",
@@ -257,6 +269,10 @@ async fn expect_all_equal(view: &Arc<crate::lake::LakeView>, when: &str) {
             "SELECT k, labels, most FROM labels ORDER BY k",
             "SELECT r.k, count(DISTINCT label), max(v) FROM silver.rows AS r LEFT JOIN seeds.name ON \
              name.k = r.k GROUP BY 1 ORDER BY 1",
+        ),
+        (
+            "SELECT n, kinds FROM zero ORDER BY n",
+            "SELECT n, count(DISTINCT k) FROM totals GROUP BY n ORDER BY n",
         ),
         (
             "SELECT digit, share FROM shares ORDER BY digit",
@@ -399,6 +415,7 @@ async fn a_rebuilt_aggregate_goes_on() {
             "gold.few",
             "gold.groups",
             "gold.joined",
+            "gold.above_mean",
             "gold.both",
             "gold.of_few"
         ]
@@ -633,4 +650,38 @@ async fn a_model_by_key_reaches_as_far_as_it_shows() {
     running.settled().await;
     assert_eq!(running.numbers("SELECT sum(n) FROM ids").await, [200]);
     running.stop().await;
+}
+
+/// A mark that falls between a change and the look at what it touched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lags_is_committed_with_what_it_was_made_of() {
+    let rig = Rig::new().await;
+    let sums = "SELECT k, sum(v) AS s FROM {{ ref('rows') }} GROUP BY k";
+    rig.write("models/gold/sums.sql", sums);
+    let by_sum = "SELECT s, count(DISTINCT k) AS n FROM {{ ref('sums') }} GROUP BY s";
+    rig.write("models/gold/by_sum.sql", by_sum);
+    // Computed whole from it.
+    let most = "SELECT s FROM {{ ref('by_sum') }} ORDER BY n DESC, s LIMIT 1";
+    rig.write("models/gold/most.sql", most);
+    let seldom = Settings { seal_interval_ms: 3_600_000, ..settings() };
+    let deps = rig.deps(rig.plain_lake());
+    let mut pipeline = Pipeline::open(&seldom, &deps, &Halted::new()).await.expect("open");
+    pipeline.catch_up().await.expect("caught up");
+    rig.append([(1, "a", 1), (2, "b", 2)]).await;
+    while !pipeline.poll().await.expect("poll") {}
+    pipeline.whole_round().await.expect("computed");
+    // Its input moves, and nobody looks.
+    pipeline.next_look += Duration::from_secs(3_600);
+    rig.append([(3, "a", 1), (4, "b", 7)]).await;
+    for _ in 0..20 {
+        pipeline.step().await.expect("step");
+    }
+    pipeline.seal(true).await.expect("sealed");
+    drop(pipeline);
+    verified(&rig, "after the kill").await;
+    let running = rig.start();
+    running.settled().await;
+    assert_eq!(running.text("SELECT s, n FROM by_sum ORDER BY s").await, "2 1\n9 1");
+    running.stop().await;
+    verified(&rig, "at the end").await;
 }
