@@ -7,7 +7,7 @@ use arrow::{
         Array as _, ArrayRef, AsArray as _, BinaryArray, ListBuilder, RecordBatch, StringArray,
         StringBuilder,
     },
-    compute::take_record_batch,
+    compute::{cast, take_record_batch},
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
     error::ArrowError,
 };
@@ -25,7 +25,7 @@ use datafusion::{
 use crate::domain::{
     ErrorKind,
     columns::ColumnBuilder,
-    contract::{Contract, EventId, Rule},
+    contract::{Contract, EventId, FieldType, Rule},
     decode::{Breach, BreachKind, Decoder},
     identity::{Fingerprint, Identity},
     sql_exprs, sql_guard, sql_limits,
@@ -49,7 +49,9 @@ impl RuleError {
 }
 
 const IMMUTABLE_HINT: &str = "a record is judged more than once, so a rule depends on the \
-                              record's own fields only";
+                              record's own fields and its time, `_ts`, only";
+/// The time of a record, which rules may name beside the fields.
+const TIME: &str = "_ts";
 
 /// Longest condition of a rule.
 const SQL_BYTES_MAX: usize = 64 * 1024;
@@ -59,6 +61,8 @@ const SQL_BYTES_MAX: usize = 64 * 1024;
 pub struct Judge {
     contract: Arc<Contract>,
     rules: Vec<Arc<dyn PhysicalExpr>>,
+    /// What these are over: the fields, and the time of the record.
+    judged: SchemaRef,
 }
 
 /// What a contract makes of a batch of payloads, row by row.
@@ -80,7 +84,8 @@ impl Judge {
     /// Compiles the contract's rules.
     pub fn new(contract: Arc<Contract>) -> Result<Self, RuleError> {
         let state = sql_limits::build(SessionStateBuilder::new());
-        let schema = DFSchema::try_from(contract.schema().as_ref().clone());
+        let judged = judged_schema(&contract);
+        let schema = DFSchema::try_from(judged.as_ref().clone());
         let compiled = contract.rules.iter().map(|rule| {
             let failed = |error: &DataFusionError| RuleError {
                 stream: contract.name.clone(),
@@ -110,22 +115,28 @@ impl Judge {
             }
         });
         let rules = compiled.collect::<Result<_, RuleError>>()?;
-        Ok(Self { contract, rules })
+        Ok(Self { contract, rules, judged })
     }
 
     pub fn contract(&self) -> &Arc<Contract> {
         &self.contract
     }
 
-    /// Decodes and judges every payload. Null payloads are malformed ones.
-    pub fn decode(&self, payloads: &BinaryArray) -> Result<DecodedBatch, DataFusionError> {
-        self.decode_for(payloads, true)
+    /// Decodes and judges every payload, of records with these `times`. Null payloads are malformed
+    /// ones.
+    pub fn decode(
+        &self,
+        payloads: &BinaryArray,
+        times: &ArrayRef,
+    ) -> Result<DecodedBatch, DataFusionError> {
+        self.decode_for(payloads, times, true)
     }
 
     /// The same; columns are gathered only for a reader of them, or for the contract's rules.
     pub fn decode_for(
         &self,
         payloads: &BinaryArray,
+        times: &ArrayRef,
         columns_are_read: bool,
     ) -> Result<DecodedBatch, DataFusionError> {
         let decoder = Decoder::new(&self.contract);
@@ -159,7 +170,12 @@ impl Judge {
             columns.into_iter().map(ColumnBuilder::finish).collect::<Result<_, _>>()?;
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
         let fields = RecordBatch::try_new_with_options(self.contract.schema(), arrays, &options)?;
-        self.apply_rules(&fields, &mut breaches)?;
+        if !self.rules.is_empty() {
+            let mut judged = fields.columns().to_vec();
+            judged.push(cast(times, self.judged.field(fields.num_columns()).data_type())?);
+            let judged = RecordBatch::try_new(Arc::clone(&self.judged), judged)?;
+            self.apply_rules(&judged, &mut breaches)?;
+        }
         for (row, broken) in breaches.iter().enumerate() {
             if !broken.is_empty() && content[row].is_none() && payloads.is_valid(row) {
                 content[row] = Some(decoder.content(payloads.value(row)));
@@ -210,6 +226,13 @@ impl Judge {
         };
         named.or(content).or_else(|| Identity::decode(header).ok())
     }
+}
+
+/// What the rules of a contract may name.
+fn judged_schema(contract: &Contract) -> SchemaRef {
+    let mut fields: Vec<_> = contract.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(TIME, FieldType::Timestamp.arrow(), true)));
+    Arc::new(Schema::new(fields))
 }
 
 /// The first function in a condition that is not one of its arguments alone.

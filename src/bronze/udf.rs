@@ -28,7 +28,7 @@ const RAW_COLUMNS: [&str; 2] = ["_headers", "_payload"];
 const RESCUED: &str = "_rescued";
 const VERDICT: &str = "_verdict";
 
-/// `sluice_decode_<stream>(payload)`: a struct of the typed fields, `_rescued` and `_verdict`.
+/// `sluice_decode_<stream>(payload, time)`: a struct of the typed fields, `_rescued` and `_verdict`.
 pub fn decode_udf(judge: Arc<Judge>) -> ScalarUDF {
     let name = function_name(judge.contract());
     let contract = Arc::clone(judge.contract());
@@ -37,8 +37,7 @@ pub fn decode_udf(judge: Arc<Judge>) -> ScalarUDF {
     fields.push(Field::new(RESCUED, DataType::Utf8, true));
     fields.push(Field::new(VERDICT, DataType::Utf8, true));
     // The optimiser may put the column itself, as Parquet gives it, in the place of its cast.
-    let binary = vec![DataType::Binary, DataType::BinaryView, DataType::LargeBinary];
-    let signature = Signature::uniform(1, binary, Volatility::Immutable);
+    let signature = Signature::any(2, Volatility::Immutable);
     ScalarUDF::from(Decode { name, judge, fields: fields.into(), signature })
 }
 
@@ -82,12 +81,13 @@ impl ScalarUDFImpl for Decode {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let Some(payload) = args.args.first() else {
-            return exec_err!("{} takes one argument", self.name);
+        let [payload, times] = args.args.as_slice() else {
+            return exec_err!("{} takes two arguments", self.name);
         };
         let payload = payload.to_array(args.number_rows)?;
         let payload = arrow::compute::cast(&payload, &DataType::Binary)?;
-        let decoded = self.judge.decode(as_binary_array(&payload)?)?;
+        let times = times.to_array(args.number_rows)?;
+        let decoded = self.judge.decode(as_binary_array(&payload)?, &times)?;
         let verdict = verdicts(&decoded);
         let mut columns: Vec<ArrayRef> = decoded.fields.columns().to_vec();
         columns.push(Arc::new(decoded.rescued));
@@ -114,7 +114,7 @@ pub fn bronze_view_sql(contract: &Contract, raw: &str) -> String {
     let decoded = decoded.map(|name| format!("d['{name}'] AS \"{name}\""));
     let list: Vec<String> = decoded.chain(columns).collect();
     format!(
-        "SELECT {} FROM (SELECT *, {}(\"_payload\") AS d FROM {raw})",
+        "SELECT {} FROM (SELECT *, {}(\"_payload\", \"_ts\") AS d FROM {raw})",
         list.join(", "),
         function_name(contract)
     )
@@ -126,8 +126,8 @@ pub fn accepted_sql(contract: &Contract, raw: &str, acceptance: &str) -> String 
     let meta = META_COLUMNS.iter().map(|name| format!("\"{name}\""));
     let list: Vec<String> = decoded.chain(meta).collect();
     format!(
-        "SELECT {} FROM (SELECT b.*, {}(b.\"_payload\") AS d FROM {raw} AS b JOIN {acceptance} AS a \
-         ON b.\"_partition\" = a.\"_partition\" AND b.\"_offset\" = a.\"_offset\" \
+        "SELECT {} FROM (SELECT b.*, {}(b.\"_payload\", b.\"_ts\") AS d FROM {raw} AS b \
+         JOIN {acceptance} AS a ON b.\"_partition\" = a.\"_partition\" AND b.\"_offset\" = a.\"_offset\" \
          AND b.\"_index\" = a.\"_index\" WHERE a.verdict = 'accepted')",
         list.join(", "),
         function_name(contract)

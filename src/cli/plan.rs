@@ -1,7 +1,10 @@
 //! `sluice plan`: the order of a project's models, how each is kept and why, and what an update
 //! costs.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -10,7 +13,7 @@ use crate::{
     cli::{Failure, LakeFlags, chain, check, print},
     domain::TableName,
     lake::Lake,
-    models::{Class, Input, Plan},
+    models::{Class, Plan},
     process::Planned,
 };
 
@@ -100,10 +103,9 @@ async fn sizes_in(lake: &Lake, planned: &Planned) -> Result<Sizes, Failure> {
 }
 
 fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
-    let reads = plan.inputs.iter().map(|input| match input {
-        Input::Stream(stream) => TableName::new("bronze", stream),
-        Input::Table(name) => name.clone(),
-    });
+    let model = &plan.model;
+    let sources = model.sources.iter().map(|stream| TableName::new("bronze", stream));
+    let reads: BTreeSet<TableName> = sources.chain(model.refs.iter().cloned()).collect();
     let table = sizes.get(&plan.model.name).copied();
     let streams = plan.read_streams.iter().map(|stream| TableName::new("bronze", stream));
     let stored: Vec<TableName> = streams.chain(plan.tables.iter().cloned()).collect();
@@ -122,7 +124,7 @@ fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
         model: plan.model.name.to_string(),
         class: plan.class.to_string(),
         reason: plan.reason.clone(),
-        reads: reads.map(|name| name.to_string()).collect(),
+        reads: reads.iter().map(TableName::to_string).collect(),
         update,
         rows,
         table_rows: table.map(|(rows, _)| rows),

@@ -20,6 +20,7 @@ pub struct RecordedContract {
     pub stream: String,
     pub format: String,
     pub partitions: u32,
+    /// As [`Contract::key_columns`] has it.
     pub key: Option<String>,
     /// As [`crate::domain::contract::EventId::describe`] has it.
     pub event_id: String,
@@ -58,7 +59,7 @@ impl From<&Contract> for RecordedContract {
             stream: contract.name.clone(),
             format: FORMAT.to_owned(),
             partitions: contract.partitions,
-            key: contract.key.clone(),
+            key: contract.key_columns(),
             event_id: contract.event_id.describe(),
             fields: contract.fields.iter().map(field).collect(),
             rules: contract.rules.iter().map(|r| (r.name.clone(), r.sql.clone())).collect(),
@@ -153,7 +154,7 @@ fn of_the_stream(recorded: &RecordedContract, contract: &Contract) -> Vec<Differ
         (
             "key",
             key(&recorded.key),
-            key(&contract.key),
+            key(&contract.key_columns()),
             "events of one key would stand in two partitions",
         ),
         (
@@ -176,7 +177,7 @@ fn of_the_stream(recorded: &RecordedContract, contract: &Contract) -> Vec<Differ
 /// Whether its text names the event or its partition.
 fn is_identifying(contract: &Contract, field: &Field) -> bool {
     let is_id = contract.event_id.describe() == format!("column:{}", field.name);
-    is_id || contract.key.as_ref() == Some(&field.name)
+    is_id || contract.key.contains(&field.name)
 }
 
 fn of_a_field(old: &RecordedField, new: &Field, identifies: bool) -> Vec<Difference> {

@@ -12,8 +12,8 @@ pub struct Contract {
     pub name: String,
     pub description: String,
     pub fields: Vec<Field>,
-    /// The column whose value is the partition key.
-    pub key: Option<String>,
+    /// The columns whose values are the partition key; empty: none.
+    pub key: Vec<String>,
     pub event_id: EventId,
     /// The column that tells when an event happened.
     pub event_time: Option<String>,
@@ -135,6 +135,11 @@ impl Contract {
     /// Index of a declared field.
     pub fn field_index(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| field.name == name)
+    }
+
+    /// The columns of the key, separated by commas; `None` without a key.
+    pub fn key_columns(&self) -> Option<String> {
+        (!self.key.is_empty()).then(|| self.key.join(", "))
     }
 
     /// The typed columns of a decoded event, all nullable.

@@ -16,6 +16,8 @@ use crate::{
 /// How many errors are listed; the others are counted.
 const ERRORS_MAX: usize = 100;
 const MESSAGE_CHARS_MAX: usize = 300;
+/// Between the values of a key of several columns.
+const KEY_SEPARATOR: &str = "|";
 
 /// Who sends a batch: what events without an id of their own are identified by.
 #[derive(Debug, Clone)]
@@ -137,7 +139,7 @@ impl<'a> Judge<'a> {
     ) -> Self {
         let must_decode = contract.validation != Validation::None
             || contract.event_id != EventId::Client
-            || contract.key.is_some();
+            || !contract.key.is_empty();
         let decoder = Decoder::new(contract);
         Self { contract, decoder, max_event_bytes, origin, keys, event_ids, must_decode }
     }
@@ -187,14 +189,18 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The key that the client gave, else the value of the contract's key column.
+    /// The key that the client gave, else the values of the contract's key columns, joined.
     fn key(&self, index: usize, decoded: Option<&Decoded<'_>>) -> Option<Bytes> {
         let given = if self.keys.len() == 1 { self.keys.first() } else { self.keys.get(index) };
         if let Some(given) = given.filter(|key| !key.is_empty()) {
             return Some(given.clone());
         }
-        let column = self.contract.key.as_deref()?;
-        self.decoder.column_text(column, decoded?).map(Bytes::from)
+        let decoded = decoded?;
+        let columns = self.contract.key.iter();
+        let values: Vec<_> = columns.map(|c| self.decoder.column_text(c, decoded)).collect();
+        let has_one = values.iter().any(Option::is_some);
+        let values: Vec<String> = values.into_iter().map(Option::unwrap_or_default).collect();
+        has_one.then(|| Bytes::from(values.join(KEY_SEPARATOR)))
     }
 
     fn identity(

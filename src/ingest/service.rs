@@ -191,7 +191,7 @@ impl Shared {
             contract_version: contract.version.clone(),
             event_id: contract.event_id.describe(),
             fields: fields.collect(),
-            key: contract.key.clone().unwrap_or_default(),
+            key: contract.key_columns().unwrap_or_default(),
             log_id: self.log.id(&contract.name),
         }
     }

@@ -54,7 +54,9 @@ fn state(
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
 ) -> SessionState {
-    let config = config.with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
+    let mut config = config.with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
+    // It moves `decode(payload)['a']` down as a whole, so that each column decodes for itself.
+    config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
     let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
     let context = SessionContext::new_with_state(sql_limits::build(builder));
     for function in &view.functions {

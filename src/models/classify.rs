@@ -43,9 +43,7 @@ pub(super) enum Rows {
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub rows: Rows,
-    /// The stored tables behind it: itself, or for a view what that reads.
-    pub tables: Vec<TableName>,
-    /// Whether none of these is a stream, or grows with one: what others are joined to is in memory.
+    /// Whether it is no stream, and does not grow with one: what others are joined to is in memory.
     pub is_side: bool,
     /// Whether it changes with a stream.
     pub is_fed: bool,
@@ -337,7 +335,7 @@ fn side(
         if let LogicalPlan::TableScan(scan) = node {
             let name = scanned_name(scan);
             match known.get(&name) {
-                Some(relation) if relation.is_side => tables.extend(relation.tables.clone()),
+                Some(relation) if relation.is_side => tables.push(name),
                 Some(_) => refused = Some(format!("joins {name}, which grows with a stream")),
                 None => refused = Some(format!("reads {}", scan.table_name.table())),
             }
@@ -350,11 +348,28 @@ fn side(
     Ok(refused.map_or(Ok(tables), Err))
 }
 
+/// Aggregates for which the order of rows is nothing.
+pub(super) const UNORDERED: [&str; 16] = [
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "bool_and",
+    "bool_or",
+    "median",
+    "percentile_cont",
+    "stddev",
+    "stddev_pop",
+    "var",
+    "var_pop",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+];
+
 /// Why a node may give other rows for the same input, if it may.
 fn unstable(node: &LogicalPlan) -> Option<String> {
-    // Aggregates for which the order of rows is nothing.
-    const UNORDERED: [&str; 8] =
-        ["count", "sum", "avg", "min", "max", "bool_and", "bool_or", "median"];
     match node {
         LogicalPlan::Limit(_) => Some("limits rows".to_owned()),
         LogicalPlan::Subquery(_) => Some("contains a subquery".to_owned()),

@@ -55,6 +55,12 @@ pub trait KeptProgram: Debug + Send + Sync {
     }
 }
 
+/// The columns of a table: hidden ones that hold bytes, the key first, then those of the model.
+pub(super) fn with_hidden(hidden: &[&str], visible: &SchemaRef) -> SchemaRef {
+    let hidden = hidden.iter().map(|name| Arc::new(Field::new(*name, DataType::Binary, true)));
+    Arc::new(Schema::new(hidden.chain(visible.fields().iter().cloned()).collect::<Vec<_>>()))
+}
+
 /// `rows` with the key of each as the last column.
 pub fn with_key(rows: &RecordBatch, keys: ArrayRef) -> Result<RecordBatch, ArrowError> {
     let mut fields = rows.schema().fields().to_vec();

@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::{
     array::{ArrayRef, AsArray as _, BinaryArray, RecordBatch, UInt32Array, UInt64Array},
     compute::{SortOptions, take_record_batch},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, SchemaRef},
     row::{OwnedRow, RowConverter, SortField},
 };
 use datafusion::{
@@ -28,6 +28,7 @@ use crate::{
     domain::change::{Change, KEY, Patch},
     models::{
         Applied, KeptProgram, KeptState, ProgramError,
+        kept::with_hidden,
         steps::{Steps, evaluate, named, physical},
         types::{decoded, storable_batch},
     },
@@ -209,9 +210,7 @@ impl KeyedProgram {
             (physical(first.partition_by, schema, state)?, physical(&order, schema, state)?);
         let (input, _) = Steps::compile(first.input(), state)?;
         let (output, _) = Steps::compile(plan, state)?;
-        let hidden = [KEY, ORDER].map(|name| Field::new(name, DataType::Binary, true));
-        let fields = visible.fields().iter().map(|field| field.as_ref().clone());
-        let stored = Arc::new(Schema::new(hidden.into_iter().chain(fields).collect::<Vec<_>>()));
+        let stored = with_hidden(&[KEY, ORDER], &visible);
         let ranked = Arc::clone(first.window.schema.inner());
         Ok(Ok(Self {
             input,

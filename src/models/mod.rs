@@ -7,6 +7,7 @@ mod aggregate;
 mod append;
 mod by_key;
 mod classify;
+mod diagnose;
 mod kept;
 mod keyed;
 mod lookup;

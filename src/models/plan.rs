@@ -11,8 +11,11 @@ use std::{
 
 use arrow::datatypes::SchemaRef;
 use datafusion::{
-    catalog::{CatalogProvider as _, MemTable, MemoryCatalogProvider, MemorySchemaProvider},
+    catalog::{
+        CatalogProvider as _, MemTable, MemoryCatalogProvider, MemorySchemaProvider, TableProvider,
+    },
     common::{TableReference, tree_node::TreeNodeRecursion},
+    datasource::ViewTable,
     error::DataFusionError,
     execution::{SessionState, SessionStateBuilder},
     logical_expr::{LogicalPlan, TableScan},
@@ -25,12 +28,11 @@ use crate::{
         KeptProgram,
         append::RowProgram,
         classify::{Classified, Rows, Seen, classify, is_stable},
+        diagnose::{describe, refused},
         reads::columns_read,
         types::storable,
     },
-    project::{
-        ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Project, check_described, nearest,
-    },
+    project::{ACCEPTED, Diagnostics, Materialized, Model, Project, check_described},
 };
 
 /// Part of every fingerprint: raised when a change of ours changes what models compute.
@@ -98,7 +100,7 @@ pub enum Program {
     Kept(Arc<dyn KeptProgram>),
 }
 
-/// What a model reads directly.
+/// What a model reads directly, or through views.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Input {
     /// The accepted rows of a stream.
@@ -168,15 +170,21 @@ pub fn plan_project(
                 if plan.class == Class::Recompute && model.refuses_recompute {
                     found.push(refused(&plan));
                 }
-                planner.register(&model.name, &plan.schema);
+                planner.add(&plan);
                 let columns: Vec<&str> =
                     plan.schema.fields().iter().map(|f| f.name().as_str()).collect();
                 let (name, file) = (&model.name.name, model.described_in.as_deref());
                 check_described(name, model.columns.keys(), file, &columns, &mut found);
-                known.insert(model.name.clone(), Known::model(&plan, &known));
+                known.insert(model.name.clone(), Known::model(&plan));
                 plans.push(plan);
             }
-            Err(error) => found.push(describe(model, &error, &known)),
+            Err(error) => {
+                let read = model.sources.iter().map(|s| TableName::new(ACCEPTED, s));
+                let read: Vec<TableName> = read.chain(model.refs.iter().cloned()).collect();
+                let read = read.iter().filter_map(|name| known.get(name));
+                let columns = read.flat_map(|known| known.columns.iter().map(String::as_str));
+                found.push(describe(model, &error, &columns.collect::<Vec<_>>()));
+            }
         }
     }
     if found.is_empty() { Ok(plans) } else { Err(found) }
@@ -185,16 +193,14 @@ pub fn plan_project(
 /// What the planner remembers of a relation.
 struct Known {
     fingerprint: String,
+    /// Whether it is part of what reads it, as if that had its SQL in it.
+    is_view: bool,
     /// What decides the values of each column, where the fingerprint does not cover that.
     decided_by: BTreeMap<String, String>,
     rows: Rows,
     /// See [`Seen::is_side`].
     is_side: bool,
     streams: Vec<String>,
-    /// Streams that it is made of when read: itself, or for a view what that reads.
-    read_streams: Vec<String>,
-    /// The stored tables behind it: itself, or for a view what that reads.
-    tables: Vec<TableName>,
     columns: Vec<String>,
 }
 
@@ -202,12 +208,11 @@ impl Known {
     fn stream(stream: &str, relation: &Relation) -> Self {
         Self {
             fingerprint: TableName::new(ACCEPTED, stream).to_string(),
+            is_view: false,
             decided_by: relation.columns.clone(),
             rows: Rows::Arrive,
             is_side: false,
             streams: vec![stream.to_owned()],
-            read_streams: vec![stream.to_owned()],
-            tables: Vec::new(),
             columns: names(&relation.schema),
         }
     }
@@ -216,43 +221,34 @@ impl Known {
         // A seed's rows are no part of a fingerprint: a changed seed is a change like any other.
         Self {
             fingerprint: name.to_string(),
+            is_view: false,
             decided_by: BTreeMap::new(),
             rows: Rows::Replaced,
             is_side: true,
             streams: Vec::new(),
-            read_streams: Vec::new(),
-            tables: vec![name.clone()],
             columns: Vec::new(),
         }
     }
 
-    fn model(plan: &Plan, known: &BTreeMap<TableName, Self>) -> Self {
-        let stored = vec![plan.model.name.clone()];
-        let is_view = plan.class == Class::View;
-        let mut inputs = plan.inputs.iter().filter_map(|input| known.get(&relation_name(input)));
-        let is_side = match plan.class {
-            Class::View => plan.is_stable && inputs.all(|input| input.is_side),
-            class => !class.is_by_offset(),
-        };
+    fn model(plan: &Plan) -> Self {
         Self {
             fingerprint: plan.fingerprint.clone(),
+            is_view: plan.class == Class::View,
             decided_by: BTreeMap::new(),
             rows: match plan.class {
                 Class::Append => Rows::Grow,
                 Class::View | Class::Recompute => Rows::Replaced,
                 _ => Rows::Change,
             },
-            is_side,
+            is_side: !plan.class.is_by_offset(),
             streams: plan.streams.clone(),
-            read_streams: if is_view { plan.read_streams.clone() } else { Vec::new() },
-            tables: if is_view { plan.tables.clone() } else { stored },
             columns: names(&plan.schema),
         }
     }
 
     fn seen(&self) -> Seen {
         let Self { rows, is_side, .. } = *self;
-        Seen { rows, tables: self.tables.clone(), is_side, is_fed: !self.streams.is_empty() }
+        Seen { rows, is_side, is_fed: !self.streams.is_empty() }
     }
 
     /// What it adds to the fingerprint of a model that reads these columns of it.
@@ -285,14 +281,32 @@ impl Planner {
         Self { state: context.state(), catalog }
     }
 
+    /// Makes a planned model known: a view as its SQL, which what reads it then has in it.
+    fn add(&self, plan: &Plan) {
+        let Plan { model, schema, .. } = plan;
+        if plan.class != Class::View {
+            return self.register(&model.name, schema);
+        }
+        let planned = futures::executor::block_on(self.state.create_logical_plan(&model.sql));
+        if let Ok(planned) = planned {
+            let view = ViewTable::new(planned, Some(model.sql.clone()));
+            self.provide(&model.name, Arc::new(view));
+        }
+    }
+
     fn register(&self, name: &TableName, schema: &SchemaRef) {
+        if let Ok(table) = MemTable::try_new(Arc::clone(schema), vec![vec![]]) {
+            self.provide(name, Arc::new(table));
+        }
+    }
+
+    fn provide(&self, name: &TableName, table: Arc<dyn TableProvider>) {
         if self.catalog.schema(&name.schema).is_none() {
             let empty = Arc::new(MemorySchemaProvider::new());
             self.catalog.register_schema(&name.schema, empty).ok();
         }
-        let table = MemTable::try_new(Arc::clone(schema), vec![vec![]]);
-        if let (Some(provider), Ok(table)) = (self.catalog.schema(&name.schema), table) {
-            provider.register_table(name.name.clone(), Arc::new(table)).ok();
+        if let Some(schema) = self.catalog.schema(&name.schema) {
+            schema.register_table(name.name.clone(), table).ok();
         }
     }
 
@@ -312,6 +326,7 @@ impl Planner {
         let analysed =
             self.state.analyzer().execute_and_check(plan, options.as_ref(), |_, _| {})?;
         let mut inputs = inputs(&analysed)?;
+        let views = views(&analysed, known)?;
         // What is not known here is a table function such as generate_series().
         inputs.retain(|input| known.contains_key(&relation_name(input)));
         let schema = storable(analysed.schema().as_arrow());
@@ -322,18 +337,21 @@ impl Planner {
         };
         let is_stable = is_stable(&analysed);
         let read = columns_read(analysed, &self.state, DEFAULT_SCHEMA)?;
-        let parents = inputs.iter().map(relation_name);
-        let parents = parents.filter_map(|name| known.get(&name).map(|parent| (name, parent)));
         let (mut streams, mut read_streams) = (BTreeSet::new(), BTreeSet::new());
         let mut tables = BTreeSet::new();
         let mut parts = vec![ENGINE.to_owned(), model.sql.clone(), class.to_string()];
         parts.push(format!("{schema:?}"));
-        for (name, parent) in parents {
+        for input in &inputs {
+            let name = relation_name(input);
+            let Some(parent) = known.get(&name) else { continue };
             streams.extend(parent.streams.iter().cloned());
-            read_streams.extend(parent.read_streams.iter().cloned());
-            tables.extend(parent.tables.iter().cloned());
-            parts.push(parent.fingerprint_of(read.get(&(name.schema, name.name))));
+            parts.push(parent.fingerprint_of(read.get(&(name.schema.clone(), name.name.clone()))));
+            match input {
+                Input::Stream(stream) => drop(read_streams.insert(stream.clone())),
+                Input::Table(_) => drop(tables.insert(name)),
+            }
         }
+        parts.extend(views);
         let digest = fingerprint(parts.join("\u{1}").as_bytes());
         let mut of_driving = inputs.iter();
         let driving = of_driving.find(|input| driving.as_ref() == Some(&relation_name(input)));
@@ -419,55 +437,18 @@ fn inputs(plan: &LogicalPlan) -> Result<Vec<Input>, DataFusionError> {
     Ok(inputs.into_iter().collect())
 }
 
-/// A model that may not be recomputed, and cannot be kept otherwise.
-fn refused(plan: &Plan) -> Diagnostic {
-    let Plan { model, reason, .. } = plan;
-    let message = format!("the model can only be computed whole: {reason}");
-    let diagnostic = Diagnostic::file(&model.file, message);
-    let hint = "on_incremental_change='fallback' allows that";
-    let diagnostic = diagnostic.find_after(&model.source, "config", "on_incremental_change");
-    diagnostic.maybe_hint(Some(hint.to_owned()))
-}
-
-/// An engine error as an error in the user's file.
-fn describe(
-    model: &Model,
-    error: &DataFusionError,
+/// The fingerprints of the views that a plan has in it, subqueries included.
+fn views(
+    plan: &LogicalPlan,
     known: &BTreeMap<TableName, Known>,
-) -> Diagnostic {
-    let text = error.strip_backtrace();
-    let message = match error.diagnostic() {
-        Some(diagnostic) => diagnostic.message.clone(),
-        None => text.lines().next().unwrap_or_default().to_owned(),
-    };
-    let message = ["Error during planning: ", "Schema error: ", "SQL error: ", "Internal error: "]
-        .iter()
-        .fold(message, |message, prefix| message.replace(prefix, ""));
-    let mut diagnostic = Diagnostic::file(&model.file, message.clone());
-    let span = error.diagnostic().and_then(|d| d.span);
-    let place =
-        span.map(|span| (span.start.line, span.start.column)).or_else(|| parser_place(&text));
-    if let Some((line, column)) = place {
-        let line = usize::try_from(line).unwrap_or(1);
-        diagnostic = diagnostic.at(&model.source, line, usize::try_from(column).ok());
-    }
-    let columns = model.refs.iter().filter_map(|name| known.get(name));
-    let streams = model.sources.iter().map(|s| TableName::new(ACCEPTED, s));
-    let streams: Vec<&Known> = streams.filter_map(|name| known.get(&name)).collect();
-    let columns: Vec<&str> =
-        columns.chain(streams).flat_map(|input| input.columns.iter().map(String::as_str)).collect();
-    let missing = message.split_once('\'').and_then(|(_, rest)| rest.split('\'').next());
-    let hint = missing.and_then(|name| {
-        let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
-        nearest(name, columns.iter().copied())
-    });
-    diagnostic.maybe_hint(hint)
-}
-
-/// `… at Line: 3, Column: 7` of a parser error.
-fn parser_place(text: &str) -> Option<(u64, u64)> {
-    let (_, rest) = text.split_once("Line: ")?;
-    let (line, rest) = rest.split_once(", Column: ")?;
-    let digits = rest.chars().take_while(char::is_ascii_digit).collect::<String>();
-    Some((line.trim().parse().ok()?, digits.parse().ok()?))
+) -> Result<BTreeSet<String>, DataFusionError> {
+    let mut found = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::SubqueryAlias(alias) = node {
+            let view = known.get(&relation_of(&alias.alias)).filter(|known| known.is_view);
+            found.extend(view.map(|view| view.fingerprint.clone()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }

@@ -161,6 +161,13 @@ impl Kept {
         (self.is_look_due || self.is_touched() || seen != Some(&now)).then_some(now)
     }
 
+    /// Whether the last look was at sides of these generations.
+    pub(super) fn has_seen(&self, basis: &Basis) -> bool {
+        let mut tables = self.sides().iter().flat_map(|side| &side.tables);
+        let seen = self.looks.last().map(|(_, seen)| seen);
+        seen.is_some_and(|seen| tables.all(|name| seen.get(name) == basis.get(name)))
+    }
+
     /// Sets what the table was made with.
     pub(super) fn recall(&mut self, sides: &[Vec<RecordBatch>]) -> Result<(), ProgramError> {
         if let Some(state) = &mut self.state {

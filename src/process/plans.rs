@@ -186,6 +186,45 @@ mod tests {
                           {name: c, type: int}\n";
 
     #[test]
+    fn what_reads_a_view_has_its_sql_in_it() {
+        let planned_with = |condition: &str| {
+            let source = "{{ source('bronze', 'clicks') }}";
+            let view = |from: &str| format!("{{{{ config(materialized='view') }}}}\n{from}");
+            let texts = [
+                ("streams/clicks.yml", format!("name: clicks\nfields:\n{FIELDS}")),
+                ("models/silver/v.sql", view(&format!("SELECT * FROM {source} WHERE {condition}"))),
+                ("models/silver/w.sql", view("SELECT a, b FROM {{ ref('v') }}")),
+                ("models/gold/plain.sql", "SELECT a FROM {{ ref('v') }}".to_owned()),
+                ("models/gold/aliased.sql", "SELECT x.a FROM {{ ref('w') }} AS x".to_owned()),
+                (
+                    "models/gold/sums.sql",
+                    "SELECT b, sum(a) AS s FROM {{ ref('w') }} GROUP BY b".into(),
+                ),
+                (
+                    "models/gold/sub.sql",
+                    format!("SELECT a FROM {source} WHERE a IN (SELECT a FROM {{{{ ref('v') }}}})"),
+                ),
+                ("models/gold/other.sql", format!("SELECT a FROM {source}")),
+            ];
+            let texts: Vec<(&str, &str)> = texts.iter().map(|(n, t)| (*n, t.as_str())).collect();
+            let planned = planned(&texts).unwrap_or_else(|errors| panic!("{errors}"));
+            let plans = planned.plans.into_iter().map(|plan| (plan.model.name.name.clone(), plan));
+            plans.collect::<BTreeMap<_, _>>()
+        };
+        let (before, after) = (planned_with("a > 0"), planned_with("a > 1"));
+        let classes = ["aliased", "other", "plain", "sub", "sums"].map(|name| before[name].class);
+        let row_wise = Class::Append;
+        let wanted = [row_wise, row_wise, row_wise, Class::Recompute, Class::Aggregate];
+        assert_eq!(classes, wanted);
+        let stream = [Input::Stream("clicks".to_owned())];
+        assert!(before.values().all(|plan| plan.inputs == stream));
+        let changed =
+            before.iter().filter(|(name, plan)| after[*name].fingerprint != plan.fingerprint);
+        let changed: Vec<&str> = changed.map(|(name, _)| name.as_str()).collect();
+        assert_eq!(changed, ["aliased", "plain", "sub", "sums", "v", "w"]);
+    }
+
+    #[test]
     fn a_fingerprint_covers_the_columns_that_are_read() {
         let field =
             |name: &str, data_type: &str| format!("  - {{name: {name}, type: {data_type}}}\n");

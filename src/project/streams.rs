@@ -30,7 +30,7 @@ struct StreamFile {
     partitions: u32,
     #[serde(default)]
     topic: TopicEntry,
-    key: Option<String>,
+    key: Option<serde_yaml_ng::Value>,
     event_id: Option<String>,
     event_time: Option<String>,
     #[serde(default)]
@@ -161,12 +161,14 @@ impl Reader<'_> {
             Some(column) => EventId::Column(column.to_owned()),
         };
         let id_column = if let EventId::Column(name) = &event_id { Some(name) } else { None };
-        for (key, column) in [
-            ("event_id", id_column),
-            ("key", entry.key.as_ref()),
-            ("event_time", entry.event_time.as_ref()),
-        ] {
+        let key = self.key(entry.key);
+        let named = [("event_id", id_column), ("event_time", entry.event_time.as_ref())];
+        let named = named.into_iter().filter_map(|(key, column)| Some((key, column?)));
+        for (key, column) in named.chain(key.iter().map(|column| ("key", column))) {
             self.column_exists(key, column, &fields);
+        }
+        if let Some(twice) = key.iter().enumerate().find(|(i, c)| key[..*i].contains(c)) {
+            self.report("key", format!("key: `{}` stands twice", twice.1), None);
         }
         let topic = self.topic(&entry.topic);
         self.rule_names(&fields, &entry.rules);
@@ -175,7 +177,7 @@ impl Reader<'_> {
             name: entry.name,
             description: entry.description,
             fields,
-            key: entry.key,
+            key,
             event_id,
             event_time: entry.event_time,
             rules,
@@ -325,8 +327,23 @@ impl Reader<'_> {
         }
     }
 
-    fn column_exists(&mut self, key: &str, column: Option<&String>, fields: &[Field]) {
-        let Some(column) = column else { return };
+    /// The columns of the key: one, or a list of them.
+    fn key(&mut self, entry: Option<serde_yaml_ng::Value>) -> Vec<String> {
+        use serde_yaml_ng::Value;
+        let text = |value: Value| if let Value::String(text) = value { Some(text) } else { None };
+        let columns = match entry {
+            None | Some(Value::Null) => Some(Vec::new()),
+            Some(Value::Sequence(columns)) => columns.into_iter().map(text).collect(),
+            Some(one) => text(one).map(|column| vec![column]),
+        };
+        columns.unwrap_or_else(|| {
+            let hint = "use a field, or a list of fields".to_owned();
+            self.report("key", "key: these are no fields".to_owned(), Some(hint));
+            Vec::new()
+        })
+    }
+
+    fn column_exists(&mut self, key: &str, column: &String, fields: &[Field]) {
         if fields.iter().all(|field| field.name != *column) {
             let message = format!("{key}: `{column}` is not a field of this stream");
             let hint = nearest(column, fields.iter().map(|field| field.name.as_str()));

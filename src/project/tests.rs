@@ -73,6 +73,9 @@ fn a_wrong_contract_is_placed() {
     let cases = [
         (STREAM.replace("type: text", "type: txt"), Some(3), "unknown type `txt`"),
         (format!("{STREAM}key: uid\n"), Some(4), "`uid` is not a field"),
+        (format!("{STREAM}key: [id, uid]\n"), Some(4), "`uid` is not a field"),
+        (format!("{STREAM}key: [id, id]\n"), Some(4), "`id` stands twice"),
+        (format!("{STREAM}key: {{a: id}}\n"), Some(4), "these are no fields"),
         (format!("{STREAM}partitions: 0\n"), Some(4), "0 partitions"),
         (format!("{STREAM}partitions: many\n"), Some(4), "invalid type"),
         (STREAM.replace("name: clicks", "name: klicks"), Some(1), "file named `clicks`"),

@@ -198,7 +198,7 @@ pub(super) fn contract(partitions: u32) -> Contract {
             field("device", FieldType::Text, false),
             field("note", FieldType::Text, false),
         ],
-        key: Some("user_id".into()),
+        key: vec!["user_id".into()],
         event_id: EventId::Client,
         event_time: None,
         rules: Vec::new(),

@@ -58,7 +58,7 @@ fn contract() -> Contract {
             field("device", Text, &["web", "mobile", "tablet"]),
             field("referrer", Text, &["homepage", "search", "recommendation"]),
         ],
-        key: Some("user_id".into()),
+        key: vec!["user_id".into()],
         event_id: EventId::Column("event_id".into()),
         event_time: Some("event_ts".into()),
         rules: Vec::new(),

@@ -25,7 +25,7 @@ fn contract() -> Contract {
         name: "clicks".into(),
         description: String::new(),
         fields: vec![device, position, amount, field("at", FieldType::Timestamp)],
-        key: None,
+        key: Vec::new(),
         event_id: EventId::Content,
         event_time: None,
         rules: Vec::new(),

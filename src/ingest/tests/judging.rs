@@ -91,8 +91,14 @@ fn keys_are_given_or_come_from_the_contract() {
     let mut contract = contract("clicks");
     let mut batch = batch_of(&[event(1), event(2)]);
     assert_eq!(keys(judged(&contract, batch.clone())), [None, None]);
-    contract.key = Some("user_id".into());
+    contract.key = vec!["user_id".into()];
     assert_eq!(keys(judged(&contract, batch.clone())), [Some("1".into()), Some("2".into())]);
+    contract.key = vec!["device".into(), "user_id".into()];
+    assert_eq!(
+        keys(judged(&contract, batch.clone())),
+        [Some("web|1".into()), Some("web|2".into())]
+    );
+    contract.key = vec!["user_id".into()];
     batch.keys = vec![Bytes::from_static(b"all")];
     assert_eq!(keys(judged(&contract, batch.clone())), [Some("all".into()), Some("all".into())]);
     batch.keys = vec![Bytes::from_static(b"a"), Bytes::new()];
@@ -224,7 +230,7 @@ fn no_payload_panics() {
             let mut contract = contract("clicks");
             contract.event_id = event_id.clone();
             contract.on_error = on_error;
-            contract.key = Some("device".into());
+            contract.key = vec!["device".into()];
             let found = judged(&contract, batch_of(&shapes));
             let broken = found.quarantined + found.refused;
             assert_eq!(broken, 13, "{:?}", found.errors);

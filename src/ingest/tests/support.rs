@@ -57,7 +57,7 @@ pub(super) fn contract(name: &str) -> Contract {
             device,
             field("amount", FieldType::Decimal(18, 2), false),
         ],
-        key: None,
+        key: Vec::new(),
         event_id: EventId::Client,
         event_time: None,
         rules: Vec::new(),

@@ -207,7 +207,7 @@ async fn an_unknown_outcome_is_aborted_with_retry() {
 #[tokio::test]
 async fn streams_are_described() {
     let mut keyed = contract("keyed");
-    keyed.key = Some("user_id".into());
+    keyed.key = vec!["user_id".into()];
     keyed.event_id = EventId::Column("id".into());
     keyed.partitions = 3;
     let server = TestServer::new(&[contract("clicks"), keyed]).await;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, RecordBatch},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::SchemaRef,
     row::{RowConverter, SortField},
 };
 use datafusion::{
@@ -35,6 +35,7 @@ use crate::{
             state::ByKeyState,
             trace::{Traced, trace},
         },
+        kept::with_hidden,
         lookup::Side,
         plan::scanned_name,
         reads::columns_read,
@@ -161,9 +162,7 @@ impl ByKeyProgram {
         let all = schema.fields().iter().enumerate();
         let columns = all.filter(|(_, field)| read.is_none_or(|read| read.contains(field.name())));
         let plans = traceable.sides.iter().copied().cloned().zip(tables);
-        let key = Field::new(KEY, DataType::Binary, true);
-        let fields = visible.fields().iter().map(|field| field.as_ref().clone());
-        let stored = Arc::new(Schema::new([key].into_iter().chain(fields).collect::<Vec<_>>()));
+        let stored = with_hidden(&[KEY], &visible);
         Ok(Ok(Self {
             plan: plan.clone(),
             sides: plans.map(|(plan, tables)| Side { plan, tables }).collect(),

@@ -16,7 +16,10 @@ use datafusion::{
 
 use crate::{
     domain::TableName,
-    models::{classify::not_deterministic, plan::scanned_name},
+    models::{
+        classify::{UNORDERED, not_deterministic},
+        plan::scanned_name,
+    },
 };
 
 /// What is known of the rows of a plan.
@@ -43,25 +46,6 @@ const OF_AN_ORDER: [&str; 13] = [
     "array_agg",
     "string_agg",
 ];
-/// Aggregates for which the order of rows is nothing.
-const UNORDERED: [&str; 15] = [
-    "count",
-    "sum",
-    "avg",
-    "min",
-    "max",
-    "bool_and",
-    "bool_or",
-    "median",
-    "stddev",
-    "stddev_pop",
-    "var",
-    "var_pop",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-];
-
 /// Traces the rows of `plan` to the rows of `driving`; what is joined to them and reads nothing of
 /// it is added to `sides`. An error says what cannot be traced.
 pub(super) fn trace<'plan>(

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, UInt32Array},
     compute::{filter, take},
-    datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type},
+    datatypes::{SchemaRef, UInt32Type},
     row::{RowConverter, SortField},
 };
 use datafusion::{
@@ -34,6 +34,7 @@ use crate::{
     domain::{TableName, change::KEY, sql_exprs::compile},
     models::{
         KeptProgram, KeptState, ProgramError,
+        kept::with_hidden,
         lookup::{side::Content, state::LookupState},
         steps::{Steps, evaluate, named},
         types::storable_batch,
@@ -186,9 +187,7 @@ impl LookupProgram {
         if !RowConverter::supports_fields(&all.collect::<Vec<_>>()) {
             return Ok(Err("has columns of a type that cannot be compared".to_owned()));
         }
-        let key = Field::new(KEY, DataType::Binary, true);
-        let fields = visible.fields().iter().map(|field| field.as_ref().clone());
-        let stored = Arc::new(Schema::new([key].into_iter().chain(fields).collect::<Vec<_>>()));
+        let stored = with_hidden(&[KEY], &visible);
         Ok(Ok(Self { first, width, levels, sides, rows_stay, visible, stored }))
     }
 

@@ -1,7 +1,7 @@
 //! By key: equal to their SQL whatever comes and goes, though only touched keys are computed.
 
 use super::{
-    lookups::{Table, context, d, e, seen, sides},
+    lookups::{Table, classified_among, context, d, e, seen, sides},
     *,
 };
 use crate::{lake::Patches, models::with_key};
@@ -113,13 +113,7 @@ const REFUSED: [(&str, &str); 16] = [
 fn classified(sql: &str, driving: Rows) -> (Classified, SchemaRef) {
     let mut known = seen(driving);
     known.iter_mut().for_each(|(name, seen)| seen.is_fed = name.name == "t");
-    let mut random = StdRng::seed_from_u64(0);
-    let state = context(&rows(&mut random, 0), &d(&mut random, 0), &e(&mut random, 0)).state();
-    let plan: LogicalPlan = block_on(state.create_logical_plan(sql)).expect(sql);
-    let options = state.config_options();
-    let plan = state.analyzer().execute_and_check(plan, options, |_, _| {}).expect(sql);
-    let visible = storable(plan.schema().as_arrow());
-    (classify(&plan, &known, &state, &visible).expect(sql), visible)
+    classified_among(sql, &known)
 }
 
 fn compiled(sql: &str) -> (Arc<dyn KeptProgram>, SchemaRef) {

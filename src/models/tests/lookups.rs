@@ -86,7 +86,7 @@ pub(super) fn seen(driving: Rows) -> BTreeMap<TableName, Seen> {
     let known = [("t", driving, false), ("d", Rows::Change, true), ("e", Rows::Replaced, true)];
     let seen = known.map(|(name, rows, is_side)| {
         let name = TableName::new("gold", name);
-        (name.clone(), Seen { rows, tables: vec![name], is_side, is_fed: false })
+        (name, Seen { rows, is_side, is_fed: false })
     });
     seen.into()
 }
@@ -102,13 +102,20 @@ pub(super) fn context(t: &RecordBatch, d: &RecordBatch, e: &RecordBatch) -> Sess
 }
 
 fn classified(sql: &str, driving: Rows) -> (Classified, SchemaRef) {
+    classified_among(sql, &seen(driving))
+}
+
+pub(super) fn classified_among(
+    sql: &str,
+    known: &BTreeMap<TableName, Seen>,
+) -> (Classified, SchemaRef) {
     let mut random = StdRng::seed_from_u64(0);
     let state = context(&rows(&mut random, 0), &d(&mut random, 0), &e(&mut random, 0)).state();
     let plan: LogicalPlan = block_on(state.create_logical_plan(sql)).expect(sql);
     let options = state.config_options();
     let plan = state.analyzer().execute_and_check(plan, options, |_, _| {}).expect(sql);
     let visible = storable(plan.schema().as_arrow());
-    (classify(&plan, &seen(driving), &state, &visible).expect(sql), visible)
+    (classify(&plan, known, &state, &visible).expect(sql), visible)
 }
 
 fn numbers(random: &mut StdRng, count: usize, most: i64) -> ArrayRef {

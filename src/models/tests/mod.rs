@@ -191,7 +191,7 @@ fn classified(sql: &str, kind: Rows) -> (Classified, SchemaRef) {
     let plan = state.analyzer().execute_and_check(plan, options, |_, _| {}).expect(sql);
     let visible = storable(plan.schema().as_arrow());
     let name = TableName::new("gold", "t");
-    let seen = Seen { rows: kind, tables: vec![name.clone()], is_side: false, is_fed: false };
+    let seen = Seen { rows: kind, is_side: false, is_fed: false };
     let known = [(name, seen)].into();
     (classify(&plan, &known, &state, &visible).expect(sql), visible)
 }

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use arrow::array::{ArrayRef, TimestampMicrosecondArray};
 use datafusion::error::DataFusionError;
 
 use self::records::{Records, State, Stored};
@@ -30,7 +31,7 @@ use crate::{
     },
     lake::LakeHandle,
     log::{self, Log, OffsetRange},
-    ops::crash,
+    ops::{Clock, crash},
     process::{Deps, Planned},
 };
 
@@ -101,6 +102,7 @@ pub struct Quarantine {
     log: Arc<dyn Log>,
     view: Arc<LakeHandle>,
     discards: Arc<Discards>,
+    clock: Clock,
 }
 
 impl Quarantine {
@@ -111,6 +113,7 @@ impl Quarantine {
             log: Arc::clone(&deps.log),
             view: Arc::clone(&deps.view),
             discards: Arc::clone(&deps.discards),
+            clock: deps.clock.clone(),
         }
     }
 
@@ -143,7 +146,7 @@ impl Quarantine {
         let (open, passed_over) = still_open(stream, wanted, &states, asked.pass_over)?;
         let mut done = Replayed { passed_over, is_visible: true, ..Replayed::default() };
         let stored = records.stored(stream, &open).await?;
-        let good = judged(&judge, stored, &mut done)?;
+        let good = judged(&judge, stored, self.clock.now_us(), &mut done)?;
         done.replayed = good.len() as u64;
         if asked.dry_run || good.is_empty() {
             return Ok(done);
@@ -283,10 +286,17 @@ fn still_open(
     Ok((open, passed_over))
 }
 
-/// The records that keep the contract; `done` is told of the others.
-fn judged(judge: &Judge, stored: Vec<Stored>, done: &mut Replayed) -> Result<Vec<Stored>, Error> {
+/// The records that keep the contract when they are appended again `now`, in microseconds; `done` is
+/// told of the others.
+fn judged(
+    judge: &Judge,
+    stored: Vec<Stored>,
+    now: i64,
+    done: &mut Replayed,
+) -> Result<Vec<Stored>, Error> {
     let payloads = stored.iter().map(|record| record.payload.as_deref()).collect();
-    let decoded = judge.decode(&payloads)?;
+    let times = TimestampMicrosecondArray::from_value(now, stored.len()).with_timezone("UTC");
+    let decoded = judge.decode(&payloads, &(Arc::new(times) as ArrayRef))?;
     let mut good = Vec::with_capacity(stored.len());
     for (record, breaches) in stored.into_iter().zip(&decoded.breaches) {
         if breaches.is_empty() {

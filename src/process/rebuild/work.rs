@@ -23,7 +23,7 @@ use crate::{
     models::{Class, Input, KeptProgram, Plan, Program, ProgramError, RowProgram, storable_batch},
     process::{
         Error, Planned,
-        lookups::{Driving, computed},
+        driving::{Driving, computed},
         open::model_spec,
         relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, raw_name, read_id},
         rows::{accepted_rows, carried_rows, column, placed_schema},
@@ -207,7 +207,7 @@ impl<'a> Work<'a> {
         }
         let rows = take_record_batch(&rows, &UInt32Array::from(good))?;
         let payload: &BinaryArray = column(&rows, "_payload")?.as_binary();
-        let decoded = self.judge(stream)?.decode(payload)?;
+        let decoded = self.judge(stream)?.decode(payload, column(&rows, "_ts")?)?;
         let (input, carried) = (accepted_rows(&rows, &decoded)?, carried_rows(stream, &rows)?);
         let (rows, carried) = program.run(&input, &carried).map_err(Failed::Row)?;
         Ok(vec![(carried, rows)])

@@ -11,15 +11,10 @@ use std::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::support::*;
-use crate::{
-    domain::TableName,
-    models::Class,
-    process::{Halted, Settings, pipeline::Pipeline, rebuild},
-    verify,
-};
+use crate::{models::Class, process::rebuild};
 
 /// Aggregates over a stream, over a row-wise model, over aggregates; and what reads them by SQL.
-const CHAIN: [(&str, &str, Class); 23] = [
+const CHAIN: [(&str, &str, Class); 27] = [
     (
         "gold/direct.sql",
         "SELECT k, count(*) AS n, avg(v) AS mean, max(_offset) AS newest, \
@@ -92,6 +87,29 @@ const CHAIN: [(&str, &str, Class); 23] = [
          FROM {{ ref('rows') }} AS r LEFT JOIN {{ ref('name') }} AS name ON name.k = r.k \
          JOIN {{ ref('by_value') }} AS d ON d.digit = r.v % 10 GROUP BY coalesce(name.label, '?'), d.n",
         Class::Aggregate,
+    ),
+    (
+        "silver/seen.sql",
+        "{{ config(materialized='view') }} SELECT *, v % 10 AS digit \
+         FROM {{ source('bronze', 'events') }} WHERE v > 3",
+        Class::View,
+    ),
+    (
+        "gold/of_seen.sql",
+        "SELECT digit, count(*) AS n, sum(seen.v) AS v FROM {{ ref('seen') }} AS seen GROUP BY digit",
+        Class::Aggregate,
+    ),
+    (
+        "silver/low.sql",
+        "{{ config(materialized='view') }} SELECT k, digit, v AS high FROM {{ ref('latest') }} \
+         WHERE digit < 5",
+        Class::View,
+    ),
+    (
+        "gold/beside.sql",
+        "SELECT seen.id, low.high FROM {{ ref('seen') }} AS seen LEFT JOIN {{ ref('low') }} AS low \
+         ON low.k = seen.k AND low.digit = seen.digit",
+        Class::Lookup,
     ),
     (
         "gold/few.sql",
@@ -171,12 +189,6 @@ async fn rig() -> Rig {
         assert_eq!(plan.class, class, "{file}: {}", plan.reason);
     }
     rig
-}
-
-async fn verified(rig: &Rig, when: &str) {
-    let facts = verify::collect(&rig.planned(), &rig.plain_lake()).await.expect("facts");
-    let report = verify::check(&[], &facts);
-    assert!(report.green, "{when}: {report}");
 }
 
 fn batch(random: &mut StdRng) -> Vec<(usize, &'static str, i64)> {
@@ -358,35 +370,6 @@ async fn every_view_holds_the_same_events_in_all_kept_tables() {
     }
 }
 
-/// A kept model that is new, and one that cannot be computed for a while.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kept_model_that_fails_waits_and_catches_up_by_itself() {
-    let rig = Rig::new().await;
-    let sql = "SELECT k, 10 / (sum(v) - 10) AS q, count(*) AS n FROM {{ ref('rows') }} GROUP BY k";
-    rig.write("models/gold/fragile.sql", sql);
-    rig.write("models/gold/below.sql", "SELECT sum(n) AS n FROM {{ ref('fragile') }}");
-    let running = rig.start();
-    rig.append([(1, "b", 11)]).await;
-    running.settled().await;
-    rig.append([(2, "a", 10)]).await;
-    rig.append([(3, "b", 1)]).await;
-    running.settled().await;
-    // What it had stays; the others go on.
-    assert_eq!(running.text("SELECT k, q, n FROM fragile").await, "b 10 1");
-    assert_eq!(running.numbers("SELECT n FROM below").await, [1]);
-    assert_eq!(running.numbers(COUNTS).await, [3, 3, 22]);
-    let lagging: Vec<String> =
-        running.view.load().lagging.keys().map(ToString::to_string).collect();
-    assert_eq!(lagging, ["gold.below", "gold.fragile"]);
-    rig.append([(4, "a", 5)]).await;
-    running.settled().await;
-    assert_eq!(running.text("SELECT k, q, n FROM fragile ORDER BY k").await, "a 2 2\nb 5 2");
-    assert_eq!(running.numbers("SELECT n FROM below").await, [4]);
-    assert!(running.view.load().lagging.is_empty());
-    running.stop().await;
-    verified(&rig, "at the end").await;
-}
-
 /// An aggregate is rebuilt with what it needs to go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuilt_aggregate_goes_on() {
@@ -431,257 +414,6 @@ async fn a_rebuilt_aggregate_goes_on() {
     let whole = "SELECT v % 10, count(*), sum(v) FILTER (WHERE k = 'b') FROM silver.rows GROUP BY 1 \
                  ORDER BY 1";
     assert_eq!(kept, running.text(whole).await);
-    running.stop().await;
-    verified(&rig, "at the end").await;
-}
-
-const PER_KEY: &str = "SELECT k, count(*) AS c, sum(v) AS s FROM {{ ref('rows') }} GROUP BY k";
-
-/// What a model could not compute is not lost where it stops, is killed or begins again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_for_a_failing_model_is_read_again_after_a_restart() {
-    for is_killed in [false, true] {
-        let mut rig = Rig::new().await;
-        let sql = "SELECT sum(c) AS c, sum(s) AS s, 1000 / sum(s) AS q FROM {{ ref('per_key') }}";
-        rig.write("models/gold/per_key.sql", PER_KEY);
-        let running = rig.start();
-        rig.append([(1, "a", 5), (2, "b", -5)]).await;
-        running.settled().await;
-        running.stop().await;
-        // A new model that cannot be computed of what is there.
-        rig.write("models/gold/m.sql", sql);
-        rig.write("models/gold/of_m.sql", "SELECT q, count(*) AS n FROM {{ ref('m') }} GROUP BY q");
-        for (id, v, expected) in [(3, 10, "3 10 100"), (4, 15, "4 25 40")] {
-            rig.reopen_log().await;
-            let running = rig.start();
-            running.settled().await;
-            let failure = running.status.to_json()["models"]["gold.m"]["failure"].to_string();
-            assert_eq!(failure.to_lowercase().contains("divide by zero"), id == 3, "{failure}");
-            running.end(is_killed).await;
-            rig.reopen_log().await;
-            let running = rig.start();
-            rig.append([(id, "a", v)]).await;
-            running.settled().await;
-            assert_eq!(running.text("SELECT c, s, q FROM m").await, expected);
-            let below = running.text("SELECT q, n FROM of_m").await;
-            assert_eq!(below, format!("{} 1", expected.rsplit(' ').next().expect("q")));
-            running.stop().await;
-            verified(&rig, expected).await;
-        }
-        // It computes one change, not the next; both before anything is committed.
-        rig.reopen_log().await;
-        let running = rig.start();
-        rig.append([(5, "a", 1)]).await;
-        rig.append([(6, "a", -26)]).await;
-        running.settled().await;
-        running.end(is_killed).await;
-        rig.reopen_log().await;
-        let running = rig.start();
-        rig.append([(7, "c", 10)]).await;
-        running.settled().await;
-        assert_eq!(running.text("SELECT c, s, q FROM m").await, "7 10 100");
-        running.stop().await;
-        verified(&rig, "at the end").await;
-    }
-}
-
-/// A row that came and went again need not be computable.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_goes_on_once_the_row_is_gone_that_it_could_not_compute() {
-    let rig = Rig::new().await;
-    rig.write("models/gold/per_key.sql", PER_KEY);
-    let sql = "SELECT count(*) AS n, sum(100 / s) AS q FROM {{ ref('per_key') }}";
-    rig.write("models/gold/inverse.sql", sql);
-    rig.write(
-        "models/gold/newest.sql",
-        "SELECT k, v, 100 / v AS q FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY id \
-         DESC, _ts, _partition, _offset, _index) AS place FROM {{ source('bronze', 'events') }}) \
-         AS ranked WHERE place = 1",
-    );
-    let running = rig.start();
-    for (id, v, failing) in [(1, 5, false), (2, -5, true), (3, 4, false)] {
-        rig.append([(id, "a", v)]).await;
-        running.settled().await;
-        let status = running.status.to_json();
-        let failure = &status["models"]["gold.inverse"]["failure"];
-        assert_eq!(failure.is_string(), failing, "{id}: {failure}");
-    }
-    assert_eq!(running.text("SELECT n, q FROM inverse").await, "1 25");
-    assert_eq!(running.text("SELECT v, q FROM newest").await, "4 25");
-    rig.append([(4, "a", 0)]).await;
-    running.settled().await;
-    assert!(running.status.to_json()["models"]["gold.newest"]["failure"].is_string());
-    rig.append([(5, "a", 20), (6, "b", 50)]).await;
-    running.settled().await;
-    assert_eq!(running.text("SELECT k, v, q FROM newest ORDER BY k").await, "a 20 5\nb 50 2");
-    running.stop().await;
-    verified(&rig, "at the end").await;
-}
-
-/// A dimension that makes rows impossible to compute, until it changes again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lookup_that_fails_waits_for_its_dimension_and_catches_up_by_itself() {
-    for end in [None, Some(false), Some(true)] {
-        let mut rig = Rig::new().await;
-        rig.write(
-            "models/silver/factor.sql",
-            "SELECT k, v FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY _ts DESC, \
-             _partition, _offset DESC, _index) AS place FROM {{ source('bronze', 'events') }}) AS x \
-             WHERE place = 1",
-        );
-        rig.write(
-            "models/gold/ratio.sql",
-            "SELECT r.id, 100 / f.v AS q FROM {{ ref('rows') }} AS r LEFT JOIN {{ ref('factor') }} \
-             AS f ON f.k = r.k",
-        );
-        let sql = "SELECT count(*) AS n, sum(q) AS q FROM {{ ref('ratio') }}";
-        rig.write("models/gold/below.sql", sql);
-        let mut running = rig.start();
-        let ratio = "SELECT id, q FROM ratio ORDER BY id";
-        for (id, k, v, is_failing) in
-            [(1, "a", 5, false), (2, "b", 0, true), (3, "a", 10, true), (4, "b", 4, false)]
-        {
-            rig.append([(id, k, v)]).await;
-            running.settled().await;
-            let status = running.status.to_json();
-            let failure = status["models"]["gold.ratio"]["failure"].to_string().to_lowercase();
-            assert_eq!(failure.contains("divide by zero"), is_failing, "{id}: {failure}");
-            let lagging = &running.view.load().lagging;
-            assert_eq!(lagging.contains_key(&TableName::new("gold", "ratio")), is_failing);
-            if let Some(is_killed) = end {
-                running.end(is_killed).await;
-                verified(&rig, &format!("after {id}")).await;
-                rig.reopen_log().await;
-                running = rig.start();
-                running.settled().await;
-            }
-        }
-        assert_eq!(running.text(ratio).await, "e1 10\ne2 25\ne3 10\ne4 25");
-        assert_eq!(running.numbers("SELECT n, q FROM below").await, [4, 70]);
-        running.stop().await;
-        verified(&rig, "at the end").await;
-    }
-}
-
-/// A key that cannot be computed keeps what was touched with it back, until it can.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_by_key_that_fails_waits_and_catches_up_by_itself() {
-    for end in [None, Some(false), Some(true)] {
-        let mut rig = Rig::new().await;
-        rig.write(
-            "models/gold/share.sql",
-            "SELECT k, count(DISTINCT id) AS n, 100 / sum(v) AS q FROM {{ ref('rows') }} GROUP BY k",
-        );
-        let sql = "SELECT count(*) AS keys, sum(n) AS n, sum(q) AS q FROM {{ ref('share') }}";
-        rig.write("models/gold/below.sql", sql);
-        let mut running = rig.start();
-        for (id, k, v, is_failing, below) in [
-            (1, "a", 5, false, [1, 1, 20]),
-            (2, "b", 0, true, [1, 1, 20]),
-            (3, "a", 5, true, [1, 1, 20]),
-            (4, "b", 4, false, [2, 4, 35]),
-        ] {
-            rig.append([(id, k, v)]).await;
-            running.settled().await;
-            let status = running.status.to_json();
-            let failure = status["models"]["gold.share"]["failure"].to_string().to_lowercase();
-            assert_eq!(failure.contains("divide by zero"), is_failing, "{id}: {failure}");
-            let lagging = &running.view.load().lagging;
-            assert_eq!(lagging.contains_key(&TableName::new("gold", "share")), is_failing);
-            assert_eq!(running.numbers("SELECT keys, n, q FROM below").await, below, "{id}");
-            if let Some(is_killed) = end {
-                running.end(is_killed).await;
-                verified(&rig, &format!("after {id}")).await;
-                rig.reopen_log().await;
-                running = rig.start();
-                running.settled().await;
-            }
-        }
-        running.stop().await;
-        verified(&rig, "at the end").await;
-    }
-}
-
-/// What is joined to the rows has changed while nobody ran.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_by_key_sees_a_seed_that_changed_before_the_start() {
-    let mut rig = Rig::new().await;
-    rig.write(
-        "models/gold/labels.sql",
-        "SELECT r.k, count(DISTINCT name.label) AS labels FROM {{ ref('rows') }} AS r \
-         LEFT JOIN {{ ref('name') }} AS name ON name.k = r.k GROUP BY r.k",
-    );
-    let running = rig.start();
-    rig.append([(1, "a", 5), (2, "b", 5), (3, "c", 5)]).await;
-    running.settled().await;
-    let labels = "SELECT k, labels FROM labels ORDER BY k";
-    assert_eq!(running.text(labels).await, "a 1\nb 1\nc 0");
-    running.stop().await;
-    rig.write("seeds/name.csv", "k,label\na,Anna\na,Anton\nc,Cilly\n");
-    rig.reopen_log().await;
-    let running = rig.start();
-    running.settled().await;
-    assert_eq!(running.text(labels).await, "a 2\nb 0\nc 1");
-    running.stop().await;
-    verified(&rig, "with other labels").await;
-}
-
-/// Between two looks its positions say what it shows.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_by_key_reaches_as_far_as_it_shows() {
-    let rig = Rig::new().await;
-    rig.write(
-        "models/gold/ids.sql",
-        "SELECT k, count(DISTINCT id) AS n FROM {{ ref('rows') }} GROUP BY k",
-    );
-    let running =
-        start(Settings { recompute_percent: 1, ..settings() }, rig.deps(rig.plain_lake()));
-    running.settled().await;
-    let (name, mut behind) = (TableName::new("gold", "ids"), 0);
-    for id in 0..200 {
-        rig.append([(id, "a", 5)]).await;
-        let view = running.view.load();
-        let shown = numbers(&view, "SELECT coalesce(sum(n), 0) FROM ids").await[0];
-        let reached = view.tables[&name].positions.iter().map(|(_, _, at)| at + 1).sum::<i64>();
-        assert_eq!(shown, reached, "after {id}");
-        behind += usize::from(shown <= i64::try_from(id).expect("small"));
-    }
-    assert!(behind > 0, "nothing had to wait");
-    running.settled().await;
-    assert_eq!(running.numbers("SELECT sum(n) FROM ids").await, [200]);
-    running.stop().await;
-}
-
-/// A mark that falls between a change and the look at what it touched.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_lags_is_committed_with_what_it_was_made_of() {
-    let rig = Rig::new().await;
-    let sums = "SELECT k, sum(v) AS s FROM {{ ref('rows') }} GROUP BY k";
-    rig.write("models/gold/sums.sql", sums);
-    let by_sum = "SELECT s, count(DISTINCT k) AS n FROM {{ ref('sums') }} GROUP BY s";
-    rig.write("models/gold/by_sum.sql", by_sum);
-    // Computed whole from it.
-    let most = "SELECT s FROM {{ ref('by_sum') }} ORDER BY n DESC, s LIMIT 1";
-    rig.write("models/gold/most.sql", most);
-    let seldom = Settings { seal_interval_ms: 3_600_000, ..settings() };
-    let deps = rig.deps(rig.plain_lake());
-    let mut pipeline = Pipeline::open(&seldom, &deps, &Halted::new()).await.expect("open");
-    pipeline.catch_up().await.expect("caught up");
-    rig.append([(1, "a", 1), (2, "b", 2)]).await;
-    while !pipeline.poll().await.expect("poll") {}
-    pipeline.whole_round().await.expect("computed");
-    // Its input moves, and nobody looks.
-    pipeline.next_look += Duration::from_secs(3_600);
-    rig.append([(3, "a", 1), (4, "b", 7)]).await;
-    for _ in 0..20 {
-        pipeline.step().await.expect("step");
-    }
-    pipeline.seal(true).await.expect("sealed");
-    drop(pipeline);
-    verified(&rig, "after the kill").await;
-    let running = rig.start();
-    running.settled().await;
-    assert_eq!(running.text("SELECT s, n FROM by_sum ORDER BY s").await, "2 1\n9 1");
     running.stop().await;
     verified(&rig, "at the end").await;
 }

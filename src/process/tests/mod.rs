@@ -1,7 +1,9 @@
 //! The loop as a whole, on an embedded log and real Delta tables.
 
+mod by_key;
 mod contracts;
 mod delivery;
+mod failing;
 mod group;
 mod halted;
 mod kept;

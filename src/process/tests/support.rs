@@ -19,7 +19,7 @@ use crate::{
         embedded::{self, EmbeddedLog},
     },
     process::{quarantine::Quarantine, *},
-    project,
+    project, verify,
 };
 
 pub(crate) const CONTRACT: &str = "
@@ -280,3 +280,10 @@ pub(crate) async fn text(view: &Arc<LakeView>, sql: &str) -> String {
 
 /// What `silver.rows` holds: rows, identities, sum.
 pub(crate) const COUNTS: &str = "SELECT count(*), count(DISTINCT id), sum(v) FROM silver.rows";
+
+/// The checker finds nothing in the lake.
+pub(crate) async fn verified(rig: &Rig, when: &str) {
+    let facts = verify::collect(&rig.planned(), &rig.plain_lake()).await.expect("facts");
+    let report = verify::check(&[], &facts);
+    assert!(report.green, "{when}: {report}");
+}
