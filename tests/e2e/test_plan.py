@@ -1,20 +1,34 @@
 """`sluice plan`: how each model is kept, and what stands in the way of a cheaper way."""
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 import projects
-from harness import EXAMPLE, run
+from harness import EXAMPLE, ROOT, run
 
 ORDERS = "{{ source('bronze', 'orders') }}"
 RANK = "row_number() OVER (PARTITION BY customer ORDER BY {order})"
 FIRST = f"SELECT customer, amount FROM (SELECT *, {RANK} AS place FROM {ORDERS}) AS ranked "
 BY_PLACE = "amount DESC, _ts DESC, _partition DESC, _offset DESC, _index DESC"
 
+PLANS = yaml.safe_load((Path(__file__).parent / "cases" / "plans.yml").read_text())
+
 # model: (its SQL, class, reason)
 SHAPES = {
     "gold.viewed": ("{{ config(materialized='view') }} SELECT 1 AS one", "view", "asks for a view"),
+    "gold.staged": (
+        f"{{{{ config(materialized='view') }}}} SELECT customer, amount FROM {ORDERS} WHERE amount > 0",
+        "view",
+        "asks for a view",
+    ),
+    "gold.through_a_view": (
+        "SELECT customer, sum(amount) AS amount FROM {{ ref('staged') }} GROUP BY customer",
+        "aggregate",
+        "per group",
+    ),
     "silver.rows": (f"SELECT order_id, amount FROM {ORDERS}", "append", "whose rows only grow"),
     "gold.totals": (
         f"SELECT customer, sum(amount) AS amount FROM {ORDERS} GROUP BY customer",
@@ -147,8 +161,16 @@ def test_every_shape_has_its_class_and_its_reason(home, project):
         assert plan[name]["class"] == kept, plan[name]
         assert reason in plan[name]["reason"], plan[name]
     assert plan["gold.deeper"]["reads"] == ["gold.totals"]
+    assert plan["gold.through_a_view"]["reads"] == ["gold.staged"]
     order = list(plan)
     assert order.index("gold.totals") < order.index("gold.deeper")
+
+
+@pytest.mark.parametrize("example", PLANS)
+def test_the_models_of_an_example_are_kept_as_cheaply_as_can_be(home, example):
+    done = run(home, "plan", ROOT / "examples" / example, "--output=json")
+    assert done.returncode == 0, done.stderr
+    assert {entry["model"]: entry["class"] for entry in json.loads(done.stdout)} == PLANS[example]
 
 
 def test_the_plan_is_told_to_people(home):

@@ -40,9 +40,12 @@ def push_all_twice_with_kills(server, shares=(0.4, 0.2)):
     return kills
 
 
-def push_with_kill(server, stream, name, share):
-    """Pushes at a rate, kills the server in between, starts it again, and sees the push through."""
-    file, lines, rate = PUSHES[stream]
+def push_with_kill(server, stream, name, share, of=None):
+    """Pushes at a rate, kills the server in between, starts it again, and sees the push through.
+
+    `of`: the file, its lines, and the rate, where they are not those of `PUSHES`.
+    """
+    file, lines, rate = of or PUSHES[stream]
     before = acked(server, stream)
     push = server.push(stream, file, "--rate", rate, "--batch-size", 50, "--retry-for", 120)
     try:

@@ -1,0 +1,3 @@
+SELECT genre_key, genre_name
+FROM {{ ref('bridge_book_genre') }}
+GROUP BY genre_key, genre_name
