@@ -15,7 +15,7 @@ import pytest
 from grpc_tools import protoc
 
 from broker import log_on
-from harness import CLICKS, RENTALS, ROOT, Log, Sluice
+from harness import ROOT, Log, Sluice
 from launcher import Broker
 from worlds import push_all, push_all_twice_with_kills
 
@@ -91,11 +91,11 @@ def servers(tmp_path_factory, new_log):
 
 @pytest.fixture(scope="session")
 def clean(tmp_path_factory, new_log):
-    """All rentals and the clicks fixture, pushed once in peace. Holds `.reports`."""
+    """All customers, all rentals and the clicks fixture, pushed once in peace. Holds `.reports`."""
     server = Sluice(tmp_path_factory.mktemp("clean"), kept_in=new_log())
     try:
         server.start()
-        server.reports = push_all(server, RENTALS, CLICKS)
+        server.reports = push_all(server)
         yield server
     finally:
         server.close()

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "dvd-clicks"
 RENTALS = EXAMPLE / "data" / "rental.csv.gz"
 CLICKS = EXAMPLE / "data" / "fixtures" / "clicks_fixture.ndjson.gz"
+CUSTOMERS = EXAMPLE / "data" / "customer.csv.gz"
 RENTAL_LINES = 16044
 CLICK_LINES = 1638
 

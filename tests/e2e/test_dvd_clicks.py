@@ -17,7 +17,7 @@ CHECKS = [(case["id"], check) for case in CASES for check in case.get("checks", 
 
 # Every id that the example has to answer. One that has no case fails below.
 WANTED = """DV-01 DV-02 DV-03 DV-04 DV-05 DV-06 DV-07 DV-08 DV-09 DV-10 DV-12 DV-13
-DV-20 DV-21 DV-22 DV-23 DV-24 DV-25 DV-26 DV-27 DV-28 DV-30""".split()
+DV-20 DV-21 DV-22 DV-23 DV-24 DV-25 DV-26 DV-27 DV-28 DV-29 DV-30""".split()
 
 LAYERS = ["bronze", "silver", "gold", "quarantine"]
 
@@ -128,7 +128,7 @@ def test_the_lake_keeps_its_promises(world):
     report = verified(world, EXAMPLE)
     assert report["green"] and report["not_compared"] == [], report
     # Repeats are recognised, and every model is compared with its SQL.
-    assert report["looked_at"]["accepted"] == 16044 + 1586
+    assert report["looked_at"]["accepted"] == 599 + 16044 + 1586
     assert report["looked_at"]["quarantined"] == 12
     assert report["looked_at"]["rows_compared"] > 16044
 

@@ -6,7 +6,7 @@ import deltalake
 import duckdb
 import pytest
 
-from harness import CLICKS, RENTALS, Sluice, rows_of, same_rows
+from harness import Sluice, rows_of, same_rows
 from worlds import push_all
 
 
@@ -19,7 +19,7 @@ def stopped(tmp_path_factory, new_log):
     server = Sluice(tmp_path_factory.mktemp("open"), kept_in=new_log())
     try:
         server.start()
-        push_all(server, RENTALS, CLICKS)
+        push_all(server)
         server.answers = {name: server.table(f"SELECT * FROM {name}") for name in stored(server)}
         server.stop()
         yield server

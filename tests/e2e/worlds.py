@@ -4,7 +4,7 @@ import re
 import urllib.request
 from dataclasses import dataclass
 
-from harness import CLICK_LINES, CLICKS, RENTAL_LINES, RENTALS, until
+from harness import CLICK_LINES, CLICKS, CUSTOMERS, RENTAL_LINES, RENTALS, until
 
 PUSHES = {
     "dvd_rentals": (RENTALS, RENTAL_LINES, 4000),
@@ -22,18 +22,22 @@ class Kill:
     still_pushing: bool
 
 
-def push_all(server, rentals, clicks):
-    """Pushes both files once and waits until all of it can be seen. Returns the reports."""
-    reports = {"dvd_rentals": server.push("dvd_rentals", rentals).finish()}
-    reports["dvd_clicks"] = server.push("dvd_clicks", clicks).finish()
+def push_all(server):
+    """Pushes each file once and waits until all of it can be seen. Returns the reports."""
+    files = {"dvd_customers": CUSTOMERS, "dvd_rentals": RENTALS, "dvd_clicks": CLICKS}
+    reports = {stream: server.push(stream, file).finish() for stream, file in files.items()}
     server.wait()
     return reports
 
 
 def push_all_twice_with_kills(server, shares=(0.4, 0.2)):
-    """Pushes each file once per share, and kills the server once that share of it is acked."""
+    """Pushes each file once per share, and kills the server once that share of it is acked.
+
+    The customers are few; they are pushed as often, in peace.
+    """
     kills = []
     for number, share in enumerate(shares, 1):
+        server.push("dvd_customers", CUSTOMERS).finish()
         for stream in PUSHES:
             kills.append(push_with_kill(server, stream, f"{stream} #{number}", share))
     server.wait()

@@ -1,6 +1,6 @@
 //! `sluice demo`: the example dvd-clicks in one process, fed and watched.
 //!
-//! The 16,044 rentals are replayed, made-up clicks go on until Ctrl-C. A second run in the same
+//! The customers and 16,044 rentals are replayed, made-up clicks go on until Ctrl-C. A second run in the same
 //! folder continues where the first stopped.
 
 mod view;
@@ -32,7 +32,9 @@ use crate::{
 #[folder = "examples/dvd-clicks"]
 struct Example;
 
-const RENTALS: &str = "data/rental.csv.gz";
+/// What is replayed, one after the other: the stream and its file.
+const REPLAYED: [(&str, &str); 2] =
+    [("dvd_customers", "data/customer.csv.gz"), ("dvd_rentals", "data/rental.csv.gz")];
 /// The demo's answers are seconds old at most, also in an unoptimised build.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -71,8 +73,8 @@ pub(super) async fn run(mut args: Args, stop: CancellationToken) -> Result<(), F
     let feeding = CancellationToken::new();
     let mut feeders: Tasks<Failure> = Tasks::new(feeding.clone());
     if let Some((_, ingest)) = urls.iter().find(|(name, _)| *name == "ingest") {
-        let rentals = rentals(&folder, ingest, args.rental_rate, feeding.clone());
-        feeders.spawn("rentals", rentals);
+        let replayed = replay(folder.clone(), ingest.clone(), args.rental_rate, feeding.clone());
+        feeders.spawn("rentals", replayed);
         feeders.spawn("clicks", clicks(ingest.clone(), args.rate, feeding));
     }
     let watched = view::Watched {
@@ -131,37 +133,40 @@ fn unpack(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Replays the rentals; those that an earlier run sent are not sent again.
-fn rentals(
-    folder: &Path,
-    ingest: &str,
+/// Replays the customers and the rentals; what an earlier run sent is not sent again.
+async fn replay(
+    folder: PathBuf,
+    ingest: String,
     rate: f64,
     stop: CancellationToken,
-) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
-    let done = folder.join("rentals.done");
-    let args = push::Args {
-        stream: "dvd_rentals".to_owned(),
-        files: vec![folder.join("project").join(RENTALS)],
-        url: ingest.to_owned(),
-        query_url: "none".to_owned(),
-        input_format: None,
-        encoding: push::Encoding::Auto,
-        rate: Some(rate),
-        repeat: false,
-        batch_size: 500,
-        retry_for: RETRY.as_secs(),
-        no_resume: false,
-        state_dir: Some(folder.join("push")),
-        quiet: true,
-        report: push::ReportForm::Text,
-    };
-    async move {
+) -> Result<(), Failure> {
+    for (stream, file) in REPLAYED {
+        let done = folder.join(format!("{stream}.done"));
         if done.exists() {
-            return Ok(());
+            continue;
         }
-        let complete = push::quietly(&args, &stop).await?;
-        if complete { mark_done(&done) } else { Ok(()) }
+        let args = push::Args {
+            stream: stream.to_owned(),
+            files: vec![folder.join("project").join(file)],
+            url: ingest.clone(),
+            query_url: "none".to_owned(),
+            input_format: None,
+            encoding: push::Encoding::Auto,
+            rate: Some(rate),
+            repeat: false,
+            batch_size: 500,
+            retry_for: RETRY.as_secs(),
+            no_resume: false,
+            state_dir: Some(folder.join("push")),
+            quiet: true,
+            report: push::ReportForm::Text,
+        };
+        if !push::quietly(&args, &stop).await? {
+            break;
+        }
+        mark_done(&done)?;
     }
+    Ok(())
 }
 
 fn mark_done(path: &PathBuf) -> Result<(), Failure> {

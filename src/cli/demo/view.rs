@@ -83,7 +83,7 @@ pub(super) async fn watch(watched: &Watched, terminal: bool) {
 /// Events in the log that `view` does not reach. A log that does not answer shows in its own errors.
 async fn lag(log: &dyn Log, view: &LakeView) -> i64 {
     let mut lag = 0;
-    for stream in ["dvd_clicks", "dvd_rentals"] {
+    for stream in ["dvd_clicks", "dvd_customers", "dvd_rentals"] {
         let extents = log.extents(stream).await.unwrap_or_default();
         for (partition, extent) in (0..).zip(extents) {
             lag += extent.end - view.positions.get(stream, partition).map_or(0, |at| at + 1);
