@@ -122,3 +122,33 @@ def test_every_form_of_the_file_gives_the_same_table(servers, home):
     server.wait()
     same_rows(server.sql("SELECT * FROM silver.books"), before)
     assert server.sql("SELECT count(DISTINCT _event_id) FROM bronze.books") == [(STORY.lines,)]
+
+
+def test_credits_and_genres_of_every_form(servers, home):
+    credits = {
+        "Ann A and, Bob B": ["Ann A", "Bob B"],
+        "Ann A AND and Bob B": ["Ann A", "Bob B"],
+        "And Bob; ILLUSTRATED BY Cleo C": ["Bob", "Cleo C"],
+        "Ann A;; Bob|B": ["Ann A", "Bob|B"],
+        "Sandy Brand": ["Sandy Brand"],
+        "Ann A and Ann A": ["Ann A"],
+        "illustrated by": [],
+    }
+    genres = ["Novel, novel / NOVEL", " , / ", "War/Peace", None, "a,b,", "NaN", "Essay"]
+    books = home / "books.ndjson"
+    names = ["Book", "Author(s)", "First published", "Approximate sales in millions", "Genre"]
+    rows = [[f"b{n}", credit, 1990, 1, genre] for n, (credit, genre) in enumerate(zip(credits, genres))]
+    books.write_text("".join(json.dumps(dict(zip(names, row))) + "\n" for row in rows))
+    server = servers(project=EXAMPLE).start()
+    server.push(STORY.stream, books).finish()
+    server.wait()
+    persons = """
+        SELECT author.author_name, person.person_name, bridge.role
+        FROM gold.bridge_author_person AS bridge
+        JOIN gold.dim_author AS author ON author.author_key = bridge.author_key
+        JOIN gold.dim_person AS person ON person.person_key = bridge.person_key"""
+    roles = {"Cleo C": "illustrator"}
+    wanted = [(c, name, roles.get(name, "author")) for c, names in credits.items() for name in names]
+    same_rows(server.sql(persons), wanted)
+    counted = [("novel", 1), ("war", 1), ("peace", 1), ("a", 1), ("b", 1), ("essay", 1), ("(none)", 3)]
+    same_rows(server.sql("SELECT genre_name, books FROM gold.sales_by_genre"), counted)

@@ -1,7 +1,9 @@
 //! Times and dates that are written in a form of their own.
 
+use std::ops::RangeInclusive;
+
 use chrono::{
-    DateTime, NaiveDate, NaiveDateTime,
+    DateTime, Datelike as _, NaiveDate, NaiveDateTime,
     format::{Item, StrftimeItems},
 };
 
@@ -10,6 +12,10 @@ use crate::domain::{
     decode::Value,
 };
 
+/// The years all of whose nanoseconds have a number, which the engine's functions count in. A year of
+/// two digits, which `%Y` takes for one of the first century, is none of them.
+const YEARS: RangeInclusive<i32> = 1678..=2261;
+
 /// The time or date that cleaned text is in the format of a field, if it has one.
 pub(in crate::domain) fn formatted(field: &Field, text: &str) -> Option<Value<'static>> {
     let format = field.format.as_deref()?;
@@ -17,10 +23,12 @@ pub(in crate::domain) fn formatted(field: &Field, text: &str) -> Option<Value<'s
         FieldType::Timestamp => {
             let zoned = || DateTime::parse_from_str(text, format).map(|at| at.to_utc());
             let at = NaiveDateTime::parse_from_str(text, format).map(|at| at.and_utc());
-            Some(Value::Timestamp(zoned().or(at).ok()?.timestamp_micros()))
+            let at = zoned().or(at).ok().filter(|at| YEARS.contains(&at.year()))?;
+            Some(Value::Timestamp(at.timestamp_micros()))
         }
         FieldType::Date => {
-            let date = NaiveDate::parse_from_str(text, format).ok()?;
+            let date = NaiveDate::parse_from_str(text, format).ok();
+            let date = date.filter(|date| YEARS.contains(&date.year()))?;
             let days = date.signed_duration_since(NaiveDate::default()).num_days();
             Some(Value::Date(i32::try_from(days).ok()?))
         }

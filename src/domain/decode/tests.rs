@@ -83,7 +83,8 @@ fn a_field_is_read_from_its_member_in_its_format() {
     // One instant, one content.
     let padded = payload.replace("1/3/2015  14:05", "01/03/2015 14:05");
     assert_eq!(decoder.decode(padded.as_bytes()).content, decoded.content);
-    for (text, rule) in [("2015-01-03 14:05:00", "type:at"), ("", "not_null:at")] {
+    let unread = ["2015-01-03 14:05:00", "1/3/15 14:05", "1/3/9999 14:05"].map(|t| (t, "type:at"));
+    for (text, rule) in unread.into_iter().chain([("", "not_null:at")]) {
         let payload = payload.replace("1/3/2015  14:05", text);
         let breaches = decoder.decode(payload.as_bytes()).breaches;
         assert_eq!(breaches.into_iter().map(|b| b.rule).collect::<Vec<_>>(), [rule]);

@@ -1,6 +1,6 @@
 -- Books as they stand: of the events of a title and its authors, the one accepted last.
 SELECT
-    md5(concat_ws('|', book_title, authors)) AS book_key,
+    md5(concat(md5(book_title), md5(authors))) AS book_key,
     book_title,
     authors,
     original_language,

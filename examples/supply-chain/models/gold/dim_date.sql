@@ -9,7 +9,7 @@ SELECT
     CAST((date_part('dow', date_key) + 6) % 7 + 1 AS INT) AS day_of_week
 FROM (
     SELECT CAST(value AS DATE) AS date_key
-    FROM generate_series(DATE '1970-01-01', DATE '2099-12-31', INTERVAL '1 day')
+    FROM generate_series(DATE '1678-01-01', DATE '2261-12-31', INTERVAL '1 day')
 ) AS days
 CROSS JOIN (
     SELECT

@@ -5,6 +5,6 @@ SELECT
     _partition AS partition,
     _offset AS "offset",
     _ts AS kafka_time,
-    _key AS kafka_key,
+    _key AS key,
     _event_id AS event_id
 FROM {{ ref('order_lines') }}

@@ -2,10 +2,10 @@
 SELECT
     product_card_id AS product_key,
     product_card_id,
-    product_name,
-    product_image,
-    product_status,
-    unit_price AS product_price,
+    product_name AS name,
+    product_image AS image,
+    product_status AS status,
+    unit_price AS price,
     category_id,
     category_name,
     department_id AS department_key

@@ -17,7 +17,7 @@ SELECT
     shipped.days_real,
     shipped.days_scheduled,
     shipped.days_real - shipped.days_scheduled AS delay_days,
-    shipped.late_delivery_risk = 1 AS is_late
+    coalesce(shipped.late_delivery_risk = 1, false) AS is_late
 FROM {{ ref('orders') }} AS shipped
 LEFT JOIN {{ ref('dim_customer') }} AS customer
     ON customer.customer_id = shipped.customer_id

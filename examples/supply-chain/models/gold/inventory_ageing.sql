@@ -7,8 +7,8 @@ SELECT
         WHEN age <= 90 THEN '61-90'
         ELSE 'over 90'
     END AS age_range,
-    count(*) AS items,
-    CAST(sum(unit_price * quantity) AS DECIMAL(18, 2)) AS inventory_value
+    count(*) AS rows,
+    CAST(sum(unit_price * quantity) AS DECIMAL(38, 2)) AS value
 FROM (
     SELECT
         CAST(DATE '{{ var('as_of', '2018-02-01') }}' AS INT) - CAST(order_date_key AS INT) AS age,

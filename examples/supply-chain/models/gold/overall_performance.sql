@@ -2,9 +2,9 @@
 SELECT
     CAST(date_part('year', order_ts) AS INT) AS year,
     CAST(date_part('month', order_ts) AS INT) AS month,
-    CAST(sum(net_sales) AS DECIMAL(18, 2)) AS total_sales,
-    CAST(sum(gross_sales) AS DECIMAL(18, 2)) AS gross_sales,
-    CAST(sum(profit) AS DECIMAL(18, 2)) AS profit,
+    CAST(sum(net_sales) AS DECIMAL(38, 2)) AS total_sales,
+    CAST(sum(gross_sales) AS DECIMAL(38, 2)) AS gross_sales,
+    CAST(sum(profit) AS DECIMAL(38, 2)) AS profit,
     CAST(sum(profit) AS DOUBLE) / nullif(CAST(sum(net_sales) AS DOUBLE), 0) AS profit_margin,
     CAST(sum(item_count) AS BIGINT) AS items,
     count(*) AS orders,

@@ -2,11 +2,11 @@
 SELECT
     market,
     region,
-    department_name,
+    department,
     year,
-    CAST(sum(net_sales) AS DECIMAL(18, 2)) AS net_sales,
-    CAST(sum(profit) AS DECIMAL(18, 2)) AS profit,
+    CAST(sum(net_sales) AS DECIMAL(38, 2)) AS net_sales,
+    CAST(sum(profit) AS DECIMAL(38, 2)) AS profit,
     CAST(sum(profit) AS DOUBLE) / nullif(CAST(sum(net_sales) AS DOUBLE), 0) AS profit_margin,
     count(*) AS orders
 FROM {{ ref('order_departments') }}
-GROUP BY market, region, department_name, year
+GROUP BY market, region, department, year

@@ -9,7 +9,10 @@ SELECT
     customer_street AS street,
     customer_city AS city,
     customer_state AS state,
-    lpad(regexp_replace(customer_zipcode, '\.0+$', ''), 5, '0') AS zipcode,
+    CASE
+        WHEN customer_zipcode ~ '^\d{1,4}(\.0+)?$' THEN lpad(regexp_replace(customer_zipcode, '\.0+$', ''), 5, '0')
+        ELSE regexp_replace(customer_zipcode, '\.0+$', '')
+    END AS zipcode,
     customer_country AS country,
     customer_latitude AS latitude,
     customer_longitude AS longitude,

@@ -24,7 +24,10 @@ SELECT
     order_country,
     order_state,
     order_city,
-    lpad(regexp_replace(order_zipcode, '\.0+$', ''), 5, '0') AS order_zipcode,
+    CASE
+        WHEN order_zipcode ~ '^\d{1,4}(\.0+)?$' THEN lpad(regexp_replace(order_zipcode, '\.0+$', ''), 5, '0')
+        ELSE regexp_replace(order_zipcode, '\.0+$', '')
+    END AS order_zipcode,
     customer_id,
     customer_fname,
     customer_lname,
@@ -34,7 +37,10 @@ SELECT
     customer_city,
     customer_state,
     customer_country,
-    lpad(regexp_replace(customer_zipcode, '\.0+$', ''), 5, '0') AS customer_zipcode,
+    CASE
+        WHEN customer_zipcode ~ '^\d{1,4}(\.0+)?$' THEN lpad(regexp_replace(customer_zipcode, '\.0+$', ''), 5, '0')
+        ELSE regexp_replace(customer_zipcode, '\.0+$', '')
+    END AS customer_zipcode,
     customer_latitude,
     customer_longitude,
     product_card_id,
