@@ -13,29 +13,19 @@ SELECT
     late_delivery_risk,
     item_count,
     units,
-    gross_sales,
-    discount,
-    net_sales,
-    profit
+    of_order_gross AS gross_sales,
+    of_order_discount AS discount,
+    of_order_net AS net_sales,
+    of_order_profit AS profit
 FROM (
     SELECT
-        order_id,
-        customer_id,
-        location_key,
-        shipping_key,
-        order_ts,
-        shipping_ts,
-        order_status,
-        payment_type,
-        days_for_shipping_real,
-        days_for_shipping_scheduled,
-        late_delivery_risk,
+        *,
         count(*) OVER (PARTITION BY order_id) AS item_count,
         sum(quantity) OVER (PARTITION BY order_id) AS units,
-        sum(gross_sales) OVER (PARTITION BY order_id) AS gross_sales,
-        sum(discount) OVER (PARTITION BY order_id) AS discount,
-        sum(net_sales) OVER (PARTITION BY order_id) AS net_sales,
-        sum(profit) OVER (PARTITION BY order_id) AS profit,
+        sum(gross_sales) OVER (PARTITION BY order_id) AS of_order_gross,
+        sum(discount) OVER (PARTITION BY order_id) AS of_order_discount,
+        sum(net_sales) OVER (PARTITION BY order_id) AS of_order_net,
+        sum(profit) OVER (PARTITION BY order_id) AS of_order_profit,
         row_number() OVER (
             PARTITION BY order_id
             ORDER BY _ts DESC, _partition DESC, _offset DESC, _index DESC
