@@ -58,7 +58,7 @@ def test_a_running_sluice_is_known(servers, home):
     ports = {f"port {name}": f"--{name}-listen={a}" for name, a in server.addresses.items()}
     code, checks = doctor(home, EXAMPLE, ports=ports, data_dir=server.data_dir)
     assert (code, bad(checks)) == (0, {}), checks
-    assert checks["port ingest"]["found"].endswith("is used by a running sluice with 2 streams")
+    assert checks["port ingest"]["found"].endswith("is used by a running sluice with 4 streams")
     assert checks["port flight"]["found"].endswith("is used by a running sluice")
     assert "is used by a running sluice 0." in checks["port http"]["found"]
     assert checks["log"]["found"].endswith("in use by a running server")
