@@ -26,19 +26,14 @@ fn error(files: &[(&str, &str)]) -> (String, Option<usize>, String) {
 }
 
 #[test]
-fn the_examples_are_sound() {
-    for (example, streams, parent, child) in [
-        ("books", 1, "silver.books", "gold.dim_author"),
-        ("dvd-clicks", 4, "gold.fact_rental", "gold.rentals_by_film"),
-        ("supply-chain", 1, "silver.orders", "gold.fact_shipment"),
-    ] {
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-        let project = load(&examples.join(example)).unwrap_or_else(|errors| panic!("{errors}"));
-        assert_eq!(project.streams.len(), streams);
-        let names: Vec<String> = project.models.iter().map(|m| m.name.to_string()).collect();
-        let at = |name: &str| names.iter().position(|n| n == name).expect("model");
-        assert!(at(parent) < at(child), "{names:?}");
-    }
+fn the_example_is_sound() {
+    let project = load(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/dvd-clicks").as_path());
+    let project = project.unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(project.streams.len(), 4);
+    let names: Vec<String> = project.models.iter().map(|m| m.name.to_string()).collect();
+    let at = |name: &str| names.iter().position(|n| n == name).expect("model");
+    assert!(at("silver.rentals") < at("gold.fact_rental"));
+    assert!(at("gold.fact_rental") < at("gold.rentals_by_film"));
 }
 
 #[test]
