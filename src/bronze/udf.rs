@@ -126,9 +126,9 @@ pub fn accepted_sql(contract: &Contract, raw: &str, acceptance: &str) -> String 
     let meta = META_COLUMNS.iter().map(|name| format!("\"{name}\""));
     let list: Vec<String> = decoded.chain(meta).collect();
     format!(
-        "SELECT {} FROM (SELECT b.*, {}(b.\"_payload\", b.\"_ts\") AS d FROM {raw} AS b \
-         JOIN {acceptance} AS a ON b.\"_partition\" = a.\"_partition\" AND b.\"_offset\" = a.\"_offset\" \
-         AND b.\"_index\" = a.\"_index\" WHERE a.verdict = 'accepted')",
+        "SELECT {} FROM (SELECT b.*, {}(b.\"_payload\", b.\"_ts\") AS d FROM {raw} AS b JOIN \
+         {acceptance} AS a ON b.\"_partition\" = a.\"_partition\" AND b.\"_offset\" = \
+         a.\"_offset\" AND b.\"_index\" = a.\"_index\" WHERE a.verdict = 'accepted')",
         list.join(", "),
         function_name(contract)
     )

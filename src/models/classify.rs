@@ -388,11 +388,6 @@ fn unstable(node: &LogicalPlan) -> Option<String> {
     .or_else(|| node.expressions().iter().find_map(not_deterministic))
 }
 
-/// Whether a plan always gives the same rows for the same input, as far as that is known.
-pub(super) fn is_stable(plan: &LogicalPlan) -> bool {
-    !plan.exists(|node| Ok(unstable(node).is_some())).unwrap_or(true)
-}
-
 /// Whether a filter stands over the top aggregation.
 fn filters_groups(plan: &LogicalPlan) -> bool {
     let mut node = plan;

@@ -27,7 +27,7 @@ use crate::{
     models::{
         KeptProgram,
         append::RowProgram,
-        classify::{Classified, Rows, Seen, classify, is_stable},
+        classify::{Classified, Rows, Seen, classify},
         diagnose::{describe, refused},
         reads::columns_read,
         types::storable,
@@ -123,8 +123,6 @@ pub struct Plan {
     pub streams: Vec<String>,
     /// Streams whose accepted rows its SQL reads, directly or through views.
     pub read_streams: Vec<String>,
-    /// Whether the same inputs always give the same rows, as far as that is known.
-    pub is_stable: bool,
     /// Stored tables that it reads, directly or through views.
     pub tables: Vec<TableName>,
     /// Visible columns as stored.
@@ -170,7 +168,6 @@ pub fn plan_project(
                 if plan.class == Class::Recompute && model.refuses_recompute {
                     found.push(refused(&plan));
                 }
-                planner.add(&plan);
                 let columns: Vec<&str> =
                     plan.schema.fields().iter().map(|f| f.name().as_str()).collect();
                 let (name, file) = (&model.name.name, model.described_in.as_deref());
@@ -281,19 +278,6 @@ impl Planner {
         Self { state: context.state(), catalog }
     }
 
-    /// Makes a planned model known: a view as its SQL, which what reads it then has in it.
-    fn add(&self, plan: &Plan) {
-        let Plan { model, schema, .. } = plan;
-        if plan.class != Class::View {
-            return self.register(&model.name, schema);
-        }
-        let planned = futures::executor::block_on(self.state.create_logical_plan(&model.sql));
-        if let Ok(planned) = planned {
-            let view = ViewTable::new(planned, Some(model.sql.clone()));
-            self.provide(&model.name, Arc::new(view));
-        }
-    }
-
     fn register(&self, name: &TableName, schema: &SchemaRef) {
         if let Ok(table) = MemTable::try_new(Arc::clone(schema), vec![vec![]]) {
             self.provide(name, Arc::new(table));
@@ -310,6 +294,7 @@ impl Planner {
         }
     }
 
+    /// Plans a model and makes it known: a view as its SQL, which what reads it then has in it.
     fn plan(
         &self,
         model: &Model,
@@ -323,6 +308,7 @@ impl Planner {
             check_columns(&plan)?;
         }
         let options = self.state.config_options();
+        let sql = plan.clone();
         let analysed =
             self.state.analyzer().execute_and_check(plan, options.as_ref(), |_, _| {})?;
         let mut inputs = inputs(&analysed)?;
@@ -335,7 +321,6 @@ impl Planner {
             Materialized::View => Classified::view(),
             Materialized::Table => classify(&analysed, &seen, &self.state, &schema)?,
         };
-        let is_stable = is_stable(&analysed);
         let read = columns_read(analysed, &self.state, DEFAULT_SCHEMA)?;
         let (mut streams, mut read_streams) = (BTreeSet::new(), BTreeSet::new());
         let mut tables = BTreeSet::new();
@@ -353,6 +338,10 @@ impl Planner {
         }
         parts.extend(views);
         let digest = fingerprint(parts.join("\u{1}").as_bytes());
+        match model.materialized {
+            Materialized::View => self.provide(&model.name, Arc::new(ViewTable::new(sql, None))),
+            Materialized::Table => self.register(&model.name, &schema),
+        }
         let mut of_driving = inputs.iter();
         let driving = of_driving.find(|input| driving.as_ref() == Some(&relation_name(input)));
         Ok(Plan {
@@ -363,7 +352,6 @@ impl Planner {
             inputs,
             streams: streams.into_iter().collect(),
             read_streams: read_streams.into_iter().collect(),
-            is_stable,
             tables: tables.into_iter().collect(),
             schema,
             fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.parametrize("seed", seeds())]
 
 SEALS = {"SLUICE__PROCESS__SEAL_INTERVAL_MS": "200"}
 NOTICED_S = 30
+ANSWERED_S = 5
 ELECTED_S = 60
 GONE_S = 30
 TWICE = "topic: {replication: 2}\n"
@@ -91,6 +92,8 @@ def test_a_coordinator_that_goes_and_comes_back(servers, home, protocol, cluster
     first, second = cluster
     log = log_on(f"{first.address},{second.address}")
     admin = Topics(first.address).admin
+    # The first one who asks has the groups' topic made, which takes as long as it takes.
+    until(lambda: coordinator(admin, "any") is not None, ELECTED_S, "coordinators")
     name = next(name for name in map("group-{}".format, range(100)) if coordinator(admin, name) == 2)
     group = Group(servers, home, log, protocol, seed, REPLICATED, name)
     one, two = group.server(), group.server()
@@ -116,11 +119,11 @@ def test_a_coordinator_that_goes_and_comes_back(servers, home, protocol, cluster
 
 
 def coordinator(admin, name):
-    """The broker that coordinates a group; `None` while there is none."""
+    """The broker that coordinates a group; `None` while nobody says."""
     try:
-        asked = admin.describe_consumer_groups([name], request_timeout=NOTICED_S)
-        return asked[name].result(NOTICED_S).coordinator.id
-    except KafkaException:
+        asked = admin.describe_consumer_groups([name], request_timeout=ANSWERED_S)
+        return asked[name].result(2 * ANSWERED_S).coordinator.id
+    except (KafkaException, TimeoutError):
         return None
 
 

@@ -1,7 +1,7 @@
 //! `sluice demo`: the example dvd-clicks in one process, fed and watched.
 //!
-//! The customers and 16,044 rentals are replayed, made-up clicks go on until Ctrl-C. A second run in the same
-//! folder continues where the first stopped.
+//! The customers and 16,044 rentals are replayed, made-up clicks go on until Ctrl-C. A second run
+//! in the same folder continues where the first stopped.
 
 mod view;
 
