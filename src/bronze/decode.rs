@@ -25,7 +25,7 @@ use datafusion::{
 use crate::domain::{
     ErrorKind,
     columns::ColumnBuilder,
-    contract::{Contract, EventId, FieldType, Rule},
+    contract::{Contract, EventId, FieldType, Rule, Severity},
     decode::{Breach, BreachKind, Decoder},
     identity::{Fingerprint, Identity},
     sql_exprs, sql_guard, sql_limits,
@@ -72,9 +72,11 @@ pub struct DecodedBatch {
     pub fields: RecordBatch,
     /// JSON of the members that the contract does not know.
     pub rescued: StringArray,
-    /// The rules each row breaks; empty: none.
+    /// The rules each row breaks, those that only warn included; empty: none.
     pub breaches: Vec<Vec<Breach>>,
-    /// The contract's id column as text, where it has one and the row has a value there.
+    /// Whether some rule only warns.
+    warns: bool,
+    /// The id that the contract's columns give a row, where it has such and the row has values there.
     pub ids: Vec<Option<String>>,
     /// Content hash, where it is needed to tell the row's identity.
     pub content: Vec<Option<Fingerprint>>,
@@ -147,10 +149,7 @@ impl Judge {
         let mut rescued = StringBuilder::new();
         let mut breaches = Vec::with_capacity(n);
         let (mut ids, mut content) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        let id_column = match &self.contract.event_id {
-            EventId::Column(column) => Some(column.as_str()),
-            EventId::Content | EventId::Client => None,
-        };
+        let has_id = !self.contract.event_id.columns().is_empty();
         for payload in payloads {
             let decoded = payload.map_or_else(|| decoder.no_value(), |p| decoder.decode(p));
             if rows > 0 {
@@ -158,8 +157,8 @@ impl Judge {
                     column.push(value);
                 }
             }
-            let id = id_column.and_then(|column| decoder.column_text(column, &decoded));
-            let is_nameless = id_column.is_some() && id.is_none() && decoded.content.is_none();
+            let id = decoder.given_id(&decoded);
+            let is_nameless = has_id && id.is_none() && decoded.content.is_none();
             let hash = payload.filter(|_| is_nameless).map(|payload| decoder.content(payload));
             rescued.append_option(decoded.rescued);
             content.push(decoded.content.or(hash));
@@ -177,11 +176,12 @@ impl Judge {
             self.apply_rules(&judged, &mut breaches)?;
         }
         for (row, broken) in breaches.iter().enumerate() {
-            if !broken.is_empty() && content[row].is_none() && payloads.is_valid(row) {
+            if breaks(broken) && content[row].is_none() && payloads.is_valid(row) {
                 content[row] = Some(decoder.content(payloads.value(row)));
             }
         }
-        Ok(DecodedBatch { fields, rescued: rescued.finish(), breaches, ids, content })
+        let (rescued, warns) = (rescued.finish(), self.contract.warns());
+        Ok(DecodedBatch { fields, rescued, breaches, warns, ids, content })
     }
 
     fn apply_rules(
@@ -207,8 +207,13 @@ impl Judge {
             for (row, message) in found {
                 let broken = &mut breaches[row];
                 if broken.first().is_none_or(|b| b.kind != BreachKind::Malformed) {
-                    let (rule, kind) = (rule.name.clone(), BreachKind::Rule);
-                    broken.push(Breach { rule, kind, field: String::new(), message });
+                    broken.push(Breach {
+                        rule: rule.name.clone(),
+                        kind: BreachKind::Rule,
+                        severity: rule.severity,
+                        field: String::new(),
+                        message,
+                    });
                 }
             }
         }
@@ -220,12 +225,53 @@ impl Judge {
     pub fn identity(&self, decoded: &DecodedBatch, row: usize, header: &[u8]) -> Option<Identity> {
         let content = decoded.content[row].map(Identity::Content);
         let named = match &self.contract.event_id {
-            EventId::Column(_) => decoded.ids[row].clone().map(Identity::Given),
+            EventId::Columns(_) => decoded.ids[row].clone().map(Identity::Given),
             EventId::Content => content.clone(),
             EventId::Client => Identity::decode(header).ok(),
         };
         named.or(content).or_else(|| Identity::decode(header).ok())
     }
+}
+
+impl DecodedBatch {
+    /// Whether a row breaks the contract: a rule that does not only warn.
+    pub fn breaks(&self, row: usize) -> bool {
+        breaks(&self.breaches[row])
+    }
+
+    /// The column `_warnings`, of contracts with rules that only warn: the names of those that a row
+    /// breaks, or null.
+    pub fn warnings(&self) -> Option<ArrayRef> {
+        if !self.warns {
+            return None;
+        }
+        let mut names = names_builder();
+        for breaches in &self.breaches {
+            let warnings = breaches.iter().filter(|breach| breach.severity == Severity::Warn);
+            let mut is_warned = false;
+            for breach in warnings {
+                names.values().append_value(&breach.rule);
+                is_warned = true;
+            }
+            names.append(is_warned);
+        }
+        Some(Arc::new(names.finish()))
+    }
+}
+
+/// Whether one of these sets an event aside.
+pub fn breaks(breaches: &[Breach]) -> bool {
+    breaches.iter().any(|breach| breach.severity == Severity::Error)
+}
+
+/// A list of names, as stored.
+pub(super) fn names_type() -> DataType {
+    DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)))
+}
+
+fn names_builder() -> ListBuilder<StringBuilder> {
+    let element = Field::new("element", DataType::Utf8, true);
+    ListBuilder::new(StringBuilder::new()).with_field(element)
 }
 
 /// What the rules of a contract may name.
@@ -265,7 +311,6 @@ fn broken_rows(
 
 /// The columns of every quarantine table. Persisted: must stay stable.
 pub fn quarantine_schema() -> SchemaRef {
-    let item = Field::new("element", DataType::Utf8, true);
     Arc::new(Schema::new(vec![
         Field::new("_topic", DataType::Utf8, true),
         Field::new("_partition", DataType::Int32, true),
@@ -276,7 +321,7 @@ pub fn quarantine_schema() -> SchemaRef {
         Field::new("_event_id", DataType::Utf8, true),
         Field::new("_payload", DataType::Binary, true),
         Field::new("payload_text", DataType::Utf8, true),
-        Field::new("rules", DataType::List(Arc::new(item)), true),
+        Field::new("rules", names_type(), true),
         Field::new("message", DataType::Utf8, true),
         Field::new("contract_version", DataType::Utf8, true),
     ]))
@@ -291,8 +336,7 @@ pub fn quarantine_rows(
     which: &[u32],
 ) -> Result<RecordBatch, ArrowError> {
     let picked = take_record_batch(bronze, &arrow::array::UInt32Array::from(which.to_vec()))?;
-    let element = Field::new("element", DataType::Utf8, true);
-    let mut rules = ListBuilder::new(StringBuilder::new()).with_field(element);
+    let mut rules = names_builder();
     let mut message = StringBuilder::new();
     let mut event_id = StringBuilder::new();
     for row in which.iter().map(|row| *row as usize) {

@@ -161,8 +161,8 @@ fn identity_of(
 ) -> Identity {
     match (&contract.event_id, &record.payload) {
         (EventId::Content, Some(payload)) => Identity::Content(decoder.content(payload)),
-        (EventId::Column(column), Some(payload)) => {
-            let id = decoder.column_text(column, &decoder.decode(payload));
+        (EventId::Columns(_), Some(payload)) => {
+            let id = decoder.given_id(&decoder.decode(payload));
             id.map_or_else(|| Identity::Content(decoder.content(payload)), Identity::Given)
         }
         (EventId::Client, _) | (_, None) => Identity::Record {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array as _, ArrayRef, StringBuilder, StructArray},
+    array::{Array as _, ArrayRef, RecordBatch, StringBuilder, StructArray},
     datatypes::{DataType, Field, Fields, Schema, SchemaRef},
+    error::ArrowError,
 };
 use datafusion::{
     common::{cast::as_binary_array, exec_err},
@@ -15,30 +16,33 @@ use datafusion::{
 };
 
 use crate::{
-    bronze::{Judge, bronze_schema, decode::DecodedBatch},
-    domain::contract::Contract,
+    bronze::{
+        Judge, bronze_schema,
+        decode::{DecodedBatch, names_type},
+    },
+    domain::contract::{Contract, Severity},
 };
 
 /// Columns that every decoded row carries beside its fields.
-pub const META_COLUMNS: [&str; 8] =
+const META_COLUMNS: [&str; 8] =
     ["_topic", "_partition", "_offset", "_index", "_ts", "_key", "_event_id", "_ingested_at"];
 
 /// Columns of `bronze.<stream>` beside the fields and `META_COLUMNS`.
 const RAW_COLUMNS: [&str; 2] = ["_headers", "_payload"];
 const RESCUED: &str = "_rescued";
 const VERDICT: &str = "_verdict";
+/// Of contracts with rules that only warn.
+pub const WARNINGS: &str = "_warnings";
 
-/// `sluice_decode_<stream>(payload, time)`: a struct of the typed fields, `_rescued` and `_verdict`.
+/// `sluice_decode_<stream>(payload, time)`: a struct of the typed fields, `_warnings` where the
+/// contract has any, `_rescued` and `_verdict`.
 pub fn decode_udf(judge: Arc<Judge>) -> ScalarUDF {
     let name = function_name(judge.contract());
     let contract = Arc::clone(judge.contract());
-    let mut fields: Vec<Field> =
-        contract.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
-    fields.push(Field::new(RESCUED, DataType::Utf8, true));
-    fields.push(Field::new(VERDICT, DataType::Utf8, true));
+    let fields = told_schema(&contract);
     // The optimiser may put the column itself, as Parquet gives it, in the place of its cast.
     let signature = Signature::any(2, Volatility::Immutable);
-    ScalarUDF::from(Decode { name, judge, fields: fields.into(), signature })
+    ScalarUDF::from(Decode { name, judge, fields, signature })
 }
 
 fn function_name(contract: &Contract) -> String {
@@ -90,6 +94,7 @@ impl ScalarUDFImpl for Decode {
         let decoded = self.judge.decode(as_binary_array(&payload)?, &times)?;
         let verdict = verdicts(&decoded);
         let mut columns: Vec<ArrayRef> = decoded.fields.columns().to_vec();
+        columns.extend(decoded.warnings());
         columns.push(Arc::new(decoded.rescued));
         columns.push(verdict);
         let nulls = payload.logical_nulls();
@@ -101,7 +106,8 @@ impl ScalarUDFImpl for Decode {
 fn verdicts(decoded: &DecodedBatch) -> ArrayRef {
     let mut verdict = StringBuilder::new();
     for breaches in &decoded.breaches {
-        let rules: Vec<&str> = breaches.iter().map(|breach| breach.rule.as_str()).collect();
+        let errors = breaches.iter().filter(|breach| breach.severity == Severity::Error);
+        let rules: Vec<&str> = errors.map(|breach| breach.rule.as_str()).collect();
         verdict.append_value(if rules.is_empty() { "ok".to_owned() } else { rules.join(",") });
     }
     Arc::new(verdict.finish())
@@ -134,14 +140,52 @@ pub fn accepted_sql(contract: &Contract, raw: &str, acceptance: &str) -> String 
     )
 }
 
+/// The columns that models see of a payload.
+fn decoded_fields(contract: &Contract) -> Vec<Field> {
+    let schema = contract.schema();
+    let warnings = contract.warns().then(|| Field::new(WARNINGS, names_type(), true));
+    schema.fields().iter().map(|field| field.as_ref().clone()).chain(warnings).collect()
+}
+
+/// What `sluice_decode_<stream>` tells.
+fn told_schema(contract: &Contract) -> Fields {
+    let about = [RESCUED, VERDICT].map(|name| Field::new(name, DataType::Utf8, true));
+    decoded_fields(contract).into_iter().chain(about).collect()
+}
+
+/// SQL of what the contract makes of the record in the row `row`.
+pub fn decoded_sql(contract: &Contract, row: &str) -> String {
+    format!("{}({row}.\"_payload\", {row}.\"_ts\")", function_name(contract))
+}
+
+/// The type of that.
+pub fn decoded_type(contract: &Contract) -> DataType {
+    DataType::Struct(told_schema(contract))
+}
+
 fn fields(contract: &Contract) -> impl Iterator<Item = String> {
-    contract.fields.iter().map(|field| field.name.clone())
+    decoded_fields(contract).into_iter().map(|field| field.name().clone())
+}
+
+/// The rows of a Bronze batch as `accepted.<stream>` has them, rejected ones included.
+pub fn accepted_rows(
+    contract: &Contract,
+    rows: &RecordBatch,
+    decoded: &DecodedBatch,
+) -> Result<RecordBatch, ArrowError> {
+    let mut columns = decoded.fields.columns().to_vec();
+    columns.extend(decoded.warnings());
+    for name in META_COLUMNS {
+        let column = rows.column_by_name(name);
+        let missing = || ArrowError::SchemaError(format!("no column {name}"));
+        columns.push(Arc::clone(column.ok_or_else(missing)?));
+    }
+    RecordBatch::try_new(accepted_schema(contract), columns)
 }
 
 /// The schema of `accepted.<stream>`: the fields, then `META_COLUMNS`.
 pub fn accepted_schema(contract: &Contract) -> SchemaRef {
-    let mut all: Vec<Field> =
-        contract.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+    let mut all = decoded_fields(contract);
     all.extend(bronze_columns(&META_COLUMNS));
     Arc::new(Schema::new(all))
 }
@@ -149,9 +193,7 @@ pub fn accepted_schema(contract: &Contract) -> SchemaRef {
 /// The schema of `bronze.<stream>`.
 pub fn bronze_view_schema(contract: &Contract) -> SchemaRef {
     let mut all: Vec<Field> =
-        contract.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
-    all.push(Field::new(RESCUED, DataType::Utf8, true));
-    all.push(Field::new(VERDICT, DataType::Utf8, true));
+        told_schema(contract).iter().map(|field| field.as_ref().clone()).collect();
     all.extend(bronze_columns(&RAW_COLUMNS));
     all.extend(bronze_columns(&META_COLUMNS));
     Arc::new(Schema::new(all))

@@ -104,8 +104,7 @@ async fn sizes_in(lake: &Lake, planned: &Planned) -> Result<Sizes, Failure> {
 
 fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
     let model = &plan.model;
-    let sources = model.sources.iter().map(|stream| TableName::new("bronze", stream));
-    let reads: BTreeSet<TableName> = sources.chain(model.refs.iter().cloned()).collect();
+    let reads: BTreeSet<TableName> = model.sources.iter().chain(&model.refs).cloned().collect();
     let table = sizes.get(&plan.model.name).copied();
     let streams = plan.read_streams.iter().map(|stream| TableName::new("bronze", stream));
     let stored: Vec<TableName> = streams.chain(plan.tables.iter().cloned()).collect();

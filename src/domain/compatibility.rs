@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::contract::{Contract, Field, FieldType, Range};
+use crate::domain::contract::{Contract, Field, FieldType, Range, Severity};
 
 /// The one form of payloads.
 const FORMAT: &str = "json";
@@ -27,6 +27,9 @@ pub struct RecordedContract {
     pub fields: Vec<RecordedField>,
     /// SQL by name.
     pub rules: BTreeMap<String, String>,
+    /// Those of them that only warn.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub warnings: BTreeSet<String>,
 }
 
 /// One field of it.
@@ -63,6 +66,7 @@ impl From<&Contract> for RecordedContract {
             event_id: contract.event_id.describe(),
             fields: contract.fields.iter().map(field).collect(),
             rules: contract.rules.iter().map(|r| (r.name.clone(), r.sql.clone())).collect(),
+            warnings: warnings(contract),
         }
     }
 }
@@ -115,12 +119,15 @@ pub fn differences(recorded: &RecordedContract, contract: &Contract) -> Vec<Diff
             ));
         }
     }
-    let now: BTreeMap<&str, &str> =
-        contract.rules.iter().map(|rule| (rule.name.as_str(), rule.sql.as_str())).collect();
-    let then = recorded.rules.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
+    let warn = warnings(contract);
+    let now =
+        contract.rules.iter().map(|rule| (&rule.name, (&rule.sql, warn.contains(&rule.name))));
+    let now: BTreeMap<&String, _> = now.collect();
+    let then = recorded.rules.iter();
+    let then = then.map(|(name, sql)| (name, (sql, recorded.warnings.contains(name)))).collect();
     if now != then {
         let names = now.keys().chain(then.keys()).filter(|name| now.get(*name) != then.get(*name));
-        let names: BTreeSet<&str> = names.copied().collect();
+        let names: BTreeSet<&str> = names.map(|name| name.as_str()).collect();
         let names: Vec<&str> = names.into_iter().collect();
         found.push(note(
             At::Key("rules"),
@@ -129,6 +136,12 @@ pub fn differences(recorded: &RecordedContract, contract: &Contract) -> Vec<Diff
         ));
     }
     found
+}
+
+/// The names of the rules that only warn.
+fn warnings(contract: &Contract) -> BTreeSet<String> {
+    let rules = contract.rules.iter().filter(|rule| rule.severity == Severity::Warn);
+    rules.map(|rule| rule.name.clone()).collect()
 }
 
 const FROM_NOW: &str = "what is decided stays decided; it applies to new records and to replays";
@@ -176,8 +189,7 @@ fn of_the_stream(recorded: &RecordedContract, contract: &Contract) -> Vec<Differ
 
 /// Whether its text names the event or its partition.
 fn is_identifying(contract: &Contract, field: &Field) -> bool {
-    let is_id = contract.event_id.describe() == format!("column:{}", field.name);
-    is_id || contract.key.contains(&field.name)
+    contract.event_id.columns().contains(&field.name) || contract.key.contains(&field.name)
 }
 
 fn of_a_field(old: &RecordedField, new: &Field, identifies: bool) -> Vec<Difference> {

@@ -52,8 +52,13 @@ pub struct Field {
     pub data_type: FieldType,
     /// Rule `not_null:<name>`.
     pub required: bool,
-    /// Rule `accepted_values:<name>`, compared after trimming, case counts. Empty: any value.
+    /// The rule that a missing value or one of another type breaks; `None`: `not_null:<name>` or
+    /// `type:<name>`.
+    pub rule: Option<String>,
+    /// Compared after trimming, case counts. Empty: any value.
     pub accepted_values: Vec<String>,
+    /// The rule that other values break; `None`: `accepted_values:<name>`.
+    pub accepted_rule: Option<String>,
     /// Rule `<name>_range` unless the contract gives another name.
     pub range: Option<Range>,
     pub description: String,
@@ -85,8 +90,8 @@ pub enum FieldType {
 /// How events of a stream are identified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventId {
-    /// By the value of a column.
-    Column(String),
+    /// By the values of columns, one or more.
+    Columns(Vec<String>),
     /// By a hash of the content.
     Content,
     /// By what the client sends.
@@ -98,6 +103,17 @@ pub enum EventId {
 pub struct Rule {
     pub name: String,
     pub sql: String,
+    pub severity: Severity,
+}
+
+/// What breaking a rule means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Severity {
+    /// The event is set aside.
+    #[default]
+    Error,
+    /// The event counts; the rule stands in its `_warnings`.
+    Warn,
 }
 
 /// What happens to an event that breaks its contract.
@@ -140,6 +156,11 @@ impl Contract {
     /// The columns of the key, separated by commas; `None` without a key.
     pub fn key_columns(&self) -> Option<String> {
         (!self.key.is_empty()).then(|| self.key.join(", "))
+    }
+
+    /// Whether a rule only warns, so that events carry `_warnings`.
+    pub fn warns(&self) -> bool {
+        self.rules.iter().any(|rule| rule.severity == Severity::Warn)
     }
 
     /// The typed columns of a decoded event, all nullable.
@@ -187,10 +208,18 @@ impl FieldType {
 }
 
 impl EventId {
-    /// The form shown to clients: `column:<name>`, `content` or `client`.
+    /// The columns that it is made of.
+    pub fn columns(&self) -> &[String] {
+        match self {
+            Self::Columns(columns) => columns,
+            Self::Content | Self::Client => &[],
+        }
+    }
+
+    /// The form shown to clients: `column:<name>` (several with commas), `content` or `client`.
     pub fn describe(&self) -> String {
         match self {
-            Self::Column(name) => format!("column:{name}"),
+            Self::Columns(columns) => format!("column:{}", columns.join(",")),
             Self::Content => "content".into(),
             Self::Client => "client".into(),
         }

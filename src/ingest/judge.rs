@@ -215,8 +215,8 @@ impl<'a> Judge<'a> {
         };
         match self.contract.event_id {
             EventId::Content => return Ok(content()),
-            EventId::Column(ref column) => {
-                let id = decoded.and_then(|decoded| self.decoder.column_text(column, decoded));
+            EventId::Columns(_) => {
+                let id = decoded.and_then(|decoded| self.decoder.given_id(decoded));
                 return Ok(id.map_or_else(content, Identity::Given));
             }
             EventId::Client => {}

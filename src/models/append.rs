@@ -1,4 +1,7 @@
 //! *append*: a model whose every output row comes from exactly one input row.
+//!
+//! With `unnest` one input row may become several. All of a record come from one batch, so their
+//! number among them is part of their place.
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
 use datafusion::{error::DataFusionError, execution::SessionState, logical_expr::LogicalPlan};
@@ -63,5 +66,10 @@ impl RowProgram {
     ) -> Result<(RecordBatch, RecordBatch), ProgramError> {
         let (rows, carried) = self.steps.run(input, carried)?;
         Ok((storable_batch(&rows, &self.schema)?, carried))
+    }
+
+    /// Whether an input row may become several, so that their places have to be told apart.
+    pub fn unnests(&self) -> bool {
+        self.steps.unnests()
     }
 }

@@ -23,6 +23,7 @@ use crate::{
         keyed::{First, KeyedProgram},
         lookup::{GroupedProgram, Joins, LookupProgram},
         plan::{Class, Program, scanned_name},
+        steps::{unnest_refused, unnested_column},
     },
 };
 
@@ -267,6 +268,9 @@ fn keyed(
         let Some(below) = above.inputs().first().copied() else { break };
         above = below;
     }
+    if first.input().exists(|node| Ok(matches!(node, LogicalPlan::Unnest(_))))? {
+        return Ok(Some(Err("takes the first of rows that unnest() makes".to_owned())));
+    }
     match row_wise(first.input(), known) {
         Ok((name, rows @ (Rows::Arrive | Rows::Grow))) => {
             let (of_stream, visible) = (rows == Rows::Arrive, Arc::clone(visible));
@@ -421,6 +425,8 @@ fn row_wise(
             LogicalPlan::Projection(projection) => &projection.input,
             LogicalPlan::Filter(filter) => &filter.input,
             LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::Unnest(unnest) if unnested_column(unnest).is_some() => &unnest.input,
+            LogicalPlan::Unnest(_) => return Err(unnest_refused()),
             LogicalPlan::TableScan(scan) => {
                 let name = scanned_name(scan);
                 let reads = || format!("reads {}", scan.table_name.table());

@@ -3,6 +3,7 @@
 use datafusion::error::DataFusionError;
 
 use crate::{
+    domain::TableName,
     models::Plan,
     project::{Diagnostic, Model, nearest},
 };
@@ -15,6 +16,14 @@ pub(super) fn refused(plan: &Plan) -> Diagnostic {
     let hint = "on_incremental_change='fallback' allows that";
     let diagnostic = diagnostic.find_after(&model.source, "config", "on_incremental_change");
     diagnostic.maybe_hint(Some(hint.to_owned()))
+}
+
+/// A stored model of what is in quarantine: records leave that when they are replayed or discarded.
+pub(super) fn stores_quarantine(plan: &Plan, name: &TableName) -> Diagnostic {
+    let model = &plan.model;
+    let message = format!("only views read {name}: what is replayed or discarded leaves it");
+    let diagnostic = Diagnostic::file(&model.file, message).find(&model.source, "quarantine");
+    diagnostic.hint("add {{ config(materialized='view') }}")
 }
 
 /// An engine error as an error in the user's file. `columns`: all that the model can read.

@@ -28,11 +28,11 @@ use crate::{
         KeptProgram,
         append::RowProgram,
         classify::{Classified, Rows, Seen, classify},
-        diagnose::{describe, refused},
+        diagnose::{describe, refused, stores_quarantine},
         reads::columns_read,
         types::storable,
     },
-    project::{ACCEPTED, Diagnostics, Materialized, Model, Project, check_described},
+    project::{ACCEPTED, Diagnostics, Materialized, Model, Project, QUARANTINE, check_described},
 };
 
 /// Part of every fingerprint: raised when a change of ours changes what models compute.
@@ -136,6 +136,8 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub struct Relation {
     pub schema: SchemaRef,
+    /// The schema of its records in quarantine, which views can read.
+    pub set_aside: SchemaRef,
     /// Per column, what decides its values. Only that of the columns that a model reads is part of
     /// the model's fingerprint.
     pub columns: BTreeMap<String, String>,
@@ -153,6 +155,9 @@ pub fn plan_project(
         let name = TableName::new(ACCEPTED, stream);
         planner.register(&name, &relation.schema);
         known.insert(name, Known::stream(stream, relation));
+        let name = TableName::new(QUARANTINE, stream);
+        planner.register(&name, &relation.set_aside);
+        known.insert(name.clone(), Known::quarantine(&name, relation));
     }
     for seed in &project.seeds {
         planner.register(&seed.name, &seed.rows.schema());
@@ -165,7 +170,11 @@ pub fn plan_project(
         }
         match planner.plan(model, &known) {
             Ok(plan) => {
-                if plan.class == Class::Recompute && model.refuses_recompute {
+                let is_stored = plan.class != Class::View;
+                if let Some(name) = plan.tables.iter().find(|t| is_stored && t.schema == QUARANTINE)
+                {
+                    found.push(stores_quarantine(&plan, name));
+                } else if plan.class == Class::Recompute && model.refuses_recompute {
                     found.push(refused(&plan));
                 }
                 let columns: Vec<&str> =
@@ -176,7 +185,10 @@ pub fn plan_project(
                 plans.push(plan);
             }
             Err(error) => {
-                let read = model.sources.iter().map(|s| TableName::new(ACCEPTED, s));
+                let read = model.sources.iter().map(|source| match source.schema.as_str() {
+                    QUARANTINE => source.clone(),
+                    _ => TableName::new(ACCEPTED, &source.name),
+                });
                 let read: Vec<TableName> = read.chain(model.refs.iter().cloned()).collect();
                 let read = read.iter().filter_map(|name| known.get(name));
                 let columns = read.flat_map(|known| known.columns.iter().map(String::as_str));
@@ -211,6 +223,18 @@ impl Known {
             is_side: false,
             streams: vec![stream.to_owned()],
             columns: names(&relation.schema),
+        }
+    }
+
+    fn quarantine(name: &TableName, relation: &Relation) -> Self {
+        Self {
+            fingerprint: name.to_string(),
+            is_view: false,
+            decided_by: BTreeMap::new(),
+            rows: Rows::Replaced,
+            is_side: false,
+            streams: vec![name.name.clone()],
+            columns: names(&relation.set_aside),
         }
     }
 

@@ -1,31 +1,62 @@
-//! Projections and filters, compiled: run on a batch they give a batch, row by row.
+//! Projections, filters and unnested lists, compiled: run on a batch they give a batch, row by row.
 
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions},
-    compute::filter_record_batch,
-    datatypes::{Field, Schema, SchemaRef},
+    array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
+    compute::{cast, filter, filter_record_batch, take, take_record_batch},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
 };
 use datafusion::{
-    common::{DFSchema, cast::as_boolean_array},
+    common::{
+        DFSchema,
+        cast::{as_boolean_array, as_list_array},
+    },
     error::DataFusionError,
     execution::SessionState,
-    logical_expr::{Expr, LogicalPlan, utils::split_conjunction},
+    logical_expr::{Expr, LogicalPlan, Unnest, utils::split_conjunction},
     physical_expr::PhysicalExpr,
 };
 
 use crate::domain::sql_exprs::compile;
 
-/// A chain of projections and filters.
+/// A chain of projections, filters and unnested lists.
 #[derive(Debug)]
 pub(super) struct Steps(Vec<Step>);
+
+/// Which rows a step hands on.
+pub(super) enum Picked<'a> {
+    /// Those for which this holds.
+    Kept(&'a BooleanArray),
+    /// These, ascending, some of them several times.
+    Repeated(&'a UInt32Array),
+}
+
+impl Picked<'_> {
+    /// The values of these rows.
+    pub(super) fn of(&self, values: &dyn Array) -> Result<ArrayRef, ArrowError> {
+        match self {
+            Self::Kept(keep) => filter(values, keep),
+            Self::Repeated(rows) => take(values, rows, None),
+        }
+    }
+
+    fn rows_of(&self, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        match self {
+            Self::Kept(keep) => filter_record_batch(rows, keep),
+            Self::Repeated(of) => take_record_batch(rows, of),
+        }
+    }
+}
 
 #[derive(Debug)]
 enum Step {
     /// A predicate, and what all has to hold for it, in its order.
     Filter(Arc<dyn PhysicalExpr>, Vec<Arc<dyn PhysicalExpr>>),
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
+    /// A row per element of the list in this column, none for an empty list or null.
+    Unnest(usize, SchemaRef),
 }
 
 impl Steps {
@@ -53,6 +84,13 @@ impl Steps {
                     &filter.input
                 }
                 LogicalPlan::SubqueryAlias(alias) => &alias.input,
+                LogicalPlan::Unnest(unnest) => match unnested_column(unnest) {
+                    Some(column) => {
+                        steps.push(Step::Unnest(column, Arc::clone(unnest.schema.inner())));
+                        &unnest.input
+                    }
+                    None => return Err(DataFusionError::Internal(unnest_refused())),
+                },
                 below => {
                     steps.reverse();
                     return Ok((Self(steps), below));
@@ -69,18 +107,23 @@ impl Steps {
         carried: &RecordBatch,
     ) -> Result<(RecordBatch, RecordBatch), DataFusionError> {
         let mut carried = carried.clone();
-        let rows = self.run_with(input, |keep| {
-            carried = filter_record_batch(&carried, keep)?;
+        let rows = self.run_with(input, |picked| {
+            carried = picked.rows_of(&carried)?;
             Ok(())
         })?;
         Ok((rows, carried))
     }
 
-    /// The output rows of `input`; what each filter keeps is told to `filtered`.
+    /// Whether a row of the input may become several.
+    pub(super) fn unnests(&self) -> bool {
+        self.0.iter().any(|step| matches!(step, Step::Unnest(..)))
+    }
+
+    /// The output rows of `input`; which rows each step hands on is told to `picked`.
     pub(super) fn run_with(
         &self,
         input: &RecordBatch,
-        mut filtered: impl FnMut(&BooleanArray) -> Result<(), DataFusionError>,
+        mut picked: impl FnMut(Picked<'_>) -> Result<(), DataFusionError>,
     ) -> Result<RecordBatch, DataFusionError> {
         let mut rows = input.clone();
         for step in &self.0 {
@@ -88,7 +131,7 @@ impl Steps {
                 Step::Filter(predicate, parts) => match kept(predicate, &rows) {
                     Ok(keep) => {
                         rows = filter_record_batch(&rows, &keep)?;
-                        filtered(&keep)?;
+                        picked(Picked::Kept(&keep))?;
                     }
                     // Whether a part is computed where an earlier one does not hold is up to the
                     // batch. One after the other they need not be.
@@ -96,7 +139,7 @@ impl Steps {
                         for part in parts {
                             let keep = kept(part, &rows)?;
                             rows = filter_record_batch(&rows, &keep)?;
-                            filtered(&keep)?;
+                            picked(Picked::Kept(&keep))?;
                         }
                     }
                     Err(error) => return Err(error),
@@ -105,10 +148,62 @@ impl Steps {
                     let columns = evaluate(exprs, &rows)?;
                     rows = named(columns, schema, rows.num_rows())?;
                 }
+                Step::Unnest(column, schema) => {
+                    let (columns, of) = unnested(&rows, *column)?;
+                    rows = named(columns, schema, of.len())?;
+                    picked(Picked::Repeated(&of))?;
+                }
             }
         }
         Ok(rows)
     }
+}
+
+/// The column of an `unnest` that can be kept row by row: of one list, one level of it.
+pub(super) fn unnested_column(unnest: &Unnest) -> Option<usize> {
+    match (unnest.list_type_columns.as_slice(), unnest.struct_type_columns.as_slice()) {
+        ([(column, list)], []) if list.depth == 1 && !unnest.options.preserve_nulls() => {
+            Some(*column)
+        }
+        _ => None,
+    }
+}
+
+/// Why another `unnest` cannot be.
+pub(super) fn unnest_refused() -> String {
+    "unnests several lists, lists of lists or structs at once".to_owned()
+}
+
+/// The columns with a row per element of the list in `column`, and the row that each was.
+fn unnested(
+    rows: &RecordBatch,
+    column: usize,
+) -> Result<(Vec<ArrayRef>, UInt32Array), DataFusionError> {
+    let lists = match rows.column(column).data_type() {
+        DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            cast(rows.column(column), &DataType::List(Arc::clone(item)))?
+        }
+        _ => Arc::clone(rows.column(column)),
+    };
+    let lists = as_list_array(&lists)?;
+    let (mut of, mut elements) = (Vec::new(), Vec::new());
+    for (row, ends) in (0_u32..).zip(lists.offsets().windows(2)) {
+        if lists.is_valid(row as usize) {
+            // Offsets are never negative.
+            let range = ends[0].cast_unsigned()..ends[1].cast_unsigned();
+            of.extend(range.clone().map(|_| row));
+            elements.extend(range);
+        }
+    }
+    let (of, elements) = (UInt32Array::from(of), UInt32Array::from(elements));
+    let columns = rows.columns().iter().enumerate().map(|(number, values)| {
+        if number == column {
+            take(lists.values(), &elements, None)
+        } else {
+            take(values, &of, None)
+        }
+    });
+    Ok((columns.collect::<Result<_, _>>()?, of))
 }
 
 /// The rows for which a predicate holds.

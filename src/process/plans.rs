@@ -4,13 +4,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    bronze::{Judge, accepted_schema},
+    bronze::{Judge, WARNINGS, accepted_schema},
     domain::{
         TableName,
-        contract::{Contract, Field},
+        contract::{Contract, Field, Severity},
     },
     models::{Input, Plan, Relation, RowProgram, plan_project},
-    process::offset_table::OffsetTable,
+    process::{offset_table::OffsetTable, quarantine::open_schema},
     project::{Diagnostic, Diagnostics, Project},
 };
 
@@ -71,12 +71,17 @@ pub fn plan(project: Project) -> Result<Planned, Diagnostics> {
     }
 }
 
-/// What models see of each stream. Rules are no part of what decides a column: a changed rule
-/// applies to new records.
+/// What models see of each stream. Rules that set aside are no part of what decides a column: what
+/// is decided stays decided.
 fn relations(streams: &[Contract]) -> BTreeMap<String, Relation> {
-    let relation = |contract: &Contract| Relation {
-        schema: accepted_schema(contract),
-        columns: contract.fields.iter().map(|f| (f.name.clone(), read_as(f))).collect(),
+    let relation = |contract: &Contract| {
+        let columns = contract.fields.iter().map(|f| (f.name.clone(), read_as(f)));
+        let warnings = contract.warns().then(|| (WARNINGS.to_owned(), warned_by(contract)));
+        Relation {
+            schema: accepted_schema(contract),
+            set_aside: open_schema(contract),
+            columns: columns.chain(warnings).collect(),
+        }
     };
     streams.iter().map(|contract| (contract.name.clone(), relation(contract))).collect()
 }
@@ -85,6 +90,14 @@ fn relations(streams: &[Contract]) -> BTreeMap<String, Relation> {
 fn read_as(field: &Field) -> String {
     let read = [&field.source, &field.format].into_iter().flatten();
     read.fold(field.data_type.name(), |all, part| format!("{all} {part:?}"))
+}
+
+/// What decides the warnings about a record.
+fn warned_by(contract: &Contract) -> String {
+    let rules = contract.rules.iter().filter(|rule| rule.severity == Severity::Warn);
+    let rules = rules.map(|rule| format!("{} {:?}", rule.name, rule.sql));
+    let fields = contract.fields.iter().map(|field| format!("{} {}", field.name, read_as(field)));
+    rules.chain(fields).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -19,9 +19,9 @@ use crate::{
     models::{Class, Plan},
     process::{
         Planned,
-        quarantine::{decisions_view, quarantine_view},
+        quarantine::{self, decisions_view, quarantine_view},
     },
-    project::{ACCEPTED, Model},
+    project::{ACCEPTED, Model, QUARANTINE},
 };
 
 /// Schema under which Bronze is read as stored; `bronze` is the decoded view.
@@ -86,11 +86,15 @@ fn model_view(plan: &Plan) -> ViewState {
     let model = &plan.model;
     let accepted = plan.read_streams.iter();
     let raw = accepted.flat_map(|s| [TableName::new(RAW, s), TableName::new(ACCEPTANCE, s)]);
+    let stored = plan.tables.iter().flat_map(|table| match table.schema.as_str() {
+        QUARANTINE => quarantine::reads(&table.name).to_vec(),
+        _ => vec![table.clone()],
+    });
     ViewState {
         info: Arc::new(model_info(model)),
         schema: Arc::clone(&plan.schema),
         sql: model.sql.clone(),
-        reads: plan.tables.iter().cloned().chain(raw).collect(),
+        reads: stored.chain(raw).collect(),
     }
 }
 

@@ -1,18 +1,20 @@
 //! Rows of a stream as its models read them, and as the models' tables store what they make of them.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray as _, BinaryArray, BooleanArray, RecordBatch, StringArray},
+    array::{
+        ArrayRef, AsArray as _, BinaryArray, BooleanArray, Int32Array, RecordBatch, StringArray,
+    },
     compute::filter_record_batch,
     datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
     error::ArrowError,
 };
 
 use crate::{
-    bronze::{DecodedBatch, META_COLUMNS},
     domain::Partition,
     lake::{OFFSET, PARTITION, STREAM},
+    models::{ProgramError, RowProgram},
     process::{Error, offset_table::OffsetTable},
 };
 
@@ -36,6 +38,31 @@ pub(super) fn wanted(
     let columns = carried.columns().iter().chain(rows.columns()).cloned().collect();
     let all = RecordBatch::try_new(Arc::clone(table.schema()), columns)?;
     Ok(filter_record_batch(&all, &keep)?)
+}
+
+/// What a row-wise model makes of rows at the places `carried`, and the places of that. Rows that
+/// were one are numbered, so that each has a place of its own; all of a record are in `input`.
+pub(super) fn ran(
+    program: &RowProgram,
+    input: &RecordBatch,
+    carried: &RecordBatch,
+) -> Result<(RecordBatch, RecordBatch), ProgramError> {
+    let (rows, carried) = program.run(input, carried)?;
+    if !program.unnests() {
+        return Ok((rows, carried));
+    }
+    let partitions = column(&carried, PARTITION)?.as_primitive::<Int32Type>().values();
+    let offsets = column(&carried, OFFSET)?.as_primitive::<Int64Type>().values();
+    let mut seen = HashMap::new();
+    let numbers = partitions.iter().zip(offsets).map(|place| {
+        let next = seen.entry(place).or_insert(0);
+        *next += 1;
+        *next - 1
+    });
+    let numbers: Int32Array = numbers.collect();
+    let mut columns = carried.columns().to_vec();
+    columns[carried.schema().index_of(INDEX)?] = Arc::new(numbers);
+    Ok((rows, RecordBatch::try_new(carried.schema(), columns)?))
 }
 
 /// The stored schema of a row-wise model: the place of its input row, then its columns.
@@ -84,22 +111,6 @@ pub(super) fn place_keys(places: &RecordBatch) -> Result<BinaryArray, Error> {
         key
     });
     Ok(BinaryArray::from_iter_values(keys))
-}
-
-/// The relation `accepted.<stream>` of a Bronze batch, rejected rows still included.
-pub(super) fn accepted_rows(
-    rows: &RecordBatch,
-    decoded: &DecodedBatch,
-) -> Result<RecordBatch, Error> {
-    let schema = decoded.fields.schema();
-    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
-    let mut columns = decoded.fields.columns().to_vec();
-    let bronze = rows.schema();
-    for name in META_COLUMNS {
-        fields.push(bronze.field_with_name(name)?.clone());
-        columns.push(Arc::clone(column(rows, name)?));
-    }
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 pub(super) fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {

@@ -17,8 +17,8 @@ use arrow::{
 
 use crate::{
     bronze::{
-        self, Decision, DecodedBatch, Identities, Judge, Origin, Verdict, acceptance_rows, origins,
-        quarantine_rows,
+        self, Decision, DecodedBatch, Identities, Judge, Origin, Verdict, acceptance_rows,
+        accepted_rows, origins, quarantine_rows,
     },
     domain::{Offset, Partition, Place, identity::Identity, record::LogRecord},
     lake::OffsetWindow,
@@ -29,7 +29,7 @@ use crate::{
         feed::{Fed, Output},
         offset_table::{OffsetTable, SealError},
         plans::RowModel,
-        rows::{accepted_rows, carried_rows, column, wanted},
+        rows::{carried_rows, column, ran, wanted},
     },
 };
 
@@ -360,7 +360,7 @@ impl StreamTables {
                 verdicts.push(verdict);
                 continue;
             }
-            let bad = !decoded.breaches[row].is_empty();
+            let bad = decoded.breaks(row);
             let mut fingerprint = identity.fingerprint();
             if let Some(content) = content
                 && bad
@@ -424,12 +424,13 @@ impl StreamTables {
         }
         let good = |verdict: &Verdict| Some(*verdict == Verdict::Accepted);
         let good: BooleanArray = verdicts.iter().map(good).collect();
-        let input = filter_record_batch(&accepted_rows(rows, decoded)?, &good)?;
+        let input = accepted_rows(self.judge.contract(), rows, decoded)?;
+        let input = filter_record_batch(&input, &good)?;
         let carried = filter_record_batch(&carried_rows(self.name(), rows)?, &good)?;
         outputs.insert(Input::Stream(self.name().to_owned()), (input, carried));
         for model in self.models.iter_mut().filter(|model| model.failure.is_none()) {
             let ran = match outputs.get(&model.input) {
-                Some((input, carried)) => model.program.run(input, carried),
+                Some((input, carried)) => ran(&model.program, input, carried),
                 None => {
                     model.stop("what it reads has stopped".to_owned());
                     continue;

@@ -53,7 +53,7 @@ pub struct Model {
     /// Models and seeds it reads.
     pub refs: Vec<TableName>,
     /// Streams it reads.
-    pub sources: Vec<String>,
+    pub sources: Vec<TableName>,
     pub description: String,
     pub columns: BTreeMap<String, String>,
     /// The file that describes its columns.
@@ -84,6 +84,8 @@ pub struct Seed {
 pub const SEEDS: &str = "seeds";
 /// Schema under which a model sees the accepted rows of a stream.
 pub const ACCEPTED: &str = "accepted";
+/// Schema under which views see the records of a stream that were set aside.
+pub const QUARANTINE: &str = "quarantine";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

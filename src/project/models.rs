@@ -11,8 +11,8 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, value::Kwargs}
 use crate::{
     domain::{TableName, contract::Contract},
     project::{
-        ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, Seed, files, is_identifier,
-        nearest, properties::Properties, yaml,
+        ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, QUARANTINE, Seed, files,
+        is_identifier, nearest, properties::Properties, yaml,
     },
 };
 
@@ -87,7 +87,7 @@ struct Context {
 #[derive(Default)]
 struct Seen {
     refs: Vec<TableName>,
-    sources: Vec<String>,
+    sources: Vec<TableName>,
     materialized: Materialized,
     refuses_recompute: bool,
 }
@@ -143,18 +143,23 @@ fn environment(context: &Context, seen: &Arc<Mutex<Seen>>) -> Environment<'stati
     });
     let (streams, notes) = (Arc::clone(&context.streams), Arc::clone(seen));
     environment.add_function("source", move |schema: String, name: String| {
-        if schema != "bronze" {
-            let hint = "streams are sources of `bronze`: source('bronze', 'my_stream')";
-            return Err(fail(format!("source('{schema}', …): no such source\u{1}{hint}")));
-        }
+        let relation = match schema.as_str() {
+            "bronze" => ACCEPTED,
+            QUARANTINE => QUARANTINE,
+            _ => {
+                let hint =
+                    "use source('bronze', 'my_stream'), or source('quarantine', 'my_stream')";
+                return Err(fail(format!("source('{schema}', …): no such source\u{1}{hint}")));
+            }
+        };
         if !streams.contains(&name) {
             let hint = nearest(&name, streams.iter().map(String::as_str)).unwrap_or_default();
-            return Err(fail(format!("source('bronze', '{name}'): no such stream\u{1}{hint}")));
+            return Err(fail(format!("source('{schema}', '{name}'): no such stream\u{1}{hint}")));
         }
         if let Ok(mut seen) = notes.lock() {
-            seen.sources.push(name.clone());
+            seen.sources.push(TableName::new(&schema, &name));
         }
-        Ok(Value::from_safe_string(format!("\"{ACCEPTED}\".\"{name}\"")))
+        Ok(Value::from_safe_string(format!("\"{relation}\".\"{name}\"")))
     });
     let notes = Arc::clone(seen);
     environment.add_function("config", move |options: Kwargs| {

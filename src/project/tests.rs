@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::domain::contract::{EventId, Severity};
 
 const STREAM: &str = "name: clicks\nfields:\n  - {name: id, type: text, required: true}\n";
 
@@ -44,7 +45,7 @@ fn templates_become_sql_with_the_same_lines() {
     let project = project.unwrap_or_else(|errors| panic!("{errors}"));
     let model = &project.models[0];
     assert_eq!(model.materialized, Materialized::View);
-    assert_eq!(model.sources, ["clicks"]);
+    assert_eq!(model.sources, [TableName::new("bronze", "clicks")]);
     assert_eq!(model.sql.lines().nth(4), Some("FROM \"accepted\".\"clicks\""));
 }
 
@@ -107,6 +108,23 @@ fn a_wrong_contract_is_placed() {
         (format!("{STREAM}rules:\n  ok: true\n  bad name, x: true\n"), Some(6), "`bad name, x`"),
         (format!("{STREAM}rules:\n  malformed: id > 'a'\n"), Some(5), "two rules are named"),
         (
+            STREAM.replace("type: text", "type: text, accepted_values: {vals: [a]}"),
+            Some(3),
+            "field `id`: accepted_values: unknown field `vals`",
+        ),
+        (
+            format!("{STREAM}rules:\n  ok: id > 'a'\n  R7: {{sql: id > 'b', severity: info}}\n"),
+            Some(6),
+            "rule `R7`: unknown variant `info`, expected `error` or `warn`",
+        ),
+        (
+            format!("field_rule: R1\n{STREAM}rules:\n  R1: id > 'a'\n"),
+            Some(6),
+            "two rules are named `R1`",
+        ),
+        (format!("event_id: [id, i]\n{STREAM}"), Some(1), "event_id: `i` is not a field"),
+        (format!("event_id: [id, id]\n{STREAM}"), Some(1), "event_id: `id` stands twice"),
+        (
             format!(
                 "{STREAM}  - {{name: n, type: int, range: {{min: 1}}}}\nrules:\n  n_range: n > 2\n"
             ),
@@ -120,6 +138,24 @@ fn a_wrong_contract_is_placed() {
         assert!(line.is_some() && (line == at || message == "needs a numeric type"), "{text}");
         assert!(text.contains(message), "{text}");
     }
+}
+
+#[test]
+fn rules_have_names_and_severities() {
+    let yml = "name: clicks\nevent_id: [b, a]\nfield_rule: R1\nfields:\n  - {name: a, type: int}\n  \
+               - {name: b, type: text, rule: R9, accepted_values: {name: R2, values: [x, y]}}\n\
+               rules:\n  R3: {sql: a > 1, severity: warn}\n  R4: {sql: a > 2}\n  R5: a > 3\n";
+    let (_folder, project) = project(&[("streams/clicks.yml", yml)]);
+    let project = project.unwrap_or_else(|errors| panic!("{errors}"));
+    let [contract] = project.streams.as_slice() else { panic!("one stream") };
+    assert_eq!(contract.event_id, EventId::Columns(vec!["b".into(), "a".into()]));
+    let named = contract.fields.iter().map(|f| [f.rule.as_deref(), f.accepted_rule.as_deref()]);
+    assert_eq!(named.collect::<Vec<_>>(), [[Some("R1"), None], [Some("R9"), Some("R2")]]);
+    assert_eq!(contract.fields[1].accepted_values, ["x", "y"]);
+    let rules = contract.rules.iter().map(|r| (r.name.as_str(), r.sql.as_str(), r.severity));
+    let (warn, error) = (Severity::Warn, Severity::Error);
+    let wanted = [("R3", "a > 1", warn), ("R4", "a > 2", error), ("R5", "a > 3", error)];
+    assert_eq!(rules.collect::<Vec<_>>(), wanted);
 }
 
 #[test]

@@ -185,7 +185,9 @@ pub(super) fn contract(partitions: u32) -> Contract {
         required,
         source: None,
         format: None,
+        rule: None,
         accepted_values: Vec::new(),
+        accepted_rule: None,
         range: None,
         description: String::new(),
     };

@@ -26,7 +26,9 @@ fn field(name: &str, data_type: FieldType, accepted: &[&str]) -> Field {
         required: true,
         source: None,
         format: None,
+        rule: None,
         accepted_values: accepted.iter().map(|value| (*value).to_owned()).collect(),
+        accepted_rule: None,
         range: (name == "position").then(|| Range {
             name: "position_range".into(),
             min: Some(1.0),
@@ -59,7 +61,7 @@ fn contract() -> Contract {
             field("referrer", Text, &["homepage", "search", "recommendation"]),
         ],
         key: vec!["user_id".into()],
-        event_id: EventId::Column("event_id".into()),
+        event_id: EventId::Columns(vec!["event_id".into()]),
         event_time: Some("event_ts".into()),
         rules: Vec::new(),
         on_error: OnError::Quarantine,

@@ -48,7 +48,9 @@ pub fn check_format(data_type: FieldType, format: &str) -> Result<(), &'static s
         format: Some(format.to_owned()),
         data_type,
         required: false,
+        rule: None,
         accepted_values: Vec::new(),
+        accepted_rule: None,
         range: None,
         description: String::new(),
     };

@@ -1,8 +1,11 @@
 //! An event's payload, read by its contract: typed values, what the contract does not know, and
 //! every rule the event breaks. One implementation for the gateway and for Bronze.
 
+mod checks;
 mod formats;
 
+pub use checks::{Breach, BreachKind};
+use checks::{check, wrong_type};
 pub use formats::check_format;
 pub(super) use formats::formatted;
 
@@ -14,7 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::{
     content,
-    contract::{Contract, Field, FieldType},
+    contract::{Contract, EventId, Field, FieldType, Severity},
     identity::Fingerprint,
     timestamp::{parse_date, parse_timestamp},
 };
@@ -49,29 +52,6 @@ impl Value<'_> {
             Self::Date(days) => Value::Date(days),
         }
     }
-}
-
-/// One rule that an event breaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Breach {
-    /// Such as `not_null:user_id`.
-    pub rule: String,
-    pub kind: BreachKind,
-    /// The field at fault; empty when the whole event is.
-    pub field: String,
-    pub message: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BreachKind {
-    /// The payload is not one JSON object.
-    Malformed,
-    MissingField,
-    WrongType,
-    NotAccepted,
-    OutOfRange,
-    /// A named SQL rule.
-    Rule,
 }
 
 /// What a contract makes of a payload, from which text is borrowed where it stands as it is.
@@ -109,7 +89,7 @@ impl<'a> Decoder<'a> {
         Self {
             contract,
             index: names.map(|(i, field)| (field.member(), i)).collect(),
-            always_hash: contract.event_id == crate::domain::contract::EventId::Content,
+            always_hash: contract.event_id == EventId::Content,
         }
     }
 
@@ -130,12 +110,32 @@ impl<'a> Decoder<'a> {
     }
 
     fn malformed(&self, message: String) -> Decoded<'static> {
-        let (rule, kind, field) = (MALFORMED.to_owned(), BreachKind::Malformed, String::new());
+        let breach = Breach {
+            rule: MALFORMED.to_owned(),
+            kind: BreachKind::Malformed,
+            severity: Severity::Error,
+            field: String::new(),
+            message,
+        };
         Decoded {
             values: vec![Value::Null; self.contract.fields.len()],
             rescued: None,
-            breaches: vec![Breach { rule, kind, field, message }],
+            breaches: vec![breach],
             content: None,
+        }
+    }
+
+    /// The id that the contract's columns give an event; `None` where it has no value in one of
+    /// them. Between the values of several stands `|`, and before one of theirs or a `\` a `\`.
+    pub fn given_id(&self, decoded: &Decoded<'_>) -> Option<String> {
+        match self.contract.event_id.columns() {
+            [] => None,
+            [column] => self.column_text(column, decoded),
+            columns => {
+                let values = columns.iter().map(|column| self.column_text(column, decoded));
+                let escaped = values.map(|v| Some(v?.replace('\\', r"\\").replace('|', r"\|")));
+                Some(escaped.collect::<Option<Vec<_>>>()?.join("|"))
+            }
         }
     }
 
@@ -402,73 +402,6 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "true" | "True" | "TRUE" | "t" | "1" => Some(true),
         "false" | "False" | "FALSE" | "f" | "0" => Some(false),
-        _ => None,
-    }
-}
-
-fn wrong_type(field: &Field, found: &str) -> Breach {
-    Breach {
-        rule: format!("type:{}", field.name),
-        kind: BreachKind::WrongType,
-        field: field.name.clone(),
-        message: format!("{:?} is not of type {}", found, field.data_type.name()),
-    }
-}
-
-/// The row-level checks of one readable value.
-fn check(field: &Field, value: &Value<'_>) -> Option<Breach> {
-    let breach = |rule: String, kind, message| {
-        Some(Breach { rule, kind, field: field.name.clone(), message })
-    };
-    if *value == Value::Null {
-        let message = "required, but missing, null or empty".to_owned();
-        return field
-            .required
-            .then(|| breach(format!("not_null:{}", field.name), BreachKind::MissingField, message))
-            .flatten();
-    }
-    if !field.accepted_values.is_empty() {
-        let accepted = |text: &String| match value {
-            Value::Text(found) => found == text,
-            other => read_text(field.data_type, text).is_ok_and(|one| one == *other),
-        };
-        if !field.accepted_values.iter().any(accepted) {
-            let text = display(value, field.data_type);
-            let message = format!("{text:?} is not one of {}", field.accepted_values.join(", "));
-            let rule = format!("accepted_values:{}", field.name);
-            return breach(rule, BreachKind::NotAccepted, message);
-        }
-    }
-    let (range, number) = (field.range.as_ref()?, as_number(value, field.data_type)?);
-    let below = range.min.is_some_and(|min| number < min);
-    let above = range.max.is_some_and(|max| number > max);
-    let bound = |bound: Option<f64>| bound.map_or_else(|| "…".into(), |b| b.to_string());
-    (below || above).then(|| {
-        let message = format!("{number} is outside {}…{}", bound(range.min), bound(range.max));
-        breach(range.name.clone(), BreachKind::OutOfRange, message)
-    })?
-}
-
-fn display(value: &Value<'_>, data_type: FieldType) -> String {
-    match value {
-        Value::Text(text) => text.to_string(),
-        Value::Int(n) => n.to_string(),
-        Value::Bool(b) => b.to_string(),
-        Value::Timestamp(us) => format!("{us} µs since 1970"),
-        Value::Date(days) => format!("{days} days since 1970"),
-        other => as_number(other, data_type).map_or_else(String::new, |n| n.to_string()),
-    }
-}
-
-fn as_number(value: &Value<'_>, data_type: FieldType) -> Option<f64> {
-    match (value, data_type) {
-        #[allow(clippy::cast_precision_loss)]
-        (Value::Int(n), _) => Some(*n as f64),
-        (Value::Float(n), _) => Some(*n),
-        #[allow(clippy::cast_precision_loss)]
-        (Value::Decimal(n), FieldType::Decimal(_, scale)) => {
-            Some(*n as f64 / 10_f64.powi(i32::from(scale)))
-        }
         _ => None,
     }
 }

@@ -8,7 +8,9 @@ fn field(name: &str, data_type: FieldType) -> Field {
         required: true,
         source: None,
         format: None,
+        rule: None,
         accepted_values: Vec::new(),
+        accepted_rule: None,
         range: None,
         description: String::new(),
     }
@@ -116,6 +118,51 @@ fn every_broken_rule_is_named() {
         rules(r#"{"device":"  ","position":7.5,"at":null}"#),
         ["not_null:device", "type:position", "not_null:at"]
     );
+}
+
+#[test]
+fn checks_of_a_field_may_have_a_name_of_their_own() {
+    let mut contract = contract();
+    for field in &mut contract.fields {
+        field.rule = Some("R1".into());
+    }
+    contract.fields[0].accepted_rule = Some("R2".into());
+    let told = |payload: &str| {
+        let decoded = Decoder::new(&contract).decode(payload.as_bytes());
+        let told = decoded.breaches.into_iter().map(|b| format!("{}: {}", b.rule, b.message));
+        told.collect::<Vec<_>>()
+    };
+    let found = told(r#"{"device":"fax","position":"two","at":null}"#);
+    assert_eq!(
+        found,
+        [
+            "R2: device: \"fax\" is not one of web, mobile",
+            "R1: position: \"two\" is not of type int",
+            "R1: at: required, but missing, null or empty",
+        ]
+    );
+    // A range has its own already.
+    assert_eq!(told(&GOOD.replace("7.0", "21")), ["position_range: 21 is outside 1…20"]);
+}
+
+#[test]
+fn an_id_of_several_columns_tells_their_values_apart() {
+    let mut contract = contract();
+    contract.fields.push(field("place", FieldType::Text));
+    contract.event_id = EventId::Columns(vec!["device".into(), "place".into()]);
+    contract.fields[0].accepted_values.clear();
+    let decoder = Decoder::new(&contract);
+    let id = |device: &str, place: &str| {
+        let payload = serde_json::json!({ "device": device, "place": place }).to_string();
+        decoder.given_id(&decoder.decode(payload.as_bytes()))
+    };
+    assert_eq!(id("web", "home").as_deref(), Some("web|home"));
+    assert_eq!(id(" web", "home "), id("web", "home"));
+    assert_eq!(id("a|b", "c").as_deref(), Some(r"a\|b|c"));
+    let ids = [id("a|b", "c"), id("a", "b|c"), id(r"a\", "b|c"), id(r"a\|b", "c"), id("a", "b")];
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len(), "{ids:?}");
+    assert_eq!(id("web", ""), None);
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn identities_come_from_the_first_source_there_is() {
     batch.event_ids = vec![Bytes::from_static(b"x-1"), Bytes::new()];
     assert_eq!(identities(&judged(&contract, batch.clone())), ["x-1", "producer:p/3/9/1"]);
 
-    contract.event_id = EventId::Column("id".into());
+    contract.event_id = EventId::Columns(vec!["id".into()]);
     let by_column = judged(&contract, batch.clone());
     assert_eq!(by_column.records[0].identity, Identity::Given("a".into()));
     assert!(matches!(by_column.records[1].identity, Identity::Content(_)));
@@ -59,7 +59,7 @@ fn identities_come_from_the_first_source_there_is() {
 #[test]
 fn the_identity_of_an_event_does_not_depend_on_the_validation() {
     let records = [r#"{"user_id":"x","id":"a"}"#, "{", r#"{"user_id":7.5}"#];
-    for event_id in [EventId::Column("id".into()), EventId::Content] {
+    for event_id in [EventId::Columns(vec!["id".into()]), EventId::Content] {
         let mut contract = contract("clicks");
         contract.event_id = event_id;
         let expected = identities(&judged(&contract, batch_of(&records)));
@@ -73,7 +73,7 @@ fn the_identity_of_an_event_does_not_depend_on_the_validation() {
 #[test]
 fn ids_in_number_columns_have_one_form() {
     let mut contract = contract("clicks");
-    contract.event_id = EventId::Column("amount".into());
+    contract.event_id = EventId::Columns(vec!["amount".into()]);
     let records = [
         r#"{"user_id":1,"amount":"07.50"}"#,
         r#"{"user_id":1,"amount":7.5}"#,
@@ -225,7 +225,7 @@ fn no_payload_panics() {
         b"\xff\xfe{\"user_id\":1}",
         deep.as_bytes(),
     ];
-    for event_id in [EventId::Client, EventId::Content, EventId::Column("id".into())] {
+    for event_id in [EventId::Client, EventId::Content, EventId::Columns(vec!["id".into()])] {
         for on_error in [OnError::Quarantine, OnError::RejectEvent, OnError::RejectBatch] {
             let mut contract = contract("clicks");
             contract.event_id = event_id.clone();

@@ -38,7 +38,9 @@ fn field(name: &str, data_type: FieldType, required: bool) -> Field {
         required,
         source: None,
         format: None,
+        rule: None,
         accepted_values: Vec::new(),
+        accepted_rule: None,
         range: None,
         description: String::new(),
     }

@@ -208,7 +208,7 @@ async fn an_unknown_outcome_is_aborted_with_retry() {
 async fn streams_are_described() {
     let mut keyed = contract("keyed");
     keyed.key = vec!["user_id".into()];
-    keyed.event_id = EventId::Column("id".into());
+    keyed.event_id = EventId::Columns(vec!["id".into()]);
     keyed.partitions = 3;
     let server = TestServer::new(&[contract("clicks"), keyed]).await;
     let mut client = StreamServiceClient::new(server.channel.clone());

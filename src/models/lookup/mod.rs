@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, UInt32Array},
-    compute::{filter, take},
+    compute::take,
     datatypes::{SchemaRef, UInt32Type},
     row::{RowConverter, SortField},
 };
@@ -36,7 +36,7 @@ use crate::{
         KeptProgram, KeptState, ProgramError,
         kept::with_hidden,
         lookup::{side::Content, state::LookupState},
-        steps::{Steps, evaluate, named},
+        steps::{Steps, evaluate, named, unnested_column},
         types::storable_batch,
     },
 };
@@ -96,6 +96,7 @@ impl<'plan> Joins<'plan> {
                 LogicalPlan::Projection(projection) => &projection.input,
                 LogicalPlan::Filter(filter) => &filter.input,
                 LogicalPlan::SubqueryAlias(alias) => &alias.input,
+                LogicalPlan::Unnest(unnest) if unnested_column(unnest).is_some() => &unnest.input,
                 LogicalPlan::Join(join) => {
                     joins.push((top, join));
                     top = &join.left;
@@ -235,16 +236,12 @@ impl LookupProgram {
     fn driven(&self, rows: &RecordBatch) -> Result<(RecordBatch, UInt32Array), DataFusionError> {
         let columns: Vec<usize> = (0..self.width).collect();
         let mut of = UInt32Array::from_iter_values((0_u32..).take(rows.num_rows()));
-        let rows = self.first.run_with(&rows.project(&columns)?, |keep| {
-            of = filtered(&of, keep)?;
+        let rows = self.first.run_with(&rows.project(&columns)?, |picked| {
+            of = picked.of(&of)?.as_primitive().clone();
             Ok(())
         })?;
         Ok((rows, of))
     }
-}
-
-fn filtered(of: &UInt32Array, keep: &BooleanArray) -> Result<UInt32Array, DataFusionError> {
-    Ok(filter(of, keep)?.as_primitive::<UInt32Type>().clone())
 }
 
 impl Level {
@@ -349,8 +346,8 @@ impl Level {
         let lefts = UInt32Array::from(lefts);
         let mut of = take(of, &lefts, None)?.as_primitive::<UInt32Type>().clone();
         let joined = self.pairs(rows, side, lefts, &rights)?;
-        let joined = self.steps.run_with(&joined, |keep| {
-            of = filtered(&of, keep)?;
+        let joined = self.steps.run_with(&joined, |picked| {
+            of = picked.of(&of)?.as_primitive().clone();
             Ok(())
         })?;
         Ok((joined, of))

@@ -4,7 +4,7 @@ use super::*;
 use crate::models::{Applied, with_key};
 
 /// Joins of `t` to the sides `d` and `e`.
-const JOINED: [&str; 11] = [
+const JOINED: [&str; 13] = [
     "SELECT t.k, t.v, d.a FROM t LEFT JOIN d ON d.k = t.k",
     "SELECT t.k, t.v, d.a FROM t JOIN d ON d.k = t.k",
     "SELECT t.j, coalesce(d.a, -1) AS a, e.b FROM t LEFT JOIN d ON d.k = t.k \
@@ -23,6 +23,10 @@ const JOINED: [&str; 11] = [
     "SELECT t.v, a, e.b FROM t JOIN d USING (k) JOIN e USING (a)",
     "SELECT t.d, one.a AS one, two.a AS two FROM t LEFT JOIN d AS one ON one.k = t.k \
      LEFT JOIN d AS two ON two.a = one.a + 1 AND two.k <> one.k",
+    "SELECT x.e, x.v, d.k FROM (SELECT v, unnest(make_array(j, j % 2, NULL)) AS e FROM t WHERE b) AS x \
+     LEFT JOIN d ON d.a = x.e",
+    "SELECT k, unnest(array_distinct(make_array(a, a % 3))) AS e FROM (SELECT t.k, d.a FROM t \
+     JOIN d ON d.k = t.k) AS x",
 ];
 
 /// The same, summed up.
@@ -39,10 +43,13 @@ const GROUPED: [&str; 6] = [
 ];
 
 /// Rows of `t` alone, which may go.
-const PROJECTED: [&str; 3] = [
+const PROJECTED: [&str; 5] = [
     "SELECT k, v * 2 AS w FROM t WHERE v > 0",
     "SELECT upper(x.k) AS k, coalesce(x.j, -1) AS j FROM (SELECT * FROM t WHERE b) AS x",
     "SELECT day, f, ts FROM t",
+    "SELECT v, word FROM (SELECT v, unnest(string_to_array(concat_ws(' ', k, j), ' ')) AS word FROM t) \
+     AS x WHERE word <> 'a'",
+    "SELECT make_array(k, 'x') AS list, j FROM t",
 ];
 
 const REFUSED: [(&str, &str); 11] = [

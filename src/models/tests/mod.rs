@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// Over rows that may go as well as come.
-const EXACT: [&str; 15] = [
+const EXACT: [&str; 17] = [
     "SELECT k, count(*) AS n FROM t GROUP BY k",
     "SELECT k, j, count(v) AS n, sum(v) AS s FROM t GROUP BY k, j",
     "SELECT count(*) AS n, sum(v) AS s, avg(d) AS mean FROM t",
@@ -58,6 +58,11 @@ const EXACT: [&str; 15] = [
      FROM t GROUP BY coalesce(k, '-')",
     "SELECT count(*) AS n, d FROM t GROUP BY d",
     "SELECT sum(100 / v) FILTER (WHERE v <> 0) AS q, count(*) AS n FROM t",
+    "SELECT e, count(*) AS n, sum(v) AS s FROM (SELECT v, unnest(CASE WHEN b THEN make_array(j, \
+     j % 2, j % 3) WHEN k = 'a' THEN arrow_cast(make_array(), 'List(Int64)') END) AS e FROM t) AS x \
+     WHERE e > 0 GROUP BY e",
+    "SELECT k, unnest(string_to_array(concat_ws(',', k, b, NULL, day), ',')) AS word, count(*) AS n \
+     FROM t GROUP BY k, word",
 ];
 
 /// Over rows that only come.
@@ -89,7 +94,7 @@ const FIRST: [&str; 5] = [
      ORDER BY _offset DESC, _partition, _index) AS r FROM t) AS x WHERE r = 1",
 ];
 
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 16] = [
     (
         "SELECT k FROM (SELECT k, row_number() OVER (PARTITION BY k ORDER BY v) AS r FROM t) AS x \
          WHERE r = 1",
@@ -104,6 +109,16 @@ const REFUSED: [(&str, &str); 14] = [
         "SELECT k FROM (SELECT k, rank() OVER (PARTITION BY k ORDER BY v) AS r FROM t) AS x \
          WHERE r = 1",
         "has a window function",
+    ),
+    (
+        "SELECT unnest(make_array(j)) AS a, unnest(make_array(v)) AS b FROM t",
+        "unnests several lists, lists of lists or structs at once",
+    ),
+    (
+        "SELECT e FROM (SELECT e, row_number() OVER (PARTITION BY e ORDER BY v, _ts, _partition, \
+         _offset, _index) AS r FROM (SELECT *, unnest(make_array(j)) AS e FROM t) AS y) AS x \
+         WHERE r = 1",
+        "takes the first of rows that unnest() makes",
     ),
     ("SELECT count(DISTINCT v) AS n FROM t", "count(DISTINCT …) looks at all rows of a group"),
     ("SELECT f, count(*) AS n FROM t GROUP BY f", "groups by a floating-point number"),

@@ -20,7 +20,7 @@ use datafusion::error::DataFusionError;
 
 use self::records::{Records, State, Stored};
 use crate::{
-    bronze::Judge,
+    bronze::{Judge, breaks},
     domain::{
         ErrorKind, Place, Positions,
         quarantine::{
@@ -37,7 +37,7 @@ use crate::{
 
 pub(super) use discards::DiscardTable;
 pub use discards::{Discards, discarded};
-pub(super) use views::{decisions_view, quarantine_view};
+pub(super) use views::{decisions_view, open_schema, quarantine_view, reads};
 
 /// Stands for a rule where the log does not take a record.
 const TOO_LARGE: &str = "record_too_large";
@@ -299,7 +299,7 @@ fn judged(
     let decoded = judge.decode(&payloads, &(Arc::new(times) as ArrayRef))?;
     let mut good = Vec::with_capacity(stored.len());
     for (record, breaches) in stored.into_iter().zip(&decoded.breaches) {
-        if breaches.is_empty() {
+        if !breaks(breaches) {
             good.push(record);
         } else {
             let rules = breaches.iter().map(|breach| breach.rule.clone()).collect();

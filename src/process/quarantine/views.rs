@@ -1,22 +1,27 @@
 //! What queries see of quarantine: the records set aside that nobody has decided on yet, and what
 //! became of each.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use crate::{
-    bronze::quarantine_schema,
+    bronze::{decoded_sql, decoded_type, quarantine_schema},
     domain::{TableName, contract::Contract},
     lake::{RelationInfo, RelationKind, ViewState},
     process::{
         quarantine::discards::discarded,
         relations::{ACCEPTANCE, QUARANTINED, quoted},
     },
+    project::QUARANTINE,
 };
 
+/// Name and description of the column that the contract of today makes.
+const DECODED: &str = "decoded";
+const ABOUT_DECODED: &str = "The fields as far as they can be read, by the contract of today";
+
 /// The tables behind what is seen of a stream's quarantine.
-fn reads(stream: &str) -> [TableName; 3] {
+pub(in crate::process) fn reads(stream: &str) -> [TableName; 3] {
     [TableName::new(QUARANTINED, stream), TableName::new(ACCEPTANCE, stream), discarded()]
 }
 
@@ -44,16 +49,25 @@ fn discards(stream: &str) -> String {
     )
 }
 
+/// The columns of `quarantine.<stream>`.
+pub(in crate::process) fn open_schema(contract: &Contract) -> SchemaRef {
+    let stored = quarantine_schema();
+    let decoded = Arc::new(Field::new(DECODED, decoded_type(contract), true));
+    let fields = stored.fields().iter().cloned().chain([decoded]);
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
 /// `quarantine.<stream>`: what was set aside, but for what counts by now or was discarded.
 pub(in crate::process) fn quarantine_view(contract: &Contract) -> ViewState {
     let stream = &contract.name;
-    let [quarantined, acceptance, discarded] = reads(stream);
-    let schema = quarantine_schema();
+    let [quarantined, acceptance, _] = reads(stream);
+    let stored = quarantine_schema();
     let list: Vec<String> =
-        schema.fields().iter().map(|field| format!("q.\"{}\"", field.name())).collect();
+        stored.fields().iter().map(|field| format!("q.\"{}\"", field.name())).collect();
     let sql = format!(
-        "SELECT {} FROM {} AS q LEFT ANTI JOIN {} AS r ON {} LEFT ANTI JOIN {} AS d ON {}",
+        "SELECT {}, {} AS {DECODED} FROM {} AS q LEFT ANTI JOIN {} AS r ON {} LEFT ANTI JOIN {} AS d ON {}",
         list.join(", "),
+        decoded_sql(contract, "q"),
         quoted(&quarantined),
         resolved(&acceptance),
         at_same_place("r"),
@@ -62,14 +76,14 @@ pub(in crate::process) fn quarantine_view(contract: &Contract) -> ViewState {
     );
     ViewState {
         info: Arc::new(RelationInfo {
-            name: TableName::new("quarantine", stream),
+            name: TableName::new(QUARANTINE, stream),
             kind: RelationKind::Quarantine,
             description: "Records that break the contract, with the rules they break".into(),
-            columns: BTreeMap::new(),
+            columns: [(DECODED.to_owned(), ABOUT_DECODED.to_owned())].into(),
         }),
-        schema,
+        schema: open_schema(contract),
         sql,
-        reads: vec![quarantined, acceptance, discarded],
+        reads: reads(stream).to_vec(),
     }
 }
 

@@ -13,7 +13,7 @@ use datafusion::{
 use futures::TryStreamExt as _;
 
 use crate::{
-    bronze::{Judge, Verdict, bronze_schema},
+    bronze::{Judge, Verdict, accepted_rows, bronze_schema},
     domain::{Offset, Partition, Positions, TableName, change::Change},
     lake::{
         CommitError, Lake, LakeError, LakeView, Move, OFFSET, OffsetWindow, PARTITION, Rebuild,
@@ -26,7 +26,7 @@ use crate::{
         driving::{Driving, computed},
         open::model_spec,
         relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, raw_name, read_id},
-        rows::{accepted_rows, carried_rows, column, placed_schema},
+        rows::{carried_rows, column, placed_schema, ran},
         stream::{CATCH_UP_OFFSETS, Places, recorded},
     },
 };
@@ -208,8 +208,9 @@ impl<'a> Work<'a> {
         let rows = take_record_batch(&rows, &UInt32Array::from(good))?;
         let payload: &BinaryArray = column(&rows, "_payload")?.as_binary();
         let decoded = self.judge(stream)?.decode(payload, column(&rows, "_ts")?)?;
-        let (input, carried) = (accepted_rows(&rows, &decoded)?, carried_rows(stream, &rows)?);
-        let (rows, carried) = program.run(&input, &carried).map_err(Failed::Row)?;
+        let input = accepted_rows(self.judge(stream)?.contract(), &rows, &decoded)?;
+        let carried = carried_rows(stream, &rows)?;
+        let (rows, carried) = ran(program, &input, &carried).map_err(Failed::Row)?;
         Ok(vec![(carried, rows)])
     }
 
@@ -220,12 +221,19 @@ impl<'a> Work<'a> {
         program: &RowProgram,
         windows: &BTreeMap<Partition, OffsetWindow>,
     ) -> Result<Vec<(RecordBatch, RecordBatch)>, Failed> {
-        let rows = self.get(parent)?.table.rows_in(PARTITION, OFFSET, windows).await?;
+        let table = &self.get(parent)?.table;
+        let mut rows = table.rows_in(PARTITION, OFFSET, windows).await?;
+        if program.unnests()
+            && let Some(schema) = rows.first().map(RecordBatch::schema)
+        {
+            // All rows of a record together.
+            rows = vec![concat_batches(&schema, &rows)?];
+        }
         let outputs = rows.iter().map(|rows| {
             let (place, visible): (Vec<usize>, Vec<usize>) =
                 (0..rows.num_columns()).partition(|column| *column < PLACE_COLUMNS);
             let (input, carried) = (rows.project(&visible)?, rows.project(&place)?);
-            let (rows, carried) = program.run(&input, &carried).map_err(Failed::Row)?;
+            let (rows, carried) = ran(program, &input, &carried).map_err(Failed::Row)?;
             Ok((carried, rows))
         });
         outputs.collect()

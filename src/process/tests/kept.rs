@@ -14,7 +14,7 @@ use super::support::*;
 use crate::{models::Class, process::rebuild};
 
 /// Aggregates over a stream, over a row-wise model, over aggregates; and what reads them by SQL.
-const CHAIN: [(&str, &str, Class); 27] = [
+const CHAIN: [(&str, &str, Class); 31] = [
     (
         "gold/direct.sql",
         "SELECT k, count(*) AS n, avg(v) AS mean, max(_offset) AS newest, \
@@ -157,6 +157,29 @@ const CHAIN: [(&str, &str, Class); 27] = [
          GROUP BY n",
         Class::ByKey,
     ),
+    // Lists taken apart: rows that come of one, in a chain, counted and joined.
+    (
+        "silver/parts.sql",
+        "SELECT id, k, v, unnest(CASE WHEN v % 5 > 0 THEN range(0, v % 5) END) AS part \
+         FROM {{ source('bronze', 'events') }}",
+        Class::Append,
+    ),
+    (
+        "silver/pairs.sql",
+        "SELECT id, part, unnest(make_array(k, 'x')) AS of FROM {{ ref('parts') }} WHERE part <> 2",
+        Class::Append,
+    ),
+    (
+        "gold/of_pairs.sql",
+        "SELECT of, part, count(*) AS n FROM {{ ref('pairs') }} GROUP BY of, part",
+        Class::Aggregate,
+    ),
+    (
+        "silver/named_parts.sql",
+        "SELECT p.id, p.part, name.label, unnest(p.both) AS both FROM (SELECT *, make_array(part, v) AS \
+         both FROM {{ ref('parts') }}) AS p JOIN {{ ref('name') }} AS name ON name.k = p.k",
+        Class::Lookup,
+    ),
     (
         "gold/above_mean.sql",
         "SELECT groups, most FROM {{ ref('groups') }} WHERE most > (SELECT avg(least) FROM {{ ref('groups') }})",
@@ -245,6 +268,21 @@ async fn expect_equal(view: &Arc<crate::lake::LakeView>, when: &str) {
         (
             "SELECT label, rows, known, n FROM by_label ORDER BY 1",
             "SELECT label, count(*), count(n), sum(n) FROM labelled GROUP BY 1 ORDER BY 1",
+        ),
+        (
+            "SELECT id, part, of FROM silver.pairs ORDER BY 1, 2, 3",
+            "SELECT id, part, of FROM (SELECT id, k, unnest(range(0, v % 5)) AS part FROM silver.rows) \
+             AS p CROSS JOIN (SELECT unnest(make_array('a', 'b', 'c', 'x')) AS of) AS x \
+             WHERE of IN (k, 'x') AND part <> 2 ORDER BY 1, 2, 3",
+        ),
+        (
+            "SELECT of, part, n FROM of_pairs ORDER BY 1, 2",
+            "SELECT of, part, count(*) FROM silver.pairs GROUP BY 1, 2 ORDER BY 1, 2",
+        ),
+        (
+            "SELECT id, part, label, both FROM silver.named_parts ORDER BY 1, 2, 4",
+            "SELECT id, part, label, unnest(make_array(part, v)) AS both FROM silver.parts AS p \
+             JOIN seeds.name ON name.k = p.k ORDER BY 1, 2, 4",
         ),
         (
             "SELECT id, digit, less FROM above ORDER BY 1, 2, 3",

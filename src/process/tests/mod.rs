@@ -14,3 +14,4 @@ mod rebuild;
 mod store;
 pub(crate) mod support;
 mod upkeep;
+mod warnings;

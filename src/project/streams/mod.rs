@@ -1,115 +1,23 @@
 //! `streams/<name>.yml`: the contracts.
 
-use std::{collections::BTreeMap, path::Path};
+mod file;
 
-use serde::Deserialize;
+use std::{collections::BTreeSet, path::Path};
 
 use crate::{
     domain::{
-        contract::{Contract, EventId, Field, FieldType, OnError, Range, Rule, Topic, Validation},
+        contract::{Contract, EventId, Field, FieldType, Range, Rule, Severity, Topic},
         decode::{MALFORMED, check_format, read_text},
         identity::fingerprint,
     },
     project::{Diagnostic, Diagnostics, files, is_identifier, nearest, yaml},
 };
 
-const DEFAULT_PARTITIONS: u32 = 4;
+use file::{AcceptedEntry, FieldEntry, RuleEntry, StreamFile, TopicEntry, TopicMode};
+
 const MAX_PARTITIONS: u32 = 1024;
 /// Names that the decoded view gives to columns of its own.
 const RESERVED_PREFIX: char = '_';
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StreamFile {
-    name: String,
-    #[serde(default)]
-    description: String,
-    #[serde(default = "json")]
-    format: String,
-    #[serde(default = "default_partitions")]
-    partitions: u32,
-    #[serde(default)]
-    topic: TopicEntry,
-    key: Option<serde_yaml_ng::Value>,
-    event_id: Option<String>,
-    event_time: Option<String>,
-    #[serde(default)]
-    on_error: OnErrorName,
-    #[serde(default)]
-    validation: ValidationName,
-    fields: Vec<FieldEntry>,
-    #[serde(default)]
-    rules: BTreeMap<String, String>,
-}
-
-fn json() -> String {
-    "json".to_owned()
-}
-
-fn default_partitions() -> u32 {
-    DEFAULT_PARTITIONS
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TopicEntry {
-    name: Option<String>,
-    #[serde(default)]
-    mode: TopicMode,
-    replication: Option<u16>,
-    retention: Option<String>,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum TopicMode {
-    #[default]
-    Create,
-    External,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FieldEntry {
-    name: String,
-    #[serde(rename = "type")]
-    data_type: String,
-    source: Option<String>,
-    format: Option<String>,
-    #[serde(default)]
-    required: bool,
-    #[serde(default)]
-    accepted_values: Vec<serde_yaml_ng::Value>,
-    range: Option<RangeEntry>,
-    #[serde(default)]
-    description: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RangeEntry {
-    name: Option<String>,
-    min: Option<f64>,
-    max: Option<f64>,
-}
-
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum OnErrorName {
-    RejectBatch,
-    RejectEvent,
-    #[default]
-    Quarantine,
-}
-
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ValidationName {
-    None,
-    Wire,
-    #[default]
-    Schema,
-}
 
 pub(super) fn read(root: &Path, found: &mut Diagnostics) -> Vec<Contract> {
     let mut contracts = Vec::new();
@@ -153,26 +61,20 @@ impl Reader<'_> {
             let message = format!("{} partitions", entry.partitions);
             self.report("partitions", message, Some(format!("use 1 to {MAX_PARTITIONS}")));
         }
-        let fields: Vec<Field> = entry.fields.iter().filter_map(|f| self.field(f)).collect();
+        let field_rule = entry.field_rule.as_ref();
+        let fields = entry.fields.iter().filter_map(|field| self.field(field, field_rule));
+        let fields: Vec<Field> = fields.collect();
         self.duplicates(&fields);
-        let event_id = match entry.event_id.as_deref() {
-            None | Some("none") => EventId::Client,
-            Some("content") => EventId::Content,
-            Some(column) => EventId::Column(column.to_owned()),
-        };
-        let id_column = if let EventId::Column(name) = &event_id { Some(name) } else { None };
-        let key = self.key(entry.key);
-        let named = [("event_id", id_column), ("event_time", entry.event_time.as_ref())];
-        let named = named.into_iter().filter_map(|(key, column)| Some((key, column?)));
-        for (key, column) in named.chain(key.iter().map(|column| ("key", column))) {
-            self.column_exists(key, column, &fields);
+        let event_id = self.event_id(entry.event_id);
+        let key = self.columns("key", entry.key);
+        for (name, columns) in [("key", key.as_slice()), ("event_id", event_id.columns())] {
+            self.columns_exist(name, columns, &fields);
         }
-        if let Some(twice) = key.iter().enumerate().find(|(i, c)| key[..*i].contains(c)) {
-            self.report("key", format!("key: `{}` stands twice", twice.1), None);
-        }
+        self.columns_exist("event_time", entry.event_time.as_slice(), &fields);
         let topic = self.topic(&entry.topic);
-        self.rule_names(&fields, &entry.rules);
-        let rules = entry.rules.into_iter().map(|(name, sql)| Rule { name, sql }).collect();
+        let rules = entry.rules.into_iter();
+        let rules: Vec<Rule> = rules.filter_map(|(name, rule)| self.rule(name, rule)).collect();
+        self.rule_names(&fields, &rules);
         let mut contract = Contract {
             name: entry.name,
             description: entry.description,
@@ -225,7 +127,7 @@ impl Reader<'_> {
         }
     }
 
-    fn field(&mut self, entry: &FieldEntry) -> Option<Field> {
+    fn field(&mut self, entry: &FieldEntry, field_rule: Option<&String>) -> Option<Field> {
         if !is_identifier(&entry.name) || entry.name.starts_with(RESERVED_PREFIX) {
             let message = format!("`{}` cannot be a field name", entry.name);
             let hint = "use a-z, 0-9 and _, not beginning with _, which Sluice keeps for itself";
@@ -241,7 +143,8 @@ impl Reader<'_> {
             let message = format!("field `{}`: a range needs a numeric type", entry.name);
             self.report(&entry.name, message, None);
         }
-        for value in &entry.accepted_values {
+        let accepted = self.accepted(entry);
+        for value in &accepted.values {
             if read_text(data_type, &scalar(value)).is_err() {
                 let (value, name) = (scalar(value), data_type.name());
                 let message =
@@ -260,7 +163,7 @@ impl Reader<'_> {
             min: range.min,
             max: range.max,
         });
-        let accepted_values = entry.accepted_values.iter().map(scalar).collect();
+        let accepted_values = accepted.values.iter().map(scalar).collect();
         self.format(entry, data_type);
         Some(Field {
             name: entry.name.clone(),
@@ -268,10 +171,46 @@ impl Reader<'_> {
             format: entry.format.clone(),
             data_type,
             required: entry.required,
+            rule: entry.rule.as_ref().or(field_rule).cloned(),
             accepted_values,
+            accepted_rule: accepted.name,
             range,
             description: entry.description.clone(),
         })
+    }
+
+    /// The values that a field may have: a list, or one with a name.
+    fn accepted(&mut self, entry: &FieldEntry) -> AcceptedEntry {
+        use serde_yaml_ng::Value;
+        let unnamed = |values| AcceptedEntry { name: None, values };
+        match entry.accepted_values.clone() {
+            None | Some(Value::Null) => unnamed(Vec::new()),
+            Some(Value::Sequence(values)) => unnamed(values),
+            Some(other) => serde_yaml_ng::from_value(other).unwrap_or_else(|error| {
+                let message = format!("field `{}`: accepted_values: {error}", entry.name);
+                let hint = "use [a, b], or {name: a_rule, values: [a, b]}";
+                self.report("accepted_values", message, Some(hint.into()));
+                unnamed(Vec::new())
+            }),
+        }
+    }
+
+    /// A rule: its SQL, or that and more.
+    fn rule(&mut self, name: String, entry: serde_yaml_ng::Value) -> Option<Rule> {
+        let read = match entry {
+            entry @ serde_yaml_ng::Value::Mapping(_) => serde_yaml_ng::from_value(entry)
+                .map(|entry: RuleEntry| (entry.sql, entry.severity.into())),
+            sql => Ok((scalar(&sql), Severity::Error)),
+        };
+        match read {
+            Ok((sql, severity)) => Some(Rule { name, sql, severity }),
+            Err(error) => {
+                let hint = "use SQL, or {sql: \"…\", severity: warn}; severity is error or warn";
+                let at = Diagnostic::file(self.file, format!("rule `{name}`: {error}"));
+                self.found.push(at.hint(hint).find_after(self.text, "rules:", &name));
+                None
+            }
+        }
     }
 
     /// Times written in a form of their own must be whole in that form.
@@ -288,13 +227,20 @@ impl Reader<'_> {
         self.report(format, message, Some(hint.into()));
     }
 
-    /// A verdict lists the names of the rules broken, so each means one rule.
-    fn rule_names(&mut self, fields: &[Field], rules: &BTreeMap<String, String>) {
-        let ranges = fields.iter().filter_map(|field| field.range.as_ref());
+    /// A verdict lists the names of the rules broken, so each means one rule; but fields may share
+    /// the names of their checks.
+    fn rule_names(&mut self, fields: &[Field], rules: &[Rule]) {
+        let checks = fields.iter().flat_map(|f| [f.rule.as_ref(), f.accepted_rule.as_ref()]);
+        let checks: BTreeSet<&String> = checks.flatten().collect();
+        let ranges = fields.iter().filter_map(|field| Some(&field.range.as_ref()?.name));
+        let of_fields = checks.into_iter().chain(ranges).map(|name| ("fields:", name));
+        let of_fields: Vec<(&str, &String)> = of_fields.collect();
         let mut taken = vec![MALFORMED];
-        for name in ranges.map(|range| &range.name).chain(rules.keys()) {
-            let problem = if !is_identifier(name) {
-                let hint = "use a-z, 0-9 and _; names such as type:a are those of built-in rules";
+        let rules = rules.iter().map(|rule| ("rules:", &rule.name));
+        for (section, name) in of_fields.into_iter().chain(rules) {
+            let problem = if !is_rule_name(name) {
+                let hint =
+                    "use letters, digits and _; names such as type:a are those of built-in rules";
                 Some((format!("`{name}` cannot be a rule name"), hint))
             } else if taken.contains(&name.as_str()) {
                 let hint = "give each rule and each range a name of its own";
@@ -304,7 +250,6 @@ impl Reader<'_> {
             };
             taken.push(name.as_str());
             if let Some((message, hint)) = problem {
-                let section = if rules.contains_key(name) { "rules:" } else { "fields:" };
                 let at = Diagnostic::file(self.file, message).hint(hint);
                 self.found.push(at.find_after(self.text, section, name));
             }
@@ -327,8 +272,18 @@ impl Reader<'_> {
         }
     }
 
-    /// The columns of the key: one, or a list of them.
-    fn key(&mut self, entry: Option<serde_yaml_ng::Value>) -> Vec<String> {
+    /// How events are identified: by one field or a list of them, or as a word says.
+    fn event_id(&mut self, entry: Option<serde_yaml_ng::Value>) -> EventId {
+        let columns = self.columns("event_id", entry);
+        match columns.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            [] | ["none"] => EventId::Client,
+            ["content"] => EventId::Content,
+            _ => EventId::Columns(columns),
+        }
+    }
+
+    /// The columns that the option `name` lists: one, or a list of them.
+    fn columns(&mut self, name: &str, entry: Option<serde_yaml_ng::Value>) -> Vec<String> {
         use serde_yaml_ng::Value;
         let text = |value: Value| if let Value::String(text) = value { Some(text) } else { None };
         let columns = match entry {
@@ -338,16 +293,22 @@ impl Reader<'_> {
         };
         columns.unwrap_or_else(|| {
             let hint = "use a field, or a list of fields".to_owned();
-            self.report("key", "key: these are no fields".to_owned(), Some(hint));
+            self.report(name, format!("{name}: these are no fields"), Some(hint));
             Vec::new()
         })
     }
 
-    fn column_exists(&mut self, key: &str, column: &String, fields: &[Field]) {
-        if fields.iter().all(|field| field.name != *column) {
-            let message = format!("{key}: `{column}` is not a field of this stream");
-            let hint = nearest(column, fields.iter().map(|field| field.name.as_str()));
-            self.report(key, message, hint);
+    /// What the option `name` lists must be fields, each once.
+    fn columns_exist(&mut self, name: &str, columns: &[String], fields: &[Field]) {
+        for (i, column) in columns.iter().enumerate() {
+            if fields.iter().all(|field| field.name != *column) {
+                let message = format!("{name}: `{column}` is not a field of this stream");
+                let hint = nearest(column, fields.iter().map(|field| field.name.as_str()));
+                self.report(name, message, hint);
+            }
+            if columns[..i].contains(column) {
+                self.report(name, format!("{name}: `{column}` stands twice"), None);
+            }
         }
     }
 
@@ -355,6 +316,11 @@ impl Reader<'_> {
         let diagnostic = Diagnostic::file(self.file, message).find(self.text, needle);
         self.found.push(diagnostic.maybe_hint(hint));
     }
+}
+
+/// Whether `name` can be the name of a rule.
+fn is_rule_name(name: &str) -> bool {
+    is_identifier(&name.to_ascii_lowercase())
 }
 
 /// What Kafka takes as the name of a topic (`org.apache.kafka.common.internals.Topic`).
@@ -423,30 +389,12 @@ fn version(contract: &Contract) -> String {
             let values = f.accepted_values.join("\u{1}");
             let read = f.source.iter().map(|source| format!(" from {source}"));
             let read = read.chain(f.format.iter().map(|format| format!(" as {format}")));
+            let rules = [&f.rule, &f.accepted_rule].into_iter().flatten();
+            let read = read.chain(rules.map(|rule| format!(" breaks {rule}")));
             let (name, read) = (&f.name, read.collect::<String>());
             format!("{name} {} {} {values} {:?}{read}", f.data_type.name(), f.required, f.range)
         })
         .collect();
     let meaning = format!("{fields:?} {:?} {:?}", contract.event_id, contract.rules);
     fingerprint(meaning.as_bytes())[..6].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl From<OnErrorName> for OnError {
-    fn from(name: OnErrorName) -> Self {
-        match name {
-            OnErrorName::RejectBatch => Self::RejectBatch,
-            OnErrorName::RejectEvent => Self::RejectEvent,
-            OnErrorName::Quarantine => Self::Quarantine,
-        }
-    }
-}
-
-impl From<ValidationName> for Validation {
-    fn from(name: ValidationName) -> Self {
-        match name {
-            ValidationName::None => Self::None,
-            ValidationName::Wire => Self::Wire,
-            ValidationName::Schema => Self::Schema,
-        }
-    }
 }
