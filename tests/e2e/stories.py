@@ -43,7 +43,7 @@ class Story:
     def skip_without_base(self):
         """Skips the test, and says why, where the file is not part of the project."""
         if not self.base.is_file():
-            pytest.skip(f"no file at {self.base}; its licence forbids to ship it: set SLUICE_REDSET")
+            pytest.skip(f"no {self.base}, whose licence forbids to ship it: set SLUICE_REDSET")
 
     @cached_property
     def cases(self):

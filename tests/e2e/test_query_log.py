@@ -11,6 +11,7 @@ import runpy
 from collections import Counter
 from datetime import datetime, timedelta
 from fractions import Fraction
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -99,47 +100,67 @@ def anomalies(events):
             yield (time_of(row), *key, " | ".join(broken(row)), disposition)
 
 
+class Query:
+    """What the tables take of an accepted event."""
+
+    def __init__(self, row):
+        self.row, self.at, self.kind = row, time_of(row), row["query_type"]
+        self.day, self.hour = self.at.date(), self.at.replace(minute=0, second=0, microsecond=0)
+        self.bucket = self.hour.replace(minute=self.at.minute // 5 * 5)
+        self.key = tuple(whole(row, "instance_id", "query_id"))
+        self.instance, self.user, self.cached = whole(row, "instance_id", "user_id", "was_cached")
+        self.compile_ms = number(row["compile_duration_ms"])
+        self.read, self.written = ids(row["read_table_ids"]), ids(row["write_table_ids"])
+        self.of_day = (self.day, self.instance, self.kind, self.user)
+
+    def refs(self):
+        read, written = set(self.read or []), set(self.written or [])
+        return [(table, table in read, table in written) for table in read | written]
+
+
 def wanted_tables(events):
     """Rows per query whose answer they should be."""
-    queries = list(first_accepted(events).values())
-    newest = max(map(time_of, queries)).date()
-    kinds, hits, of_kind, buckets, hits_of = Counter(), Counter(), Counter(), Counter(), Counter()
-    silver, refs, live, tables, joins, hours = [], [], [], Counter(), {}, {}
-    for row in queries:
-        at, cached = time_of(row), int(row["was_cached"])
-        instance, query, user = whole(row, "instance_id", "query_id", "user_id")
-        key, kind = (instance, query), row["query_type"]
-        reads, writes = ids(row["read_table_ids"]), ids(row["write_table_ids"])
-        silver.append((*key, at.date(), reads, writes))
-        if at.date() > newest - timedelta(days=LIVE_DAYS):
-            live.append(key)
-        of_kind[at.date(), instance, kind, user] += 1
-        hits[at.date(), instance, kind, user] += cached
-        bucket = at.replace(minute=at.minute // 5 * 5, second=0, microsecond=0)
-        buckets[bucket] += 1
-        hits_of[bucket] += cached
-        for table in {*(reads or []), *(writes or [])}:
-            was_read, was_written = table in (reads or []), table in (writes or [])
-            refs.append((*key, table, was_read, was_written, at.date(), kind, user))
-            tables[at.date(), instance, table, kind, user] += 1
-        compile_ms = number(row["compile_duration_ms"])
-        if kind == "select" and compile_ms is not None:
-            joins.setdefault(int(row["num_joins"]), []).append(compile_ms)
-        hour = (at.replace(minute=0, second=0, microsecond=0), kind, cached)
-        hours.setdefault(hour, []).append(row)
+    queries = [Query(row) for row in first_accepted(events).values()]
+    first_live = max(query.day for query in queries) - timedelta(days=LIVE_DAYS - 1)
+    of_day = Counter(query.of_day for query in queries)
+    hits_of_day = Counter(query.of_day for query in queries if query.cached)
+    of_bucket = Counter(query.bucket for query in queries)
+    hits_of_bucket = Counter(query.bucket for query in queries if query.cached)
+    of_table = Counter(
+        (query.day, query.instance, table, query.kind, query.user)
+        for query in queries
+        for table, *_ in query.refs()
+    )
+    of_joins, of_hour = {}, {}
+    for query in queries:
+        if query.kind == "select" and query.compile_ms is not None:
+            of_joins.setdefault(int(query.row["num_joins"]), []).append(query.compile_ms)
+        of_hour.setdefault((query.hour, query.kind, query.cached), []).append(query.row)
     return {
-        "SELECT instance_id, query_id, day, read_tables, write_tables FROM silver.queries": silver,
-        "SELECT * FROM silver.table_refs": refs,
-        "SELECT instance_id, query_id FROM gold.queries_live": live,
-        "SELECT * FROM gold.top_k_tables_per_day": [(*key, n) for key, n in tables.items()],
-        "SELECT * FROM gold.top_k_queries_per_day": [(*key, n) for key, n in of_kind.items()],
-        "SELECT * FROM gold.hit_rate_per_day": [(*k, hits[k], n) for k, n in of_kind.items()],
-        "SELECT * FROM gold.hit_rate_per_bucket": [(b, hits_of[b], n) for b, n in buckets.items()],
+        "SELECT instance_id, query_id, day, read_tables, write_tables FROM silver.queries": [
+            (*query.key, query.day, query.read, query.written) for query in queries
+        ],
+        "SELECT * FROM silver.table_refs": [
+            (*query.key, *ref, query.day, query.kind, query.user)
+            for query in queries
+            for ref in query.refs()
+        ],
+        "SELECT instance_id, query_id FROM gold.queries_live": [
+            query.key for query in queries if query.day >= first_live
+        ],
+        "SELECT * FROM gold.top_k_tables_per_day": [(*key, n) for key, n in of_table.items()],
+        "SELECT * FROM gold.top_k_queries_per_day": [(*key, n) for key, n in of_day.items()],
+        "SELECT * FROM gold.hit_rate_per_day": [
+            (*key, hits_of_day[key], n) for key, n in of_day.items()
+        ],
+        "SELECT * FROM gold.hit_rate_per_bucket": [
+            (bucket, hits_of_bucket[bucket], n) for bucket, n in of_bucket.items()
+        ],
         "SELECT * FROM gold.compile_time_vs_num_joins": [
-            (n, len(times), sum(times), sum(times) / len(times)) for n, times in joins.items()
+            (n, len(times), sum(times), sum(times) / len(times)) for n, times in of_joins.items()
         ],
         "SELECT * FROM gold.query_stats_per_hour": [
-            (*hour, len(rows), *sums(rows)) for hour, rows in hours.items()
+            (*hour, len(rows), *sums(rows)) for hour, rows in of_hour.items()
         ],
         "SELECT * FROM gold.anomalies": list(anomalies(events)),
     }
@@ -201,7 +222,7 @@ def assert_fits(server):
 
 # -- events of a test's own
 
-def query(number, **said):
+def event(number, **said):
     row = {**fixture()[0], "query_id": number, **said}
     assert row.keys() == stand_in()[0].keys()
     return row
@@ -335,11 +356,11 @@ def test_lists_of_ids_of_every_form(server, home):
         "NaN": (None, []),
         None: (None, []),
     }
-    events = [query(n, read_table_ids=text, was_aborted=1) for n, text in enumerate(forms)]
+    events = [event(n, read_table_ids=text, was_aborted=1) for n, text in enumerate(forms)]
     bad = ["00", "1, 000", "0000 ,7", "5,00,7"]
-    events += [query(100 + n, read_table_ids=text) for n, text in enumerate(bad)]
+    events += [event(100 + n, read_table_ids=text) for n, text in enumerate(bad)]
     both = {"query_type": "insert", "read_table_ids": "5,6,6", "write_table_ids": " 6,9"}
-    push(server, home, [*events, query(50, **both)])
+    push(server, home, [*events, event(50, **both)])
     lists = "SELECT query_id, read_tables FROM silver.queries WHERE query_id < 50"
     same_rows(server.sql(lists), [(n, listed) for n, (listed, _) in enumerate(forms.values())])
     refs = "SELECT query_id, table_id, was_read, was_written FROM silver.table_refs"
@@ -370,7 +391,7 @@ def test_rules_at_their_edges(server, home):
         ({**none, "execution_duration_ms": -1, "num_scans": None}, "R1 | R3 | R6"),
         ({"execution_duration_ms": 0, "num_joins": 1.5}, "R1 | R7"),
     ]
-    push(server, home, [query(n, **said) for n, (said, _) in enumerate(cases)])
+    push(server, home, [event(n, **said) for n, (said, _) in enumerate(cases)])
     set_aside = {"R1", "R2", "R5", "R6"}
     wanted = [
         (n, rules, "quarantined" if set(rules.split(" | ")) & set_aside else "kept")
@@ -382,11 +403,11 @@ def test_rules_at_their_edges(server, home):
 
 
 def test_of_two_events_of_a_query_the_first_accepted_counts(server, home):
-    bad = query(1, user_id=5, query_type="merge")
-    good = [query(1, user_id=user) for user in (6, 7)]
-    other = query(1, user_id=8, instance_id=901)
-    for event in [bad, *good, other]:
-        push(server, home, [event])
+    bad = event(1, user_id=5, query_type="merge")
+    good = [event(1, user_id=user) for user in (6, 7)]
+    other = event(1, user_id=8, instance_id=901)
+    for one in [bad, *good, other]:
+        push(server, home, [one])
     users = "SELECT instance_id, query_id, user_id FROM silver.queries"
     same_rows(server.sql(users), [(900, 1, 6), (901, 1, 8)])
     same_rows(server.sql("SELECT rules FROM quarantine.query_log"), [(["R2"],)])
@@ -397,20 +418,20 @@ def test_fits_of_few_points_are_null(server, home):
     nothing = [(model, None, False) for model in ("linear", "quadratic", "exponential")]
     steps = [
         [],
-        [query(1, num_joins=0, compile_duration_ms=5.5)],
-        [query(2, num_joins=4, compile_duration_ms=9.0)],
+        [event(1, num_joins=0, compile_duration_ms=5.5)],
+        [event(2, num_joins=4, compile_duration_ms=9.0)],
     ]
-    for events in steps:
-        push(server, home, [*events, query(len(events) + 100, query_type="vacuum")])
+    for n, events in enumerate(steps):
+        push(server, home, [*events, event(100 + n, query_type="vacuum")])
         same_rows(server.sql(fitted), nothing)
-    push(server, home, [query(3, num_joins=9, compile_duration_ms=2.5)])
+    push(server, home, [event(3, num_joins=9, compile_duration_ms=2.5)])
     assert_fits(server)
-    push(server, home, [query(4, num_joins=30, compile_duration_ms=1e6)])
+    push(server, home, [event(4, num_joins=30, compile_duration_ms=1e6)])
     assert_fits(server)
 
 
 def test_fits_of_points_of_one_height_are_null(server, home):
-    push(server, home, [query(n, num_joins=n, compile_duration_ms=0.1) for n in range(7)])
+    push(server, home, [event(n, num_joins=n, compile_duration_ms=0.1) for n in range(7)])
     fitted = "SELECT r_squared, is_best FROM gold.join_fits"
     same_rows(server.sql(fitted), [(None, False)] * 3)
 
@@ -419,7 +440,7 @@ def test_fits_of_points_of_one_height_are_null(server, home):
 
 def out_of_order(times):
     """Adjacent rows that go back in time."""
-    return sum(after < before for before, after in zip(times, times[1:]))
+    return sum(after < before for before, after in pairwise(times))
 
 
 SORTED = ["--sort-by", "arrival_timestamp", "--batch-rows", 800]

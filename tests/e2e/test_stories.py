@@ -1,6 +1,5 @@
 """The figures of the examples of one stream: the file in, then the fixes; in peace, and with the
-server killed inside every push (SC-46, BK-24, QL-24: and the file once more
-after the fixes)."""
+server killed inside every push (SC-46, BK-24, QL-24: and the file once more after the fixes)."""
 
 import pytest
 

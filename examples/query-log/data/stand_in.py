@@ -1,5 +1,5 @@
 """Writes `stand_in.csv.gz`: a made-up log of queries in the form of Redset, whose rows may not be
-shipped. The same seed gives the same rows everywhere: only `random()` and sums of integers are used.
+shipped. The seed gives the same rows everywhere: nothing but `random()` is drawn from it.
 """
 
 import csv
@@ -113,12 +113,13 @@ def query(dice, instance, number):
     joins = dice.one_of([0, 0, 0, 1, 1, 2, 3, 4, 6, 9]) if kind in ("select", "ctas") else 0
     row |= {
         "compile_duration_ms": float(20 + dice.below(400) + 300 * joins + 45 * joins * joins),
-        "feature_fingerprint": hashlib.sha256(f"{kind} {joins} {dice.below(30)}".encode()).hexdigest(),
+        "feature_fingerprint": fingerprint(f"{kind} {joins} {dice.below(30)}"),
         "num_joins": joins,
         "num_scans": joins + 1,
         "num_aggregations": dice.below(3),
     }
-    reads = tables(dice, joins + 1) if kind in READING and (kind != "insert" or dice.happens(60)) else []
+    reading = kind in READING and (kind != "insert" or dice.happens(60))
+    reads = tables(dice, joins + 1) if reading else []
     writes = [dice.one_of(TABLES)] if kind in WRITING else []
     if writes and reads and dice.happens(40):
         reads = list(dict.fromkeys([*reads, *writes]))
@@ -143,6 +144,10 @@ def query(dice, instance, number):
     elif dice.happens(0.3):
         row["execution_duration_ms"] = 0
     return row
+
+
+def fingerprint(shape):
+    return hashlib.sha256(shape.encode()).hexdigest()
 
 
 def tables(dice, count):
