@@ -357,7 +357,7 @@ def test_lists_of_ids_of_every_form(server, home):
         None: (None, []),
     }
     events = [event(n, read_table_ids=text, was_aborted=1) for n, text in enumerate(forms)]
-    bad = ["00", "1, 000", "0000 ,7", "5,00,7"]
+    bad = ["00", "1, 000", "0000 ,7", "5,00,7", "12,x", "1 2", "-3", "1;2", "9" * 19]
     events += [event(100 + n, read_table_ids=text) for n, text in enumerate(bad)]
     both = {"query_type": "insert", "read_table_ids": "5,6,6", "write_table_ids": " 6,9"}
     push(server, home, [*events, event(50, **both)])
@@ -390,6 +390,8 @@ def test_rules_at_their_edges(server, home):
         ({**none, "query_type": "copy", "write_table_ids": "00"}, "R5"),
         ({**none, "execution_duration_ms": -1, "num_scans": None}, "R1 | R3 | R6"),
         ({"execution_duration_ms": 0, "num_joins": 1.5}, "R1 | R7"),
+        ({"was_cached": 2}, "R1"),
+        ({"was_cached": None, "was_aborted": None}, "R1"),
     ]
     push(server, home, [event(n, **said) for n, (said, _) in enumerate(cases)])
     set_aside = {"R1", "R2", "R5", "R6"}

@@ -12,6 +12,6 @@ SELECT
     decoded['arrival_timestamp'] AS arrival_timestamp,
     decoded['instance_id'] AS instance_id,
     decoded['query_id'] AS query_id,
-    array_to_string(rules, ' | ') AS anomaly_description,
+    array_to_string(array_sort(array_distinct(rules)), ' | ') AS anomaly_description,
     'quarantined' AS disposition
 FROM {{ source('quarantine', 'query_log') }}

@@ -1,4 +1,5 @@
 -- Queries that fit their contract, each once, by instance and query: the first accepted counts.
+-- Elements of lists are numbers, by their contract; empty ones are left out.
 SELECT
     instance_id,
     cluster_size,
