@@ -8,6 +8,7 @@ import json
 import math
 import random
 import runpy
+import shutil
 from collections import Counter
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from harness import Sluice, same_rows
+from harness import Sluice, run, same_rows
 from histories import verified
 from stories import QUERY_LOG as STORY
 
@@ -402,6 +403,29 @@ def test_rules_at_their_edges(server, home):
     ]
     found = "SELECT query_id, anomaly_description, disposition FROM gold.anomalies"
     same_rows(server.sql(found), wanted)
+
+
+def test_anomalies_follow_decisions_about_the_quarantine(servers, home):
+    """What a mended contract takes keeps its warning alone; what is discarded is gone."""
+    project = home / "project"
+    shutil.copytree(STORY.project, project)
+    server = servers(project=project).start()
+    merge = event(1, query_type="merge", execution_duration_ms=0)
+    push(server, home, [merge, event(2, execution_duration_ms=-1), event(3, query_type="nothing")])
+    described = "SELECT query_id, anomaly_description, disposition FROM gold.anomalies"
+    set_aside = [(1, "R2 | R7", "quarantined"), (2, "R6", "quarantined"), (3, "R2", "quarantined")]
+    same_rows(server.sql(described), set_aside)
+    contract = project / "streams" / "query_log.yml"
+    text = contract.read_text()
+    assert "vacuum]" in text
+    contract.write_text(text.replace("vacuum]", "vacuum, merge]"))
+    server.restart()
+    decide = ["quarantine", "replay", STORY.stream, "--all", "--url", server.http_url]
+    run(home, *decide)
+    decide = ["quarantine", "discard", STORY.stream, "--rule", "R6", "--url", server.http_url]
+    assert run(home, *decide, "--reason", "a clock went back").returncode == 0
+    server.wait()
+    same_rows(server.sql(described), [(1, "R7", "kept"), (3, "R2", "quarantined")])
 
 
 def test_of_two_events_of_a_query_the_first_accepted_counts(server, home):
