@@ -1,11 +1,13 @@
 """Examples of one stream: a file pushed, then its fixes, and the figures that it must answer."""
 
+import os
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import pytest
 import yaml
 
 from harness import ROOT, Sluice, same_rows
@@ -14,7 +16,10 @@ from worlds import push_with_kill
 
 @dataclass(frozen=True)
 class Story:
-    """`base` and `fixes` are files of the example; `rate` is that of a push with a kill inside."""
+    """`base` and `fixes` are files of the example, or `base` one elsewhere, which may be missing.
+
+    `rate` is that of a push with a kill inside.
+    """
 
     name: str
     stream: str
@@ -34,6 +39,11 @@ class Story:
     @property
     def base(self):
         return self.project / "data" / self.base_file
+
+    def skip_without_base(self):
+        """Skips the test, and says why, where the file is not part of the project."""
+        if not self.base.is_file():
+            pytest.skip(f"no {self.base}, whose licence forbids to ship it: set SLUICE_REDSET")
 
     @cached_property
     def cases(self):
@@ -108,4 +118,15 @@ BOOKS = Story(
     fixes_file="books_fixes.ndjson",
     relations=16,
     wanted=tuple(f"BK-{n:02}" for n in [*range(1, 16), *range(20, 25)]),
+)
+REDSET = ROOT.parent / "shared" / "data" / "query-log" / "redset_sample_0.001.csv.gz"
+QUERY_LOG = Story(
+    name="query-log",
+    stream="query_log",
+    base_file=os.environ.get("SLUICE_REDSET", str(REDSET)),
+    lines=8244,
+    rate=4000,
+    fixes_file="query_fixes.ndjson",
+    relations=14,
+    wanted=tuple(f"QL-{n:02}" for n in [1, 2, 3, *range(5, 22), 23, *range(30, 36)]),
 )

@@ -1,0 +1,31 @@
+-- Queries that fit their contract, each once, by instance and query: the first accepted counts.
+-- Elements of lists are numbers, by their contract; empty ones are left out.
+SELECT
+    instance_id,
+    cluster_size,
+    user_id,
+    database_id,
+    query_id,
+    arrival_timestamp,
+    CAST(arrival_timestamp AS DATE) AS day,
+    compile_duration_ms,
+    queue_duration_ms,
+    execution_duration_ms,
+    feature_fingerprint,
+    was_aborted,
+    was_cached,
+    cache_source_query_id,
+    query_type,
+    num_permanent_tables_accessed,
+    num_external_tables_accessed,
+    num_system_tables_accessed,
+    read_table_ids,
+    write_table_ids,
+    array_compact(TRY_CAST(string_to_array(read_table_ids, ',') AS BIGINT[])) AS read_tables,
+    array_compact(TRY_CAST(string_to_array(write_table_ids, ',') AS BIGINT[])) AS write_tables,
+    mbytes_scanned,
+    mbytes_spilled,
+    num_joins,
+    num_scans,
+    num_aggregations
+FROM {{ source('bronze', 'query_log') }}

@@ -1,0 +1,510 @@
+"""The log of queries: the made-up stand-in against figures that Python computes, lists of ids of
+every form, fits of few points, and the real sample pushed in another order (QL-04, QL-24)."""
+
+import csv
+import gzip
+import io
+import json
+import math
+import random
+import runpy
+import shutil
+from collections import Counter
+from datetime import datetime, timedelta
+from fractions import Fraction
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from harness import Sluice, run, same_rows
+from histories import verified
+from stories import QUERY_LOG as STORY
+
+DATA = STORY.project / "data"
+STAND_IN = DATA / "stand_in.csv.gz"
+FIXTURE = DATA / "fixtures" / "query_fixes.ndjson"
+LIVE_DAYS = 4
+WRITING = {"insert", "delete", "update", "copy", "ctas"}
+TYPES = {*WRITING, "select", "other", "analyze", "unload", "vacuum"}
+
+
+# -- what the tables should hold, from the files and without SQL
+
+def stand_in():
+    return list(csv.DictReader(io.StringIO(gzip.decompress(STAND_IN.read_bytes()).decode())))
+
+
+def fixture():
+    return [json.loads(line) for line in FIXTURE.read_text().splitlines()]
+
+
+def number(value):
+    try:
+        return None if value in ("", None) else float(value)
+    except ValueError:
+        return None
+
+
+def ids(value):
+    return [int(element) for element in value.split(",")] if value else None
+
+
+def whole(row, *names):
+    return [int(number(row[name])) for name in names]
+
+
+def time_of(row):
+    value = row["arrival_timestamp"]
+    return datetime.fromisoformat(value) if value else None
+
+
+def broken(row):
+    """The rules that the event breaks, in order; null counts as the empty text."""
+    kind, aborted = row["query_type"], number(row["was_aborted"])
+    execution = number(row["execution_duration_ms"])
+    elements = f"{row['read_table_ids'] or ''},{row['write_table_ids'] or ''}".split(",")
+    needed = ["instance_id", "user_id", "query_id", "execution_duration_ms", "was_aborted"]
+    needed += ["was_cached", "num_joins", "num_scans"]
+    touched = number(row["num_permanent_tables_accessed"]) or 0
+    found = {
+        "R1": time_of(row) is None or any(number(row[name]) is None for name in needed),
+        "R2": kind not in TYPES,
+        "R3": kind == "select" and not aborted and touched > 0 and not row["read_table_ids"],
+        "R4": kind in WRITING and not aborted and not row["write_table_ids"],
+        "R5": any(element in ("00", "000", "0000") for element in elements),
+        "R6": execution < 0,
+        "R7": execution == 0 and not number(row["was_cached"]),
+    }
+    return [rule for rule, breaks in found.items() if breaks]
+
+
+WARNINGS = {"R3", "R4", "R7"}
+
+
+def first_accepted(events):
+    found = {}
+    for row in events:
+        if set(broken(row)) <= WARNINGS:
+            found.setdefault(tuple(whole(row, "instance_id", "query_id")), row)
+    return found
+
+
+def anomalies(events):
+    """One per event that is kept with a warning, and one per event in quarantine."""
+    kept = [(row, "kept") for row in first_accepted(events).values()]
+    set_aside = [(row, "quarantined") for row in events if not set(broken(row)) <= WARNINGS]
+    for row, disposition in kept + set_aside:
+        if broken(row):
+            key = whole(row, "instance_id", "query_id")
+            yield (time_of(row), *key, " | ".join(broken(row)), disposition)
+
+
+class Query:
+    """What the tables take of an accepted event."""
+
+    def __init__(self, row):
+        self.row, self.at, self.kind = row, time_of(row), row["query_type"]
+        self.day, self.hour = self.at.date(), self.at.replace(minute=0, second=0, microsecond=0)
+        self.bucket = self.hour.replace(minute=self.at.minute // 5 * 5)
+        self.key = tuple(whole(row, "instance_id", "query_id"))
+        self.instance, self.user, self.cached = whole(row, "instance_id", "user_id", "was_cached")
+        self.compile_ms = number(row["compile_duration_ms"])
+        self.read, self.written = ids(row["read_table_ids"]), ids(row["write_table_ids"])
+        self.of_day = (self.day, self.instance, self.kind, self.user)
+
+    def refs(self):
+        read, written = set(self.read or []), set(self.written or [])
+        return [(table, table in read, table in written) for table in read | written]
+
+
+def wanted_tables(events):
+    """Rows per query whose answer they should be."""
+    queries = [Query(row) for row in first_accepted(events).values()]
+    first_live = max(query.day for query in queries) - timedelta(days=LIVE_DAYS - 1)
+    of_day = Counter(query.of_day for query in queries)
+    hits_of_day = Counter(query.of_day for query in queries if query.cached)
+    of_bucket = Counter(query.bucket for query in queries)
+    hits_of_bucket = Counter(query.bucket for query in queries if query.cached)
+    of_table = Counter(
+        (query.day, query.instance, table, query.kind, query.user)
+        for query in queries
+        for table, *_ in query.refs()
+    )
+    of_joins, of_hour = {}, {}
+    for query in queries:
+        if query.kind == "select" and query.compile_ms is not None:
+            of_joins.setdefault(int(query.row["num_joins"]), []).append(query.compile_ms)
+        of_hour.setdefault((query.hour, query.kind, query.cached), []).append(query.row)
+    return {
+        "SELECT instance_id, query_id, day, read_tables, write_tables FROM silver.queries": [
+            (*query.key, query.day, query.read, query.written) for query in queries
+        ],
+        "SELECT * FROM silver.table_refs": [
+            (*query.key, *ref, query.day, query.kind, query.user)
+            for query in queries
+            for ref in query.refs()
+        ],
+        "SELECT instance_id, query_id FROM gold.queries_live": [
+            query.key for query in queries if query.day >= first_live
+        ],
+        "SELECT * FROM gold.top_k_tables_per_day": [(*key, n) for key, n in of_table.items()],
+        "SELECT * FROM gold.top_k_queries_per_day": [(*key, n) for key, n in of_day.items()],
+        "SELECT * FROM gold.hit_rate_per_day": [
+            (*key, hits_of_day[key], n) for key, n in of_day.items()
+        ],
+        "SELECT * FROM gold.hit_rate_per_bucket": [
+            (bucket, hits_of_bucket[bucket], n) for bucket, n in of_bucket.items()
+        ],
+        "SELECT * FROM gold.compile_time_vs_num_joins": [
+            (n, len(times), sum(times), sum(times) / len(times)) for n, times in of_joins.items()
+        ],
+        "SELECT * FROM gold.query_stats_per_hour": [
+            (*hour, len(rows), *sums(rows)) for hour, rows in of_hour.items()
+        ],
+        "SELECT * FROM gold.anomalies": list(anomalies(events)),
+    }
+
+
+def sums(rows):
+    """The number of compile times, and the sums; null where there is nothing to add."""
+    summed = ["compile_duration_ms", "execution_duration_ms", "num_joins", "num_scans"]
+    summed += ["mbytes_scanned", "mbytes_spilled"]
+    values = [[number(row[name]) for row in rows] for name in summed]
+    values = [[value for value in column if value is not None] for column in values]
+    return len(values[0]), *(sum(column) if column else None for column in values)
+
+
+def least_squares(xs, ys, degree):
+    """Coefficients of the polynomial, exact: the normal equations, solved by elimination."""
+    size = range(degree + 1)
+    matrix = [
+        [*(sum(Fraction(x) ** (i + j) for x in xs) for j in size)]
+        + [sum(Fraction(x) ** i * Fraction(y) for x, y in zip(xs, ys))]
+        for i in size
+    ]
+    for i in size:
+        matrix[i] = [value / matrix[i][i] for value in matrix[i]]
+        for j in size:
+            if j != i:
+                factor = matrix[j][i]
+                matrix[j] = [a - factor * b for a, b in zip(matrix[j], matrix[i])]
+    return [float(row[-1]) for row in matrix]
+
+
+def fits(points):
+    """R² per model."""
+    xs, ys = zip(*points)
+    mean = sum(ys) / len(ys)
+    total = sum((y - mean) ** 2 for y in ys)
+    logs = least_squares(xs, [math.log1p(y) for y in ys], 1)
+    line, parabola = least_squares(xs, ys, 1), least_squares(xs, ys, 2)
+    curves = {
+        "linear": lambda x: line[0] + line[1] * x,
+        "quadratic": lambda x: parabola[0] + parabola[1] * x + parabola[2] * x * x,
+        "exponential": lambda x: math.exp(logs[0] + logs[1] * x) - 1,
+    }
+    return {
+        name: 1 - sum((y - curve(x)) ** 2 for x, y in points) / total
+        for name, curve in curves.items()
+    }
+
+
+def assert_fits(server):
+    points = server.table("SELECT num_joins, avg_compile_ms FROM gold.compile_time_vs_num_joins")
+    points = [(row["num_joins"], row["avg_compile_ms"]) for row in points.to_pylist()]
+    wanted = fits(points)
+    found = server.table("SELECT * FROM gold.join_fits").to_pylist()
+    assert {row["model"]: row["r_squared"] for row in found} == pytest.approx(wanted, rel=1e-9)
+    best = max(wanted, key=wanted.get)
+    assert [row["model"] for row in found if row["is_best"]] == [best]
+
+
+# -- events of a test's own
+
+def event(number, **said):
+    row = {**fixture()[0], "query_id": number, **said}
+    assert row.keys() == stand_in()[0].keys()
+    return row
+
+
+def push(server, home, events):
+    """Pushes, waits, and returns the report."""
+    file = home / f"{len(list(home.glob('*.ndjson')))}.ndjson"
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    report = server.push(STORY.stream, file).finish()
+    server.wait()
+    return report
+
+
+@pytest.fixture
+def server(servers):
+    return servers(project=STORY.project).start()
+
+
+# -- the stand-in
+
+def test_the_stand_in_is_what_its_script_writes():
+    """The text, since not every machine compresses alike."""
+    text = runpy.run_path(str(DATA / "stand_in.py"))["text"]()
+    assert gzip.decompress(STAND_IN.read_bytes()).decode() == text
+
+
+def test_the_stand_in_has_the_quirks_of_a_real_log():
+    rows = stand_in()
+    assert list(rows[0]) == list(fixture()[0])
+    assert 3_000 < len(rows) == len({(row["instance_id"], row["query_id"]) for row in rows})
+    assert len({row["query_id"] for row in rows}) < len(rows) / 2
+    times = [time_of(row) for row in rows]
+    assert 0.4 < out_of_order(times) / len(times) < 0.6
+    days = Counter(time.date() for time in times)
+    assert len(days) == 90 and max(days.values()) > len(rows) / 10
+    fractions = {len(row["arrival_timestamp"].split(".")[1]) for row in rows}
+    assert fractions == {2, 3, 4, 5, 6}
+    cached = [row for row in rows if row["was_cached"] == "1"]
+    assert {row["query_type"] for row in cached} == {"other"}
+    empty = ["compile_duration_ms", "num_permanent_tables_accessed", "read_table_ids"]
+    assert not any(row[name] for row in cached for name in [*empty, "write_table_ids"])
+    assert all(row["cache_source_query_id"].endswith(".0") for row in cached)
+    assert {row["query_type"] for row in rows} == TYPES
+    assert sum(row["was_aborted"] == "1" for row in rows) > 10
+    lists = [(ids(row["read_table_ids"]), ids(row["write_table_ids"])) for row in rows]
+    assert any(set(reads or []) & set(writes or []) for reads, writes in lists)
+    named = {table for pair in lists for tables in pair for table in tables or []}
+    assert {100, 2000} <= named
+    assert {rule for row in rows for rule in broken(row)} == WARNINGS
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, new_log):
+    """The stand-in and the fixture, then both again in another order."""
+    home = tmp_path_factory.mktemp("stand-in")
+    server = Sluice(home, project=STORY.project, kept_in=new_log())
+    try:
+        server.start()
+        server.push(STORY.stream, STAND_IN).finish()
+        server.push(STORY.stream, FIXTURE).finish()
+        server.wait()
+        server.before = server.sql("SELECT * FROM quarantine.query_log")
+        again = stand_in() + fixture()
+        random.Random(5).shuffle(again)
+        server.again = push(server, home, again)
+        yield server
+    finally:
+        server.close()
+
+
+def test_what_comes_again_is_a_repeat(filled):
+    lines = len(stand_in()) + len(fixture())
+    same_rows(filled.sql("SELECT * FROM quarantine.query_log"), filled.before)
+    assert (filled.again["lines"], filled.again["accepted"]) == (lines, 0), filled.again
+
+
+def test_every_table_holds_what_the_files_say(filled):
+    wrong = []
+    for sql, rows in wanted_tables(stand_in() + fixture()).items():
+        try:
+            same_rows(filled.sql(sql), rows)
+        except AssertionError as error:
+            wrong.append(f"{sql}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_fits_are_those_of_least_squares(filled):
+    assert_fits(filled)
+
+
+def test_the_lake_of_the_stand_in_keeps_its_promises(filled):
+    report = verified(filled, STORY.project)
+    assert report["green"] and report["not_compared"] == [], report
+
+
+def test_parquet_in_another_order_gives_the_same_tables(server, home, filled):
+    """Text as large_string, whole numbers with nulls as doubles, as Redset has them."""
+    rows = stand_in()
+    random.Random(6).shuffle(rows)
+    texts = {"feature_fingerprint", "query_type", "read_table_ids", "write_table_ids"}
+    columns = {}
+    for name in rows[0]:
+        values = [row[name] or None for row in rows]
+        if name == "arrival_timestamp":
+            columns[name] = pa.array([time_of(row) for row in rows], pa.timestamp("us"))
+        elif name in texts:
+            columns[name] = pa.array(values, pa.large_string())
+        elif None in values or "." in values[0]:
+            columns[name] = pa.array([number(value) for value in values], pa.float64())
+        else:
+            columns[name] = pa.array([int(value) for value in values], pa.int64())
+    file = home / "stand_in.parquet"
+    pa.parquet.write_table(pa.table(columns), file)
+    report = server.push(STORY.stream, file).finish()
+    assert (report["accepted"], report["refused"]) == (len(rows), 0)
+    server.wait()
+    of_files = "SELECT * FROM silver.queries WHERE instance_id <> 900"
+    same_rows(server.sql(of_files), filled.sql(of_files))
+
+
+# -- lists and fits of few points
+
+def test_lists_of_ids_of_every_form(server, home):
+    forms = {
+        " 12 , 7,300 ": ([12, 7, 300], [12, 7, 300]),
+        "7,7,12,7": ([7, 7, 12, 7], [7, 12]),
+        "100,2000,0,1000": ([100, 2000, 0, 1000], [100, 2000, 0, 1000]),
+        "12,,7,": ([12, 7], [12, 7]),
+        "": (None, []),
+        "NaN": (None, []),
+        None: (None, []),
+    }
+    events = [event(n, read_table_ids=text, was_aborted=1) for n, text in enumerate(forms)]
+    bad = ["00", "1, 000", "0000 ,7", "5,00,7", "12,x", "1 2", "-3", "1;2", "9" * 19]
+    events += [event(100 + n, read_table_ids=text) for n, text in enumerate(bad)]
+    both = {"query_type": "insert", "read_table_ids": "5,6,6", "write_table_ids": " 6,9"}
+    push(server, home, [*events, event(50, **both)])
+    lists = "SELECT query_id, read_tables FROM silver.queries WHERE query_id < 50"
+    same_rows(server.sql(lists), [(n, listed) for n, (listed, _) in enumerate(forms.values())])
+    refs = "SELECT query_id, table_id, was_read, was_written FROM silver.table_refs"
+    named = [(n, table, True, False) for n, (_, few) in enumerate(forms.values()) for table in few]
+    of_both = [(50, 5, True, False), (50, 6, True, True), (50, 9, False, True)]
+    same_rows(server.sql(refs), named + of_both)
+    same_rows(server.sql("SELECT rules FROM quarantine.query_log"), [(["R5"],)] * len(bad))
+
+
+def test_rules_at_their_edges(server, home):
+    """What stands on either side of each rule that warns, and several rules at once."""
+    none = {"read_table_ids": None, "write_table_ids": None}
+    cases = [
+        ({**none}, "R3"),
+        ({**none, "was_aborted": 1}, None),
+        ({**none, "num_permanent_tables_accessed": 0.0}, None),
+        ({**none, "num_permanent_tables_accessed": None}, None),
+        ({**none, "read_table_ids": " , "}, "R3"),
+        *(({**none, "query_type": kind}, "R4") for kind in sorted(WRITING)),
+        ({**none, "query_type": "insert", "was_aborted": 1}, None),
+        ({**none, "query_type": "vacuum"}, None),
+        ({"execution_duration_ms": 0}, "R7"),
+        ({"execution_duration_ms": 0, "was_cached": 1}, None),
+        ({"execution_duration_ms": 0, "was_aborted": 1}, "R7"),
+        ({**none, "execution_duration_ms": 0}, "R3 | R7"),
+        ({**none, "query_type": "SELECT"}, "R2"),
+        ({**none, "query_type": "copy", "write_table_ids": "00"}, "R5"),
+        ({**none, "execution_duration_ms": -1, "num_scans": None}, "R1 | R3 | R6"),
+        ({"execution_duration_ms": 0, "num_joins": 1.5}, "R1 | R7"),
+        ({"was_cached": 2}, "R1"),
+        ({"was_cached": None, "was_aborted": None}, "R1"),
+    ]
+    push(server, home, [event(n, **said) for n, (said, _) in enumerate(cases)])
+    set_aside = {"R1", "R2", "R5", "R6"}
+    wanted = [
+        (n, rules, "quarantined" if set(rules.split(" | ")) & set_aside else "kept")
+        for n, (_, rules) in enumerate(cases)
+        if rules
+    ]
+    found = "SELECT query_id, anomaly_description, disposition FROM gold.anomalies"
+    same_rows(server.sql(found), wanted)
+
+
+def test_anomalies_follow_decisions_about_the_quarantine(servers, home):
+    """What a mended contract takes keeps its warning alone; what is discarded is gone."""
+    project = home / "project"
+    shutil.copytree(STORY.project, project)
+    server = servers(project=project).start()
+    merge = event(1, query_type="merge", execution_duration_ms=0)
+    push(server, home, [merge, event(2, execution_duration_ms=-1), event(3, query_type="nothing")])
+    described = "SELECT query_id, anomaly_description, disposition FROM gold.anomalies"
+    set_aside = [(1, "R2 | R7", "quarantined"), (2, "R6", "quarantined"), (3, "R2", "quarantined")]
+    same_rows(server.sql(described), set_aside)
+    contract = project / "streams" / "query_log.yml"
+    text = contract.read_text()
+    assert "vacuum]" in text
+    contract.write_text(text.replace("vacuum]", "vacuum, merge]"))
+    server.restart()
+    decide = ["quarantine", "replay", STORY.stream, "--all", "--url", server.http_url]
+    run(home, *decide)
+    decide = ["quarantine", "discard", STORY.stream, "--rule", "R6", "--url", server.http_url]
+    assert run(home, *decide, "--reason", "a clock went back").returncode == 0
+    server.wait()
+    same_rows(server.sql(described), [(1, "R7", "kept"), (3, "R2", "quarantined")])
+
+
+def test_of_two_events_of_a_query_the_first_accepted_counts(server, home):
+    bad = event(1, user_id=5, query_type="merge")
+    good = [event(1, user_id=user) for user in (6, 7)]
+    other = event(1, user_id=8, instance_id=901)
+    for one in [bad, *good, other]:
+        push(server, home, [one])
+    users = "SELECT instance_id, query_id, user_id FROM silver.queries"
+    same_rows(server.sql(users), [(900, 1, 6), (901, 1, 8)])
+    same_rows(server.sql("SELECT rules FROM quarantine.query_log"), [(["R2"],)])
+
+
+def test_fits_of_few_points_are_null(server, home):
+    fitted = "SELECT model, r_squared, is_best FROM gold.join_fits"
+    nothing = [(model, None, False) for model in ("linear", "quadratic", "exponential")]
+    steps = [
+        [],
+        [event(1, num_joins=0, compile_duration_ms=5.5)],
+        [event(2, num_joins=4, compile_duration_ms=9.0)],
+    ]
+    for n, events in enumerate(steps):
+        push(server, home, [*events, event(100 + n, query_type="vacuum")])
+        same_rows(server.sql(fitted), nothing)
+    push(server, home, [event(3, num_joins=9, compile_duration_ms=2.5)])
+    assert_fits(server)
+    push(server, home, [event(4, num_joins=30, compile_duration_ms=1e6)])
+    assert_fits(server)
+
+
+def test_fits_of_points_of_one_height_are_null(server, home):
+    push(server, home, [event(n, num_joins=n, compile_duration_ms=0.1) for n in range(7)])
+    fitted = "SELECT r_squared, is_best FROM gold.join_fits"
+    same_rows(server.sql(fitted), [(None, False)] * 3)
+
+
+# -- in another order
+
+def out_of_order(times):
+    """Adjacent rows that go back in time."""
+    return sum(after < before for before, after in pairwise(times))
+
+
+SORTED = ["--sort-by", "arrival_timestamp", "--batch-rows", 800]
+
+
+def test_a_sorted_push_tells_how_the_file_was_and_sends_it_in_order(server, filled):
+    report = server.push(STORY.stream, STAND_IN, *SORTED).finish()
+    assert report["out_of_order"] == out_of_order([time_of(row) for row in stand_in()])
+    server.wait()
+    of_files = "SELECT * FROM silver.queries WHERE instance_id <> 900"
+    same_rows(server.sql(of_files), filled.sql(of_files))
+    back = """
+        SELECT count(*) FROM (
+          SELECT arrival_timestamp, lag(arrival_timestamp)
+            OVER (PARTITION BY _partition ORDER BY _offset, _index) AS before
+          FROM bronze.query_log
+        ) AS events WHERE arrival_timestamp < before"""
+    same_rows(server.sql(back), [(0,)])
+
+
+def test_the_sample_tells_how_often_it_goes_back_in_time(server):
+    """QL-04."""
+    STORY.skip_without_base()
+    report = server.push(STORY.stream, STORY.base, *SORTED).finish()
+    assert (report["lines"], report["out_of_order"]) == (STORY.lines, 4096)
+    server.wait()
+    STORY.assert_figures(server, "base")
+
+
+def test_the_sample_in_any_order_gives_the_same_figures(server, home):
+    """QL-24; a push that is repeated, and killed inside, is a world of `test_stories`."""
+    STORY.skip_without_base()
+    first, *lines = gzip.decompress(STORY.base.read_bytes()).splitlines(keepends=True)
+    random.Random(7).shuffle(lines)
+    file = home / "shuffled.csv"
+    file.write_bytes(first + b"".join(lines))
+    for _ in range(2):
+        report = server.push(STORY.stream, file).finish()
+        assert (report["lines"], report["refused"]) == (STORY.lines, 0)
+        server.wait()
+        STORY.assert_figures(server, "base")
