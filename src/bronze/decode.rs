@@ -341,8 +341,11 @@ pub fn quarantine_rows(
     let mut event_id = StringBuilder::new();
     for row in which.iter().map(|row| *row as usize) {
         let broken = &decoded.breaches[row];
-        for breach in broken {
-            rules.values().append_value(&breach.rule);
+        for (at, Breach { rule, .. }) in broken.iter().enumerate() {
+            // Several fields may break one rule.
+            if broken[..at].iter().all(|other| other.rule != *rule) {
+                rules.values().append_value(rule);
+            }
         }
         rules.append(true);
         let messages: Vec<String> =

@@ -98,3 +98,18 @@ async fn only_views_read_quarantine() {
         assert!(errors.contains(expected), "{expected} in\n{errors}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_that_several_fields_break_is_listed_once() {
+    let rig = Rig::new().await;
+    rig.write("streams/events.yml", &format!("field_rule: R1{CONTRACT}"));
+    let running = rig.start();
+    let payload = r#"{"id":"e1","k":"","v":"many"}"#.into();
+    let record = crate::domain::record::Record { payload, ..event(1, "a", 1) };
+    rig.log().append("events", vec![record]).await.expect("append");
+    running.settled().await;
+    let told = running.text("SELECT rules, message, decoded['id'] FROM quarantine.events").await;
+    let message = "R1: k: required, but missing, null or empty; R1: v: \"many\" is not of type int";
+    assert_eq!(told, format!("[R1] {message} e1"));
+    running.stop().await;
+}
