@@ -140,7 +140,7 @@ impl Feed {
         let (batches_out, batches) = mpsc::channel(READ_AHEAD);
         let name = part.name();
         let spill = match &part.sort {
-            Some(_) => Some(tempfile::Builder::new().prefix("sluice-push-").tempdir()?),
+            Some(_) => Some(spill_folder()?),
             None => None,
         };
         let folder = spill.as_ref().map(|dir| dir.path().to_owned()).unwrap_or_default();
@@ -168,6 +168,13 @@ impl Feed {
         }
         Ok(self.held.take())
     }
+}
+
+fn spill_folder() -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix("sluice-push-").tempdir().map_err(|error| {
+        let hint = "let $TMPDIR name a folder for what memory does not hold";
+        io::Error::new(error.kind(), format!("{error}; {hint}"))
+    })
 }
 
 fn open(

@@ -199,8 +199,8 @@ fn failed(name: &str, error: DataFusionError) -> ReadError {
 
 fn plan(keyed: Keyed) -> Result<SortExec, DataFusionError> {
     let schema = Arc::clone(&SCHEMA);
-    let unsorted: Arc<dyn PartitionStream> = Arc::new(Unsorted(Mutex::new(Some(keyed))));
-    let source = StreamingTableExec::try_new(schema, vec![unsorted], None, [], false, None)?;
+    let source: Arc<dyn PartitionStream> = Arc::new(Source(Mutex::new(Some(keyed))));
+    let source = StreamingTableExec::try_new(schema, vec![source], None, [], false, None)?;
     let options = SortOptions { descending: false, nulls_first: true };
     let columns = SCHEMA.fields().iter().take(SORTED_BY).enumerate();
     let order = LexOrdering::new(columns.map(|(at, field)| {
@@ -226,15 +226,15 @@ fn context(sort: &Sort, spill: &Path) -> Result<Arc<TaskContext>, DataFusionErro
 }
 
 /// The rows as a plan reads them: once.
-struct Unsorted(Mutex<Option<Keyed>>);
+struct Source(Mutex<Option<Keyed>>);
 
-impl fmt::Debug for Unsorted {
+impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Unsorted")
+        f.write_str("Source")
     }
 }
 
-impl PartitionStream for Unsorted {
+impl PartitionStream for Source {
     fn schema(&self) -> &SchemaRef {
         &SCHEMA
     }
