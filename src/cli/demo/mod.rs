@@ -153,6 +153,8 @@ async fn replay(
             input_format: None,
             encoding: push::Encoding::Auto,
             rate: Some(rate),
+            sort_by: None,
+            speed: None,
             repeat: false,
             batch_size: 500,
             retry_for: RETRY.as_secs(),

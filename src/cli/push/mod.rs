@@ -1,17 +1,19 @@
 //! `sluice push`: files into a stream, in constant memory, resumable, with a report.
 //!
-//! Every row has a fixed identity: its own where the contract names one, else (file digest, row
+//! Rows go as they stand, file by file, or sorted, all files together. Every row has a fixed identity: its own where the contract names one, else (file digest, row
 //! number). So whatever is sent twice, after a lost connection or by a second run, counts once.
 
 pub mod endpoint;
 mod feed;
 mod lookup;
 mod pace;
+mod part;
 pub(super) mod progress;
 mod ranges;
 mod read;
 mod report;
 pub mod sender;
+mod sort;
 mod state;
 mod transfer;
 mod verdicts;
@@ -33,8 +35,11 @@ use crate::{
     ingest::proto::StreamInfo,
 };
 use feed::Cut;
+use pace::Pace;
+use part::Part;
 use read::Input;
 use report::Report;
+use sort::Sort;
 use state::{Earlier, State, Store};
 use transfer::{Ended, Transfer};
 
@@ -64,12 +69,27 @@ pub struct Args {
     /// Events per second [default: as fast as possible]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
+    /// Send the rows of all files together in ascending order of this member of their events: of
+    /// times, or of numbers where no row has a time. A time is written as in 2024-05-25 15:46:52.42,
+    /// with T and a zone if need be. Rows with the same value keep the order of the files and of
+    /// the rows in them. Rows whose value is missing, null or neither (or a number among times) are
+    /// refused. All is read before the first row is sent, standard input to its end; what does not
+    /// fit into 256 MiB is sorted in the folder for temporary files ($TMPDIR)
+    #[arg(long, value_name = "FIELD", conflicts_with = "repeat",
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub sort_by: Option<String>,
+    /// Replay the events by the times of --sort-by, so many times faster than they happened: at
+    /// 3600x (or 3600) an hour takes a second. About twenty batches a second go, each when its
+    /// first event is due
+    #[arg(long, value_name = "FACTOR", value_parser = factor, requires = "sort_by",
+          conflicts_with = "rate")]
+    pub speed: Option<f64>,
     /// Push the files again and again, as new events each time, until stopped; only for a stream
     /// whose events carry no identity of their own
     #[arg(long = "loop")]
     pub repeat: bool,
-    /// Events per batch
-    #[arg(long, default_value_t = 500, value_name = "N",
+    /// Events per batch, at most
+    #[arg(long, visible_alias = "batch-rows", default_value_t = 500, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch_size: u32,
     /// How long to try again when the server is lost
@@ -103,6 +123,27 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A number above zero, with or without an `x`.
+fn factor(text: &str) -> Result<f64, String> {
+    let number = positive(text.strip_suffix(['x', 'X']).unwrap_or(text));
+    number.map_err(|_| "give a number above 0, such as 3600x".into())
+}
+
+impl Args {
+    fn pace(&self) -> Pace {
+        match (self.rate, self.speed) {
+            (Some(rate), _) => Pace::Rate(rate),
+            (None, Some(speed)) => Pace::Speed(speed),
+            (None, None) => Pace::Free,
+        }
+    }
+
+    fn parts(&self, inputs: &[Input]) -> Vec<Part> {
+        let sort = self.sort_by.as_deref().map(|field| Sort::new(field, self.speed.is_some()));
+        Part::of(inputs, sort.as_ref())
+    }
+}
+
 /// Pushes, prints the report. `stop` ends it early: what is in flight is waited for, and the next
 /// run goes on from there.
 pub async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
@@ -130,19 +171,19 @@ async fn push(
         "none" => None,
         url => Some(endpoint::endpoint("--query-url", url, "grpc").map_err(usage)?),
     };
-    let inputs = inspect(args).await?;
+    let parts = args.parts(&inspect(args).await?);
     let info = look_up(&endpoint, &args.stream).await?;
     check_loop(args, &info)?;
     let cut = cut_for(args, &info);
-    let store = open_store(args, &endpoint, &inputs)?;
+    let store = open_store(args, &endpoint, &parts)?;
     let started = Instant::now();
-    let (state, note) = begin(args, &info, store.as_ref(), &inputs, cut);
+    let (state, note) = begin(args, &info, store.as_ref(), &parts, cut);
     if let Some(note) = note.filter(|_| !args.quiet) {
         progress::line(&note);
     }
     let mut transfer = Transfer::new(args, endpoint, &info, cut, store, state, stop.clone());
-    let ended = transfer.run(&inputs).await;
-    let mut report = transfer.report(&inputs);
+    let ended = transfer.run(&parts).await;
+    let mut report = transfer.report(&parts);
     report.set_duration(started.elapsed().as_secs_f64());
     report.interrupted = !matches!(ended, Ok(Ended::Complete));
     if let (Some(query), Ok(Ended::Complete)) = (&query, &ended) {
@@ -177,11 +218,11 @@ fn begin(
     args: &Args,
     info: &StreamInfo,
     store: Option<&Store>,
-    inputs: &[Input],
+    parts: &[Part],
     cut: Cut,
 ) -> (State, Option<String>) {
     let store = store.filter(|_| !args.no_resume);
-    let earlier = store.map_or(Earlier::Nothing, |store| store.load(&info.log_id, inputs, cut));
+    let earlier = store.map_or(Earlier::Nothing, |store| store.load(&info.log_id, parts, cut));
     let note = match earlier {
         Earlier::Same(state) => return (*state, None),
         Earlier::OtherLog { acked } => Some(format!(
@@ -191,7 +232,7 @@ fn begin(
         )),
         Earlier::Nothing => None,
     };
-    (State::new(&args.url, &args.stream, &info.log_id, inputs, cut), note)
+    (State::new(&args.url, &args.stream, &info.log_id, parts, cut), note)
 }
 
 fn conclude(args: &Args, report: &Report, ended: Result<Ended, Failure>) -> Result<(), Failure> {
@@ -235,27 +276,25 @@ fn cut_for(args: &Args, info: &StreamInfo) -> Cut {
     let request = limit(limits.max_request_bytes, 4 * BATCH_BYTES_MAX);
     let most = limit(limits.max_batch_events, usize::MAX).min(args.batch_size as usize);
     Cut {
-        rows: pace::batch_rows(args.rate, most),
+        rows: args.pace().batch_rows(most),
         // Ids and framing need room, too.
         bytes: BATCH_BYTES_MAX.min(request / 2),
         row_bytes_max: limit(limits.max_event_bytes, request / 2),
+        span_us: args.pace().batch_span_us(),
     }
 }
 
 /// `None` where a push cannot be resumed: standard input is gone, and a loop has no end.
-fn open_store(
-    args: &Args,
-    endpoint: &Endpoint,
-    inputs: &[Input],
-) -> Result<Option<Store>, Failure> {
-    if args.repeat || inputs.iter().any(|input| input.path.is_none()) {
+fn open_store(args: &Args, endpoint: &Endpoint, parts: &[Part]) -> Result<Option<Store>, Failure> {
+    let mut inputs = parts.iter().flat_map(|part| &part.inputs);
+    if args.repeat || inputs.any(|input| input.path.is_none()) {
         return Ok(None);
     }
     let Some(dir) = args.state_dir.clone().or_else(state::default_dir) else {
         let hint = "there is no home folder; give --state-dir, or --no-resume to push without";
         return if args.no_resume { Ok(None) } else { Err(Failure::invalid(hint)) };
     };
-    match Store::open(&dir, &endpoint.uri().to_string(), &args.stream, inputs) {
+    match Store::open(&dir, &endpoint.uri().to_string(), &args.stream, parts) {
         Ok(store) => Ok(Some(store)),
         Err(_) if args.no_resume => Ok(None),
         Err(error) => {

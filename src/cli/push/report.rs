@@ -1,6 +1,6 @@
 //! What a push did, in numbers.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
@@ -32,9 +32,16 @@ pub(super) struct Report {
     pub(super) refused: u64,
     /// Why, the first ones.
     pub(super) reasons: Vec<String>,
+    /// Rows that were moved by `--sort-by`: those with a smaller value than the row before them in
+    /// their file. `null` where nothing was sorted.
+    pub(super) out_of_order: Option<u64>,
     pub(super) interrupted: bool,
     pub(super) seconds: f64,
     pub(super) events_per_second: f64,
+    /// Batches that were settled through this run.
+    pub(super) batches: u64,
+    /// Milliseconds from sending a batch to its ack, on average; `null` without batches.
+    pub(super) mean_batch_ms: Option<f64>,
 }
 
 impl Report {
@@ -51,6 +58,14 @@ impl Report {
         #[allow(clippy::cast_precision_loss)] // shown rounded
         let rate = self.acked as f64 / seconds.max(1e-3);
         self.events_per_second = (rate * 10.0).round() / 10.0;
+    }
+
+    /// `took`: of all batches together.
+    pub(super) fn set_batches(&mut self, batches: u64, took: Duration) {
+        self.batches = batches;
+        #[allow(clippy::cast_precision_loss)] // shown rounded
+        let mean = took.as_secs_f64() * 1e3 / batches.max(1) as f64;
+        self.mean_batch_ms = (batches > 0).then_some((mean * 1e3).round() / 1e3);
     }
 }
 
@@ -81,8 +96,16 @@ impl fmt::Display for Report {
         if hidden > 0 {
             writeln!(f, "  … and {hidden} more")?;
         }
+        if let Some(out_of_order) = self.out_of_order {
+            writeln!(f, "out of order  {out_of_order}")?;
+        }
         writeln!(f, "seconds       {:.1}", self.seconds)?;
-        write!(f, "events/s      {:.0}", self.events_per_second)
+        writeln!(f, "events/s      {:.0}", self.events_per_second)?;
+        write!(f, "batches       {}", self.batches)?;
+        match self.mean_batch_ms {
+            Some(mean) => write!(f, "\nms/batch      {mean:.1}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -99,8 +122,10 @@ mod tests {
             acked: 1_638,
             refused: 12,
             reasons: vec!["clicks.ndjson.gz:7: bare NaN".into()],
+            out_of_order: Some(5),
             ..Report::default()
         };
+        report.set_batches(4, Duration::from_micros(10_001));
         report.set_verdicts(&Verdicts { accepted: 1_586, repeats: 40, quarantined: 2 });
         report.set_duration(2.0);
         let expected = [
@@ -115,13 +140,27 @@ mod tests {
             "refused       12",
             "  clicks.ndjson.gz:7: bare NaN",
             "  … and 11 more",
+            "out of order  5",
             "seconds       2.0",
             "events/s      819",
+            "batches       4",
+            "ms/batch      2.5",
         ];
         assert_eq!(report.to_string(), expected.join("\n"));
         let json = serde_json::json!(report);
         assert_eq!(json["repeats"], 40);
         assert_eq!(json["acked_before"], 0);
         assert_eq!(json["events_per_second"], 819.0);
+        assert_eq!(json["out_of_order"], 5);
+        assert_eq!((&json["batches"], &json["mean_batch_ms"]), (&4.into(), &2.5.into()));
+    }
+
+    #[test]
+    fn a_push_that_sent_and_sorted_nothing_has_no_figures_for_it() {
+        let mut report = Report::default();
+        report.set_batches(0, Duration::ZERO);
+        let json = serde_json::json!(report);
+        assert!(json["out_of_order"].is_null() && json["mean_batch_ms"].is_null(), "{json}");
+        assert!(report.to_string().ends_with("batches       0"), "{report}");
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{feed::Cut, read::Input};
+use super::{feed::Cut, part::Part};
 use crate::domain::ErrorKind;
 
 /// At most this often the file is written while a push goes on.
@@ -36,14 +36,17 @@ pub(super) struct State {
     pub(super) push_id: String,
     /// Settings that decide where batches are cut.
     cut: (usize, usize, usize),
+    #[serde(default)]
+    span_us: Option<i64>,
+    /// One per part: one per file, or one for all that are sorted together.
     pub(super) files: Vec<FileState>,
 }
 
-/// How far one file got.
+/// How far one part got.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct FileState {
     name: String,
-    /// Rows that are settled, from the beginning of the file.
+    /// Rows that are settled, from the beginning of the part.
     pub(super) rows: u64,
     /// The line that the last of them begins on.
     pub(super) line: u64,
@@ -72,8 +75,8 @@ impl StateError {
 }
 
 impl State {
-    pub(super) fn new(url: &str, stream: &str, log_id: &str, inputs: &[Input], cut: Cut) -> Self {
-        let file = |input: &Input| FileState { name: input.name.clone(), ..FileState::default() };
+    pub(super) fn new(url: &str, stream: &str, log_id: &str, parts: &[Part], cut: Cut) -> Self {
+        let file = |part: &Part| FileState { name: part.name(), ..FileState::default() };
         Self {
             version: VERSION,
             url: url.to_owned(),
@@ -81,20 +84,21 @@ impl State {
             log_id: log_id.to_owned(),
             push_id: new_push_id(),
             cut: as_tuple(cut),
-            files: inputs.iter().map(file).collect(),
+            span_us: cut.span_us,
+            files: parts.iter().map(file).collect(),
         }
     }
 
     /// The same push from its beginning, as another.
-    pub(super) fn anew(&self, inputs: &[Input], cut: Cut) -> Self {
-        Self::new(&self.url, &self.stream, &self.log_id, inputs, cut)
+    pub(super) fn anew(&self, parts: &[Part], cut: Cut) -> Self {
+        Self::new(&self.url, &self.stream, &self.log_id, parts, cut)
     }
 
     /// Takes up an earlier push. Batches that would be cut otherwise than before must not reuse its
     /// sequence numbers: they get a new push id.
     fn resumed(mut self, cut: Cut) -> Self {
-        if self.cut != as_tuple(cut) {
-            self.cut = as_tuple(cut);
+        if (self.cut, self.span_us) != (as_tuple(cut), cut.span_us) {
+            (self.cut, self.span_us) = (as_tuple(cut), cut.span_us);
             self.push_id = new_push_id();
         }
         self
@@ -109,6 +113,16 @@ fn new_push_id() -> String {
     let mut id = uuid::Uuid::new_v4().simple().to_string();
     id.truncate(8);
     id
+}
+
+/// SHA-256 of these texts, each told apart from the next, in hex.
+pub(super) fn hash<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hasher = Sha256::new();
+    for text in texts {
+        hasher.update((text.len() as u64).to_be_bytes());
+        hasher.update(text);
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What an earlier, interrupted run of a command got done.
@@ -135,14 +149,11 @@ impl Store {
         dir: &Path,
         url: &str,
         stream: &str,
-        inputs: &[Input],
+        parts: &[Part],
     ) -> Result<Self, StateError> {
-        let mut hasher = Sha256::new();
-        for part in [url, stream].into_iter().chain(inputs.iter().map(|i| i.digest.as_str())) {
-            hasher.update((part.len() as u64).to_be_bytes());
-            hasher.update(part);
-        }
-        let name: String = hasher.finalize().iter().take(12).map(|b| format!("{b:02x}")).collect();
+        let digests: Vec<String> = parts.iter().map(Part::digest).collect();
+        let mut name = hash([url, stream].into_iter().chain(digests.iter().map(String::as_str)));
+        name.truncate(24);
         let failed = |source| StateError { path: dir.display().to_string(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         tempfile::tempfile_in(dir).map_err(failed)?;
@@ -151,11 +162,11 @@ impl Store {
 
     /// What an earlier run of this command left, for a server with this log. Something unreadable
     /// counts as nothing: then all is sent again, which is always right.
-    pub(super) fn load(&self, log_id: &str, inputs: &[Input], cut: Cut) -> Earlier {
+    pub(super) fn load(&self, log_id: &str, parts: &[Part], cut: Cut) -> Earlier {
         let read = fs::read(&self.path).ok();
         let state = read.and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok());
         match state {
-            Some(state) if state.version != VERSION || state.files.len() != inputs.len() => {
+            Some(state) if state.version != VERSION || state.files.len() != parts.len() => {
                 Earlier::Nothing
             }
             // A server that does not name its log may have any.
@@ -215,82 +226,89 @@ pub(super) fn default_dir() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::push::read::{Encoding, Format};
+    use crate::cli::push::{
+        read::{Encoding, Format, Input},
+        sort::Sort,
+    };
 
-    const CUT: Cut = Cut { rows: 500, bytes: 1000, row_bytes_max: 1000 };
+    const CUT: Cut = Cut { rows: 500, bytes: 1000, row_bytes_max: 1000, span_us: None };
 
-    fn input(digest: &str) -> Input {
-        Input {
+    fn part(digest: &str) -> Part {
+        let input = Input {
             name: "a.csv".into(),
-            path: None,
+            path: Some("a.csv".into()),
             format: Format::Csv,
             encoding: Encoding::Utf8,
             bytes: 0,
             digest: digest.into(),
-        }
+        };
+        Part { inputs: vec![input], sort: None }
     }
 
     #[tokio::test]
     async fn a_state_is_found_by_server_stream_and_content() {
         let dir = tempfile::tempdir().expect("dir");
-        let inputs = [input("d1")];
-        let open = |url: &str, stream: &str, inputs: &[Input]| {
-            Store::open(dir.path(), url, stream, inputs).expect("store")
+        let parts = [part("d1")];
+        let open = |url: &str, stream: &str, parts: &[Part]| {
+            Store::open(dir.path(), url, stream, parts).expect("store")
         };
-        let store = open("u", "s", &inputs);
-        assert_eq!(store.load("l", &inputs, CUT), Earlier::Nothing);
-        let mut state = State::new("u", "s", "l", &inputs, CUT);
+        let store = open("u", "s", &parts);
+        assert_eq!(store.load("l", &parts, CUT), Earlier::Nothing);
+        let mut state = State::new("u", "s", "l", &parts, CUT);
         state.files[0].rows = 7;
         store.write(&state).await.expect("write");
         let same = Earlier::Same(Box::new(state));
-        assert_eq!(open("u", "s", &inputs).load("l", &inputs, CUT), same);
-        assert_eq!(open("u2", "s", &inputs).load("l", &inputs, CUT), Earlier::Nothing);
-        assert_eq!(open("u", "s2", &inputs).load("l", &inputs, CUT), Earlier::Nothing);
-        let others = [input("d2")];
-        assert_eq!(open("u", "s", &others).load("l", &others, CUT), Earlier::Nothing);
+        assert_eq!(open("u", "s", &parts).load("l", &parts, CUT), same);
+        assert_eq!(open("u2", "s", &parts).load("l", &parts, CUT), Earlier::Nothing);
+        assert_eq!(open("u", "s2", &parts).load("l", &parts, CUT), Earlier::Nothing);
+        let sorted = Part { sort: Some(Sort::new("at", false)), ..part("d1") };
+        for others in [[part("d2")], [sorted]] {
+            assert_eq!(open("u", "s", &others).load("l", &others, CUT), Earlier::Nothing);
+        }
         store.remove().expect("remove");
         store.remove().expect("remove what is gone");
-        assert_eq!(store.load("l", &inputs, CUT), Earlier::Nothing);
+        assert_eq!(store.load("l", &parts, CUT), Earlier::Nothing);
     }
 
     #[tokio::test]
     async fn batches_that_are_cut_otherwise_get_another_name() {
         let dir = tempfile::tempdir().expect("dir");
-        let inputs = [input("d1")];
-        let store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
-        let state = State::new("u", "s", "l", &inputs, CUT);
+        let parts = [part("d1")];
+        let store = Store::open(dir.path(), "u", "s", &parts).expect("store");
+        let state = State::new("u", "s", "l", &parts, CUT);
         store.write(&state).await.expect("write");
-        let push_id = |cut| match store.load("l", &inputs, cut) {
+        let push_id = |cut| match store.load("l", &parts, cut) {
             Earlier::Same(earlier) => earlier.push_id,
             other => panic!("{other:?}"),
         };
         assert_eq!(push_id(CUT), state.push_id);
         assert_ne!(push_id(Cut { rows: 7, ..CUT }), state.push_id);
+        assert_ne!(push_id(Cut { span_us: Some(1), ..CUT }), state.push_id);
     }
 
     #[tokio::test]
     async fn a_state_counts_only_for_the_log_that_acknowledged_it() {
         let dir = tempfile::tempdir().expect("dir");
-        let inputs = [input("d1")];
-        let store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
-        let mut state = State::new("u", "s", "l", &inputs, CUT);
+        let parts = [part("d1")];
+        let store = Store::open(dir.path(), "u", "s", &parts).expect("store");
+        let mut state = State::new("u", "s", "l", &parts, CUT);
         state.files[0].acked = 7;
         store.write(&state).await.expect("write");
-        assert_eq!(store.load("fresh", &inputs, CUT), Earlier::OtherLog { acked: 7 });
-        assert_eq!(store.load("", &inputs, CUT), Earlier::OtherLog { acked: 7 });
+        assert_eq!(store.load("fresh", &parts, CUT), Earlier::OtherLog { acked: 7 });
+        assert_eq!(store.load("", &parts, CUT), Earlier::OtherLog { acked: 7 });
         let mut older = serde_json::to_value(&state).expect("json");
         older.as_object_mut().expect("object").remove("log_id");
         fs::write(&store.path, older.to_string()).expect("write");
-        assert_eq!(store.load("l", &inputs, CUT), Earlier::OtherLog { acked: 7 });
+        assert_eq!(store.load("l", &parts, CUT), Earlier::OtherLog { acked: 7 });
     }
 
     #[tokio::test]
     async fn a_damaged_state_counts_as_none() {
         let dir = tempfile::tempdir().expect("dir");
-        let inputs = [input("d1")];
-        let store = Store::open(dir.path(), "u", "s", &inputs).expect("store");
+        let parts = [part("d1")];
+        let store = Store::open(dir.path(), "u", "s", &parts).expect("store");
         fs::write(&store.path, "{\"version\":1,").expect("damage");
-        assert_eq!(store.load("l", &inputs, CUT), Earlier::Nothing);
+        assert_eq!(store.load("l", &parts, CUT), Earlier::Nothing);
     }
 
     #[test]

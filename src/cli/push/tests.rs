@@ -76,6 +76,8 @@ async fn a_file_arrives_whole_and_in_order() {
     assert!(!report.interrupted);
     assert!(report.to_string().contains("  repeats     not known here\n"));
     assert_eq!(fake.seen().batches.iter().map(|b| b.2).collect::<Vec<_>>(), [3, 3, 1]);
+    assert_eq!((report.batches, report.out_of_order), (3, None));
+    assert!(report.mean_batch_ms.is_some_and(|mean| mean > 0.0), "{report}");
     assert_eq!(place.state_files(), 0, "a finished push leaves no state");
 }
 
@@ -167,9 +169,10 @@ async fn a_server_with_another_log_gets_everything() {
     let args = place.args(&fake.url, &more);
     let (endpoint, inputs) =
         (endpoint::endpoint("--url", &fake.url, "http").expect("url"), inspect(&args).await);
-    let (info, inputs) = (look_up(&endpoint, "s").await.expect("info"), inputs.expect("inputs"));
-    let store = open_store(&args, &endpoint, &inputs).expect("store");
-    let (_, note) = begin(&args, &info, store.as_ref(), &inputs, cut_for(&args, &info));
+    let info = look_up(&endpoint, "s").await.expect("info");
+    let parts = args.parts(&inputs.expect("inputs"));
+    let store = open_store(&args, &endpoint, &parts).expect("store");
+    let (_, note) = begin(&args, &info, store.as_ref(), &parts, cut_for(&args, &info));
     let note = note.expect("it is said");
     let told = "has another log than the one that acked 8 events of the interrupted push: \
                 starting anew";
@@ -400,3 +403,5 @@ async fn the_retry_window_begins_anew_with_every_ack() {
     assert_eq!(report.acked, 8);
     assert!(started.elapsed() >= Duration::from_millis(350), "paced at 20 events/s");
 }
+
+mod sorted;

@@ -1,4 +1,4 @@
-//! The work of a push: file after file, batch after batch, with the state kept up to date.
+//! The work of a push: part after part, batch after batch, with the state kept up to date.
 
 use std::{
     collections::VecDeque,
@@ -16,18 +16,20 @@ use tonic::transport::Endpoint;
 
 use super::{
     Args,
-    feed::{Cut, Feed, FileBatch},
+    feed::{Cut, Event, Feed, FileBatch},
     lookup::failure,
     pace::Pacer,
+    part::Part,
     progress::Progress,
     ranges::Ranges,
-    read::Input,
     report::{REASONS_MAX, Report},
     sender::{Config, Sender, Settled},
-    state::{FileState, State, Store, WRITE_EVERY},
+    sort::{Ascending, Finding},
+    state::{State, Store, WRITE_EVERY},
 };
 use crate::{
     cli::Failure,
+    domain::ErrorKind,
     ingest::proto::{RecordBatch, StreamInfo},
 };
 
@@ -56,6 +58,11 @@ pub(super) struct Transfer<'a> {
     before: Counts,
     rounds: Counts,
     reasons: Vec<String>,
+    /// Batches settled through this run, and how long that took of all together.
+    batches: u64,
+    took: Duration,
+    /// What a sort found.
+    found: Finding,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -65,9 +72,14 @@ struct Counts {
     refused: u64,
 }
 
-/// One file on its way.
+/// One part on its way.
 struct Flight {
     index: usize,
+    /// Of its files, by their index.
+    names: Vec<String>,
+    identities: Vec<String>,
+    /// `None`: rows go as they stand.
+    order: Option<Ascending>,
     sender: Sender,
     feed: Feed,
     /// What was sent and is not settled, by ascending sequence.
@@ -97,24 +109,27 @@ impl<'a> Transfer<'a> {
             store,
             state,
             stop,
-            pacer: Pacer::new(args.rate),
+            pacer: Pacer::new(args.pace()),
             ranges: Ranges::default(),
             before: Counts::default(),
             rounds: Counts::default(),
             reasons: Vec::new(),
+            batches: 0,
+            took: Duration::ZERO,
+            found: Finding::default(),
         };
         transfer.before = transfer.counts();
         transfer
     }
 
-    /// Pushes all files, or until it is stopped.
-    pub(super) async fn run(&mut self, inputs: &[Input]) -> Result<Ended, Failure> {
+    /// Pushes all parts, or until it is stopped.
+    pub(super) async fn run(&mut self, parts: &[Part]) -> Result<Ended, Failure> {
         for round in 0_u64.. {
-            for (index, input) in inputs.iter().enumerate() {
+            for (index, part) in parts.iter().enumerate() {
                 if self.state.files[index].done {
                     continue;
                 }
-                let ended = self.push_file(index, input, round).await;
+                let ended = self.push_part(index, part, round).await;
                 self.write_state().await?;
                 if ended? == Ended::Stopped {
                     return Ok(Ended::Stopped);
@@ -123,7 +138,7 @@ impl<'a> Transfer<'a> {
             if !self.args.repeat {
                 break;
             }
-            if !self.next_round(inputs) {
+            if !self.next_round(parts) {
                 break;
             }
         }
@@ -134,24 +149,18 @@ impl<'a> Transfer<'a> {
     }
 
     /// Begins a round of a loop; false where the last one had nothing to send.
-    fn next_round(&mut self, inputs: &[Input]) -> bool {
+    fn next_round(&mut self, parts: &[Part]) -> bool {
         let counts = self.counts();
         self.rounds.rows += counts.rows;
         self.rounds.acked += counts.acked;
         self.rounds.refused += counts.refused;
         self.reasons = self.all_reasons();
-        self.state = self.state.anew(inputs, self.cut);
+        self.state = self.state.anew(parts, self.cut);
         counts.acked > 0
     }
 
-    async fn push_file(
-        &mut self,
-        index: usize,
-        input: &Input,
-        round: u64,
-    ) -> Result<Ended, Failure> {
-        let mut flight = self.take_off(index, input)?;
-        let identity = identity(input, &self.state.push_id, round);
+    async fn push_part(&mut self, index: usize, part: &Part, round: u64) -> Result<Ended, Failure> {
+        let mut flight = self.take_off(index, part, round)?;
         let stop = self.stop.clone();
         let mut ticks = interval(WRITE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,7 +184,7 @@ impl<'a> Transfer<'a> {
                 }
                 _ = ticks.tick() => self.tick(&mut flight).await?,
                 batch = flight.feed.next(&mut self.pacer), if reading => match batch {
-                    Ok(Some(batch)) => self.send(&mut flight, batch, &identity).await?,
+                    Ok(Some(batch)) => self.send(&mut flight, batch).await?,
                     ended => {
                         reading = false;
                         flight.sender.close();
@@ -193,26 +202,37 @@ impl<'a> Transfer<'a> {
         Ok(Ended::Complete)
     }
 
-    fn take_off(&self, index: usize, input: &Input) -> Result<Flight, Failure> {
+    fn take_off(&self, index: usize, part: &Part, round: u64) -> Result<Flight, Failure> {
         let file = &self.state.files[index];
-        let progress = Progress::start(&input.name, input.bytes, self.args.quiet);
+        let name = part.name();
+        let progress = Progress::start(&name, part.bytes(), self.args.quiet);
+        if let Some(sort) = &part.sort {
+            progress.note(&format!("{name}: sorting by {}", sort.member));
+        }
         if file.rows > 0 {
-            let (name, line, acked) = (&input.name, file.line, file.acked);
-            progress.note(&format!("{name}: resuming after line {line} ({acked} acked before)"));
+            let place = match part.sort {
+                Some(_) => format!("row {} of the sorted rows", file.rows),
+                None => format!("line {}", file.line),
+            };
+            progress.note(&format!("{name}: resuming after {place} ({} acked before)", file.acked));
         }
         let config = Config {
             endpoint: self.endpoint.clone(),
             stream: self.args.stream.clone(),
-            producer_id: producer_id(input, &self.state.push_id, index),
+            producer_id: part.producer_id(&self.state.push_id, index),
             first_sequence: file.sequence,
             want_positions: true,
             retry_for: Duration::from_secs(self.args.retry_for),
         };
         let read = Arc::new(AtomicU64::new(0));
-        let feed = Feed::start(input.clone(), file.rows, self.cut, Arc::clone(&read))
+        let found = Arc::clone(&self.found);
+        let feed = Feed::start(part.clone(), file.rows, self.cut, Arc::clone(&read), found)
             .map_err(|error| Failure::work(format!("cannot start to read: {error}")))?;
         Ok(Flight {
             index,
+            names: part.inputs.iter().map(|input| input.name.clone()).collect(),
+            identities: part.identities(&self.state.push_id, round),
+            order: part.sort.as_ref().map(|_| Ascending::default()),
             sender: Sender::start(config),
             feed,
             sent: VecDeque::new(),
@@ -224,13 +244,11 @@ impl<'a> Transfer<'a> {
     }
 
     /// Hands over a batch; a stop is heard while it waits for room.
-    async fn send(
-        &mut self,
-        flight: &mut Flight,
-        batch: FileBatch,
-        identity: &str,
-    ) -> Result<(), Failure> {
-        let records = self.records(&batch, identity);
+    async fn send(&mut self, flight: &mut Flight, batch: FileBatch) -> Result<(), Failure> {
+        if let Some(order) = &mut flight.order {
+            order.check(&batch).map_err(|reason| Failure::new(ErrorKind::Internal, reason))?;
+        }
+        let records = self.records(&batch, &flight.identities);
         let sent = tokio::select! {
             sent = flight.sender.send(records) => sent,
             () = self.stop.cancelled() => return Ok(()),
@@ -245,10 +263,12 @@ impl<'a> Transfer<'a> {
         Err(self.lost(&error))
     }
 
-    fn records(&self, batch: &FileBatch, identity: &str) -> RecordBatch {
+    /// `identities`: of the files of the part.
+    fn records(&self, batch: &FileBatch, identities: &[String]) -> RecordBatch {
         let records = batch.events.iter().map(|event| event.payload.clone()).collect();
-        let id = |row: u64| Bytes::from(format!("{identity}:{row}"));
-        let ids = batch.events.iter().filter(|_| self.sends_ids).map(|event| id(event.row));
+        let id =
+            |event: &Event| Bytes::from(format!("{}:{}", identities[event.place.file], event.row));
+        let ids = batch.events.iter().filter(|_| self.sends_ids).map(id);
         RecordBatch { records, keys: Vec::new(), event_ids: ids.collect() }
     }
 
@@ -257,14 +277,16 @@ impl<'a> Transfer<'a> {
         let file = &mut self.state.files[flight.index];
         let Some(batch) = flight.sent.pop_front() else {
             let message = format!("batch {} was acked but never sent", settled.sequence);
-            return Err(Failure::new(crate::domain::ErrorKind::Internal, message));
+            return Err(Failure::new(ErrorKind::Internal, message));
         };
         file.rows += batch.rows;
         file.line = batch.last_line;
         file.acked += settled.accepted;
         file.refused += batch.refused.len() as u64 + settled.refused();
         file.sequence = settled.sequence + 1;
-        let reasons = reasons(&batch, &settled);
+        self.batches += 1;
+        self.took += settled.took;
+        let reasons = reasons(&batch, &settled, &flight.names);
         file.reasons.extend(reasons.take(REASONS_MAX.saturating_sub(file.reasons.len())));
         // A loop has no end at which somebody would ask for them.
         for range in settled.positions.iter().filter(|_| !self.args.repeat) {
@@ -306,34 +328,39 @@ impl<'a> Transfer<'a> {
     }
 
     fn all_reasons(&self) -> Vec<String> {
-        let files = self.state.files.iter().zip(&self.args.files);
-        let named = files.flat_map(|(file, path): (&FileState, _)| {
-            file.reasons.iter().map(move |reason| format!("{}:{reason}", path.display()))
-        });
-        self.reasons.iter().cloned().chain(named).take(REASONS_MAX).collect()
+        let these = self.state.files.iter().flat_map(|file| &file.reasons);
+        self.reasons.iter().chain(these).take(REASONS_MAX).cloned().collect()
     }
 
     pub(super) fn ranges(&self) -> &Ranges {
         &self.ranges
     }
 
-    pub(super) fn report(&self, inputs: &[Input]) -> Report {
+    pub(super) fn report(&self, parts: &[Part]) -> Report {
         let counts = self.counts();
-        Report {
+        let inputs = parts.iter().flat_map(|part| &part.inputs);
+        let mut report = Report {
             stream: self.args.stream.clone(),
-            files: inputs.iter().map(|input| input.name.clone()).collect(),
+            files: inputs.map(|input| input.name.clone()).collect(),
             lines: self.rounds.rows + counts.rows,
             acked_before: self.before.acked,
             acked: self.rounds.acked + counts.acked - self.before.acked,
             refused: self.rounds.refused + counts.refused,
             reasons: self.all_reasons(),
+            out_of_order: self.found.get().map(|found| found.out_of_order),
             ..Report::default()
-        }
+        };
+        report.set_batches(self.batches, self.took);
+        report
     }
 }
 
-/// The reasons of refused rows, as `line: reason`, by line.
-fn reasons(batch: &FileBatch, settled: &Settled) -> impl Iterator<Item = String> {
+/// The reasons of refused rows, as `file:line: reason`, by file and line.
+fn reasons<'a>(
+    batch: &FileBatch,
+    settled: &Settled,
+    names: &'a [String],
+) -> impl Iterator<Item = String> + 'a {
     let mut reasons = batch.refused.clone();
     for error in settled.errors.iter().filter(|error| !error.quarantined) {
         if let Some(event) = batch.events.get(error.index as usize) {
@@ -341,29 +368,17 @@ fn reasons(batch: &FileBatch, settled: &Settled) -> impl Iterator<Item = String>
                 "" => String::new(),
                 field => format!("{field}: "),
             };
-            reasons.push((event.line, format!("{field}{}", error.message)));
+            reasons.push((event.place, format!("{field}{}", error.message)));
         }
     }
     if let (true, true, Some(first)) =
         (!settled.refusal.is_empty(), settled.errors.is_empty(), batch.events.first())
     {
         let reason = format!("the batch was refused: {}", settled.refusal);
-        reasons.push((first.line, reason));
+        reasons.push((first.place, reason));
     }
     reasons.sort();
-    reasons.into_iter().map(|(line, reason)| format!("{line}: {reason}"))
-}
-
-/// Names the rows of a file: the same on every reading; rounds of a loop differ. Standard input
-/// has no digest, so each reading of it is something else.
-fn identity(input: &Input, push_id: &str, round: u64) -> String {
-    let file = input.digest.get(..16).unwrap_or(push_id);
-    if round == 0 { file.to_owned() } else { format!("{file}:{push_id}") }
-}
-
-/// The same for a resumed push, another for every new one: a server may answer a known (producer,
-/// sequence) without looking at the events.
-fn producer_id(input: &Input, push_id: &str, index: usize) -> String {
-    let file = input.digest.get(..16).unwrap_or("stdin");
-    format!("push:{file}:{push_id}:{index}")
+    reasons
+        .into_iter()
+        .map(|(place, reason)| format!("{}:{}: {reason}", names[place.file], place.line))
 }

@@ -49,6 +49,8 @@ pub(super) enum ReadError {
     Io(String, #[source] io::Error),
     #[error("cannot read {0}: {1}")]
     Parquet(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot sort {0}: {1}; $TMPDIR names the folder for what memory does not hold")]
+    Sort(String, #[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("{0}: {1}")]
     Content(String, String),
 }

@@ -50,6 +50,8 @@ struct InFlight {
     records: proto::RecordBatch,
     bytes: usize,
     result: Option<BatchResult>,
+    /// When it was first sent.
+    sent_at: Option<Instant>,
 }
 
 impl InFlight {
@@ -60,7 +62,7 @@ impl InFlight {
             .chain(&records.event_ids)
             .map(|part| part.len() + EVENT_OVERHEAD_BYTES)
             .sum();
-        Self { sequence, records, bytes, result: None }
+        Self { sequence, records, bytes, result: None, sent_at: None }
     }
 
     fn request(&self) -> PublishStreamRequest {
@@ -75,11 +77,13 @@ impl InFlight {
 
     fn settle(self) -> Settled {
         let events = self.records.records.len() as u64;
+        let took = self.sent_at.map_or(Duration::ZERO, |sent_at| sent_at.elapsed());
         let Some(result) = self.result else {
             return Settled {
                 sequence: self.sequence,
                 events,
                 accepted: events,
+                took,
                 ..Settled::default()
             };
         };
@@ -96,6 +100,7 @@ impl InFlight {
             errors: result.errors,
             refusal: if refused { result.message } else { String::new() },
             positions: result.positions,
+            took,
         }
     }
 }
@@ -198,10 +203,11 @@ impl Link {
                 }
                 permit = requests.reserve(), if sent < self.unsettled.len() && !draining => {
                     // A closed channel means a failed stream; its status comes as a response.
-                    let (Ok(permit), Some(batch)) = (permit, self.unsettled.get(sent)) else {
+                    let (Ok(permit), Some(batch)) = (permit, self.unsettled.get_mut(sent)) else {
                         draining = true;
                         continue;
                     };
+                    batch.sent_at.get_or_insert_with(Instant::now);
                     permit.send(batch.request());
                     sent += 1;
                 }

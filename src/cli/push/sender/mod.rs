@@ -47,6 +47,8 @@ pub struct Settled {
     pub refusal: String,
     /// Where the accepted events are, if asked for.
     pub positions: Vec<proto::OffsetRange>,
+    /// From the first time it was sent until this was known.
+    pub took: Duration,
 }
 
 impl Settled {
