@@ -1,4 +1,5 @@
-//! Rows of a stream as its models read them, and as the models' tables store what they make of them.
+//! Rows of a stream as its models read them, and as the models' tables store what they make of
+//! them.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,7 +1,8 @@
 //! `sluice push`: files into a stream, in constant memory, resumable, with a report.
 //!
-//! Rows go as they stand, file by file, or sorted, all files together. Every row has a fixed identity: its own where the contract names one, else (file digest, row
-//! number). So whatever is sent twice, after a lost connection or by a second run, counts once.
+//! Rows go as they stand, file by file, or sorted, all files together. Every row has a fixed
+//! identity: its own where the contract names one, else (file digest, row number). So whatever is
+//! sent twice, after a lost connection or by a second run, counts once.
 
 pub mod endpoint;
 mod feed;

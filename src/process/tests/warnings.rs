@@ -1,7 +1,13 @@
 //! Rules that only warn, and models over what was set aside.
 
 use super::support::*;
-use crate::domain::quarantine::{Filter, Replay};
+use crate::{
+    domain::{
+        quarantine::{Filter, Replay},
+        record::Record,
+    },
+    log::Log as _,
+};
 
 const SMALL: &str = "v < 1000";
 const ODD: &str = "{sql: v % 2 = 1, severity: warn}";
@@ -105,7 +111,7 @@ async fn a_rule_that_several_fields_break_is_listed_once() {
     rig.write("streams/events.yml", &format!("field_rule: R1{CONTRACT}"));
     let running = rig.start();
     let payload = r#"{"id":"e1","k":"","v":"many"}"#.into();
-    let record = crate::domain::record::Record { payload, ..event(1, "a", 1) };
+    let record = Record { payload, ..event(1, "a", 1) };
     rig.log().append("events", vec![record]).await.expect("append");
     running.settled().await;
     let told = running.text("SELECT rules, message, decoded['id'] FROM quarantine.events").await;
