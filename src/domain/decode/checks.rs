@@ -71,15 +71,18 @@ pub(super) fn check(field: &Field, value: &Value<'_>) -> Option<Breach> {
         }
     }
     let (range, number) = (field.range.as_ref()?, as_number(value, field.data_type)?);
-    let below = range.min.is_some_and(|min| number < min);
-    let above = range.max.is_some_and(|max| number > max);
-    let bound = |bound: Option<f64>| bound.map_or_else(|| "…".into(), |b| b.to_string());
-    (below || above).then(|| Breach {
+    let why = match (range.min, range.max) {
+        (Some(min), Some(max)) if number < min || number > max => format!("outside {min}…{max}"),
+        (Some(min), None) if number < min => format!("below {min}"),
+        (None, Some(max)) if number > max => format!("above {max}"),
+        _ => return None,
+    };
+    Some(Breach {
         rule: range.name.clone(),
         kind: BreachKind::OutOfRange,
         severity: Severity::Error,
         field: field.name.clone(),
-        message: format!("{number} is outside {}…{}", bound(range.min), bound(range.max)),
+        message: format!("{number} is {why}"),
     })
 }
 

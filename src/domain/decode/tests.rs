@@ -146,6 +146,19 @@ fn checks_of_a_field_may_have_a_name_of_their_own() {
 }
 
 #[test]
+fn a_number_out_of_range_is_told_which_end_it_is_beyond() {
+    let mut contract = contract();
+    let mut told = |min, max| {
+        contract.fields[1].range = Some(Range { name: "small".into(), min, max });
+        let decoded = Decoder::new(&contract).decode(GOOD.as_bytes());
+        decoded.breaches.into_iter().map(|breach| breach.message).collect::<Vec<_>>()
+    };
+    assert_eq!(told(Some(8.0), None), ["7 is below 8"]);
+    assert_eq!(told(None, Some(6.5)), ["7 is above 6.5"]);
+    assert_eq!(told(Some(7.0), Some(7.0)), [""; 0]);
+}
+
+#[test]
 fn an_id_of_several_columns_tells_their_values_apart() {
     let mut contract = contract();
     contract.fields.push(field("place", FieldType::Text));

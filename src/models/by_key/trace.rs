@@ -8,7 +8,7 @@ use datafusion::{
     },
     logical_expr::{
         Aggregate, BinaryExpr, Distinct, Expr, Join, JoinType, LogicalPlan, Operator, Union,
-        Window, WindowFunctionDefinition,
+        Unnest, Window, WindowFunctionDefinition,
         expr::AggregateFunction,
         utils::{find_valid_equijoin_key_pair, split_conjunction},
     },
@@ -80,6 +80,7 @@ pub(super) fn trace<'plan>(
             below.keys = Some(within(below.keys, all));
             Ok(below)
         }
+        LogicalPlan::Unnest(unnest) => Ok(unnested(unnest, trace(&unnest.input, driving, sides)?)),
         LogicalPlan::Join(join) => joined(join, driving, sides),
         LogicalPlan::Union(union) => united(union, driving, sides),
         LogicalPlan::Limit(_) | LogicalPlan::Sort(_) => Err("limits rows".to_owned()),
@@ -144,6 +145,14 @@ fn ranked(window: &Window, below: Traced) -> Result<Traced, String> {
     }
     columns.resize(window.schema.fields().len(), None);
     Ok(Traced { columns, keys })
+}
+
+/// What is taken apart is something else than it was; the rest stays.
+fn unnested(unnest: &Unnest, below: Traced) -> Traced {
+    let is_list = |at: &usize| unnest.list_type_columns.iter().any(|(list, _)| list == at);
+    let is_whole = |at: &&usize| !is_list(at) && !unnest.struct_type_columns.contains(at);
+    let of_input = |at: &usize| below.columns.get(*Some(at).filter(is_whole)?).cloned().flatten();
+    Traced { columns: unnest.dependency_indices.iter().map(of_input).collect(), ..below }
 }
 
 fn joined<'plan>(

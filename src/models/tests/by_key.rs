@@ -7,7 +7,7 @@ use super::{
 use crate::{lake::Patches, models::with_key};
 
 /// Over `t`, and joined to the sides `d` and `e`.
-const SHAPES: [&str; 24] = [
+const SHAPES: [&str; 27] = [
     "SELECT k, count(DISTINCT v) AS n, max(v) AS most FROM t GROUP BY k",
     "SELECT k, j, sum(v) AS s FROM t GROUP BY k, j HAVING count(*) > 1",
     "SELECT date_trunc('minute', ts) AS minute, count(DISTINCT k) AS n FROM t GROUP BY 1",
@@ -45,6 +45,13 @@ const SHAPES: [&str; 24] = [
      GROUP BY a.k, b.k",
     "SELECT k, v, rank() OVER (PARTITION BY k, day ORDER BY v) AS rank, avg(v) OVER (PARTITION BY k) AS \
      mean FROM t",
+    // Lists: elements counted per key, taken from a group, and two at once.
+    "SELECT k, count(DISTINCT e) AS n FROM (SELECT k, unnest(make_array(j, v % 3)) AS e FROM t) AS x \
+     GROUP BY k",
+    "SELECT k, unnest(list) AS v FROM (SELECT k, array_agg(v ORDER BY v, _offset) AS list FROM t \
+     GROUP BY k) AS x",
+    "SELECT k, max(e + f) AS most FROM (SELECT k, unnest(make_array(j, v)) AS e, \
+     unnest(make_array(1, j)) AS f FROM t) AS x GROUP BY k",
 ];
 
 /// The reason behind `by key: `, or the whole.
