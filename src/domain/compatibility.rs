@@ -43,7 +43,11 @@ pub struct RecordedField {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
     pub required: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     pub accepted_values: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_rule: Option<String>,
     pub range: Option<Range>,
 }
 
@@ -55,7 +59,9 @@ impl From<&Contract> for RecordedContract {
             source: field.source.clone(),
             format: field.format.clone(),
             required: field.required,
+            rule: field.rule.clone(),
             accepted_values: field.accepted_values.clone(),
+            accepted_rule: field.accepted_rule.clone(),
             range: field.range.clone(),
         };
         Self {
@@ -233,6 +239,7 @@ fn of_a_field(old: &RecordedField, new: &Field, identifies: bool) -> Vec<Differe
     let changed = [
         (old.accepted_values != new.accepted_values, "accepted values"),
         (old.range != new.range, "range"),
+        (old.rule != new.rule || old.accepted_rule != new.accepted_rule, "names of its rules"),
     ];
     for (_, what) in changed.into_iter().filter(|(is_changed, _)| *is_changed) {
         found.push(note(at(), format!("field `{name}`: changed {what}"), FROM_NOW));

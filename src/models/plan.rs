@@ -14,11 +14,14 @@ use datafusion::{
     catalog::{
         CatalogProvider as _, MemTable, MemoryCatalogProvider, MemorySchemaProvider, TableProvider,
     },
-    common::{TableReference, tree_node::TreeNodeRecursion},
+    common::{
+        TableReference,
+        tree_node::{TreeNode as _, TreeNodeRecursion},
+    },
     datasource::ViewTable,
     error::DataFusionError,
     execution::{SessionState, SessionStateBuilder},
-    logical_expr::{LogicalPlan, TableScan},
+    logical_expr::{Expr, LogicalPlan, TableScan},
     prelude::{SessionConfig, SessionContext},
 };
 
@@ -330,6 +333,7 @@ impl Planner {
         let plan = futures::executor::block_on(self.state.create_logical_plan(&model.sql))?;
         if !matches!(plan, LogicalPlan::Statement(_) | LogicalPlan::Ddl(_) | LogicalPlan::Dml(_)) {
             check_columns(&plan)?;
+            check_unnest(&plan)?;
         }
         let options = self.state.config_options();
         let sql = plan.clone();
@@ -399,6 +403,23 @@ pub(super) fn scanned_name(scan: &TableScan) -> TableName {
 /// The relation that SQL of a model names so.
 pub fn relation_of(name: &TableReference) -> TableName {
     TableName::new(name.schema().unwrap_or(DEFAULT_SCHEMA), name.table())
+}
+
+/// `CROSS JOIN UNNEST(t.list)` is planned, but not run.
+fn check_unnest(plan: &LogicalPlan) -> Result<(), DataFusionError> {
+    plan.apply_with_subqueries(|node| {
+        let LogicalPlan::Unnest(unnest) = node else { return Ok(TreeNodeRecursion::Continue) };
+        let is_outer = |expr: &Expr| expr.contains_outer();
+        let of_another =
+            unnest.input.exists(|below| Ok(below.expressions().iter().any(is_outer)))?;
+        if of_another {
+            let text = "UNNEST over a column of another relation of the same FROM is not known: \
+                        write SELECT …, unnest(list) FROM that relation";
+            return Err(DataFusionError::Plan(text.to_owned()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
 }
 
 fn check_columns(plan: &LogicalPlan) -> Result<(), DataFusionError> {

@@ -1,7 +1,10 @@
 //! From a checked project to what runs: the relations of its streams, and its models by the way
 //! they are kept.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     bronze::{Judge, WARNINGS, accepted_schema},
@@ -92,12 +95,17 @@ fn read_as(field: &Field) -> String {
     read.fold(field.data_type.name(), |all, part| format!("{all} {part:?}"))
 }
 
-/// What decides the warnings about a record.
+/// What decides the warnings about a record: the rules, and the fields that they name.
 fn warned_by(contract: &Contract) -> String {
     let rules = contract.rules.iter().filter(|rule| rule.severity == Severity::Warn);
-    let rules = rules.map(|rule| format!("{} {:?}", rule.name, rule.sql));
-    let fields = contract.fields.iter().map(|field| format!("{} {}", field.name, read_as(field)));
-    rules.chain(fields).collect::<Vec<_>>().join(",")
+    let rules: Vec<_> = rules.map(|rule| format!("{} {}", rule.name, rule.sql)).collect();
+    let named = |field: &&Field| {
+        // Names of columns are of small letters; one that stands in another word does no harm.
+        rules.iter().any(|rule| rule.to_ascii_lowercase().contains(&field.name))
+    };
+    let fields = contract.fields.iter().filter(named);
+    let fields: BTreeSet<_> = fields.map(|f| format!("{} {}", f.name, read_as(f))).collect();
+    format!("{rules:?} {fields:?}")
 }
 
 #[cfg(test)]

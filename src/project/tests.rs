@@ -117,10 +117,18 @@ fn a_wrong_contract_is_placed() {
             Some(6),
             "rule `R7`: unknown variant `info`, expected `error` or `warn`",
         ),
+        (format!("field_rule: R 1\n{STREAM}"), Some(1), "`R 1` cannot be a rule name"),
         (
-            format!("field_rule: R1\n{STREAM}rules:\n  R1: id > 'a'\n"),
+            format!("{STREAM}rules:\n  ok: id > 'a'\n  none:\n"),
             Some(6),
-            "two rules are named `R1`",
+            "rule `none`: there is no SQL",
+        ),
+        (format!("{STREAM}rules:\n  two: [a]\n"), Some(5), "rule `two`: this is no SQL"),
+        (format!("event_id: []\n{STREAM}"), Some(1), "event_id: no field"),
+        (
+            STREAM.replace("type: text", "type: text, accepted_values: {name: a, values: []}"),
+            Some(3),
+            "field `id`: accepted_values: `values` is empty",
         ),
         (format!("event_id: [id, i]\n{STREAM}"), Some(1), "event_id: `i` is not a field"),
         (format!("event_id: [id, id]\n{STREAM}"), Some(1), "event_id: `id` stands twice"),
@@ -144,7 +152,7 @@ fn a_wrong_contract_is_placed() {
 fn rules_have_names_and_severities() {
     let yml = "name: clicks\nevent_id: [b, a]\nfield_rule: R1\nfields:\n  - {name: a, type: int}\n  \
                - {name: b, type: text, rule: R9, accepted_values: {name: R2, values: [x, y]}}\n\
-               rules:\n  R3: {sql: a > 1, severity: warn}\n  R4: {sql: a > 2}\n  R5: a > 3\n";
+               rules:\n  R1: a > 0\n  R3: {sql: a > 1, severity: warn}\n  R4: {sql: a > 2}\n  R5: a > 3\n";
     let (_folder, project) = project(&[("streams/clicks.yml", yml)]);
     let project = project.unwrap_or_else(|errors| panic!("{errors}"));
     let [contract] = project.streams.as_slice() else { panic!("one stream") };
@@ -154,7 +162,9 @@ fn rules_have_names_and_severities() {
     assert_eq!(contract.fields[1].accepted_values, ["x", "y"]);
     let rules = contract.rules.iter().map(|r| (r.name.as_str(), r.sql.as_str(), r.severity));
     let (warn, error) = (Severity::Warn, Severity::Error);
-    let wanted = [("R3", "a > 1", warn), ("R4", "a > 2", error), ("R5", "a > 3", error)];
+    // It says more of what the checks of fields look at.
+    let more = ("R1", "a > 0", error);
+    let wanted = [more, ("R3", "a > 1", warn), ("R4", "a > 2", error), ("R5", "a > 3", error)];
     assert_eq!(rules.collect::<Vec<_>>(), wanted);
 }
 

@@ -23,6 +23,7 @@ use crate::{
     bronze::{Judge, breaks},
     domain::{
         ErrorKind, Place, Positions,
+        contract::Severity,
         quarantine::{
             Broken, Discard, Discarded, Filter, Listed, PLACES_MAX, REASON_MAX, Replay, Replayed,
             Shown,
@@ -302,7 +303,9 @@ fn judged(
         if !breaks(breaches) {
             good.push(record);
         } else {
-            let rules = breaches.iter().map(|breach| breach.rule.clone()).collect();
+            // What only warns is no reason to stay.
+            let errors = breaches.iter().filter(|breach| breach.severity == Severity::Error);
+            let rules = errors.map(|breach| breach.rule.clone()).collect();
             done.broken.push(Broken { position: record.place, rules });
         }
     }

@@ -69,6 +69,11 @@ fn wrong_sql_is_placed_in_the_users_file_with_the_nearest_column() {
     folder.write("models/silver/b.sql", "SELECT id\nFRM {{ source('bronze', 'events') }}");
     folder.write("models/silver/c.sql", "SELECT id, id FROM {{ source('bronze', 'events') }}");
     folder.write("models/silver/d.sql", "CREATE TABLE x AS SELECT 1 AS a");
+    folder.write(
+        "models/silver/e.sql",
+        "SELECT t.id, u.x FROM {{ source('bronze', 'events') }} AS t \
+         CROSS JOIN UNNEST(string_to_array(t.k, ',')) AS u(x)",
+    );
     let errors = folder.errors();
     for expected in [
         "models/silver/a.sql:2:8",
@@ -76,7 +81,9 @@ fn wrong_sql_is_placed_in_the_users_file_with_the_nearest_column() {
         "models/silver/b.sql:2",
         "models/silver/c.sql",
         "models/silver/d.sql",
-        "4 errors",
+        "models/silver/e.sql",
+        "write SELECT …, unnest(list) FROM that relation",
+        "5 errors",
     ] {
         assert!(errors.contains(expected), "{expected} in\n{errors}");
     }

@@ -51,6 +51,14 @@ async fn a_rule_that_warns_keeps_the_event_and_names_itself() {
     let told = "e1 ok \ne2 ok 1\ne3 ok 2\ne4 small 1\ne5 accepted_values:k 1\ne6 ok 1";
     assert_eq!(running.text(verdicts).await, told);
     assert_eq!(running.numbers(COUNTS).await, [4, 4, 22]);
+    // What only warns is no reason to stay there.
+    let filter = Filter { stream: Some("events".into()), rule: None };
+    let positions = running.quarantine.places(&filter).await.expect("places");
+    let asked = Replay { positions, dry_run: true, ..Replay::default() };
+    let done = running.quarantine.replay("events", &asked).await.expect("tried");
+    let mut rules: Vec<_> = done.broken.iter().map(|broken| broken.rules.join("+")).collect();
+    rules.sort();
+    assert_eq!(rules, ["accepted_values:k", "small"]);
     // What is mended leaves quarantine, and with it the view; its warning stays.
     running.stop().await;
     verified(&rig, "before").await;
@@ -71,14 +79,19 @@ async fn a_rule_that_warns_keeps_the_event_and_names_itself() {
     verified(&rig, "after").await;
 }
 
+/// Names and fingerprints of the models.
+fn planned(rig: &Rig) -> Vec<(String, String)> {
+    let plans = rig.planned().plans.into_iter();
+    plans.map(|plan| (plan.model.name.name, plan.fingerprint)).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_warnings_outdate_what_reads_them_alone() {
     let rig = Rig::new().await;
     rig.write("models/silver/warned.sql", WARNED);
     let fingerprints = |odd: &str, small: &str| {
         rig.write("streams/events.yml", &contract(small, odd));
-        let plans = rig.planned().plans.into_iter();
-        plans.map(|plan| (plan.model.name.name, plan.fingerprint)).collect::<Vec<_>>()
+        planned(&rig)
     };
     let before = fingerprints(ODD, SMALL);
     let changed = |after: Vec<(String, String)>| {
@@ -87,6 +100,9 @@ async fn other_warnings_outdate_what_reads_them_alone() {
     };
     assert_eq!(changed(fingerprints("{sql: v % 3 = 1, severity: warn}", SMALL)), ["warned"]);
     assert_eq!(changed(fingerprints(ODD, "v < 2000")), [""; 0]);
+    let extra = contract(SMALL, ODD).replace("rules:", "  - {name: extra, type: int}\nrules:");
+    rig.write("streams/events.yml", &extra);
+    assert_eq!(changed(planned(&rig)), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

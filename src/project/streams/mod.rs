@@ -74,7 +74,7 @@ impl Reader<'_> {
         let topic = self.topic(&entry.topic);
         let rules = entry.rules.into_iter();
         let rules: Vec<Rule> = rules.filter_map(|(name, rule)| self.rule(name, rule)).collect();
-        self.rule_names(&fields, &rules);
+        self.rule_names(&fields, field_rule, &rules);
         let mut contract = Contract {
             name: entry.name,
             description: entry.description,
@@ -183,23 +183,35 @@ impl Reader<'_> {
     fn accepted(&mut self, entry: &FieldEntry) -> AcceptedEntry {
         use serde_yaml_ng::Value;
         let unnamed = |values| AcceptedEntry { name: None, values };
-        match entry.accepted_values.clone() {
-            None | Some(Value::Null) => unnamed(Vec::new()),
-            Some(Value::Sequence(values)) => unnamed(values),
-            Some(other) => serde_yaml_ng::from_value(other).unwrap_or_else(|error| {
-                let message = format!("field `{}`: accepted_values: {error}", entry.name);
-                let hint = "use [a, b], or {name: a_rule, values: [a, b]}";
-                self.report("accepted_values", message, Some(hint.into()));
-                unnamed(Vec::new())
-            }),
-        }
+        let read = match entry.accepted_values.clone() {
+            None | Some(Value::Null) => Ok(unnamed(Vec::new())),
+            Some(Value::Sequence(values)) => Ok(unnamed(values)),
+            Some(named @ Value::Mapping(_)) => {
+                let named = serde_yaml_ng::from_value(named).map_err(|error| error.to_string());
+                named.and_then(|named: AcceptedEntry| {
+                    let is_empty = named.values.is_empty();
+                    if is_empty { Err("`values` is empty".to_owned()) } else { Ok(named) }
+                })
+            }
+            Some(_) => Err("this is no list".to_owned()),
+        };
+        read.unwrap_or_else(|problem| {
+            let message = format!("field `{}`: accepted_values: {problem}", entry.name);
+            let hint = "use [a, b], or {name: a_rule, values: [a, b]}";
+            self.report("accepted_values", message, Some(hint.into()));
+            unnamed(Vec::new())
+        })
     }
 
     /// A rule: its SQL, or that and more.
     fn rule(&mut self, name: String, entry: serde_yaml_ng::Value) -> Option<Rule> {
+        use serde_yaml_ng::Value;
         let read = match entry {
-            entry @ serde_yaml_ng::Value::Mapping(_) => serde_yaml_ng::from_value(entry)
-                .map(|entry: RuleEntry| (entry.sql, entry.severity.into())),
+            entry @ Value::Mapping(_) => serde_yaml_ng::from_value(entry)
+                .map(|entry: RuleEntry| (entry.sql, entry.severity.into()))
+                .map_err(|error| error.to_string()),
+            Value::Null => Err("there is no SQL".to_owned()),
+            Value::Sequence(_) | Value::Tagged(_) => Err("this is no SQL".to_owned()),
             sql => Ok((scalar(&sql), Severity::Error)),
         };
         match read {
@@ -227,17 +239,19 @@ impl Reader<'_> {
         self.report(format, message, Some(hint.into()));
     }
 
-    /// A verdict lists the names of the rules broken, so each means one rule; but fields may share
-    /// the names of their checks.
-    fn rule_names(&mut self, fields: &[Field], rules: &[Rule]) {
+    /// A verdict lists the names of the rules broken, so each means one rule; but that of fields'
+    /// checks may say more of them in SQL.
+    fn rule_names(&mut self, fields: &[Field], field_rule: Option<&String>, rules: &[Rule]) {
         let checks = fields.iter().flat_map(|f| [f.rule.as_ref(), f.accepted_rule.as_ref()]);
-        let checks: BTreeSet<&String> = checks.flatten().collect();
+        let checks: BTreeSet<&String> = checks.flatten().chain(field_rule).collect();
+        let section = |name| if Some(name) == field_rule { "field_rule:" } else { "fields:" };
+        let checks = checks.into_iter().map(|name| (section(name), name, false));
         let ranges = fields.iter().filter_map(|field| Some(&field.range.as_ref()?.name));
-        let of_fields = checks.into_iter().chain(ranges).map(|name| ("fields:", name));
-        let of_fields: Vec<(&str, &String)> = of_fields.collect();
+        let ranges = ranges.map(|name| ("fields:", name, true));
+        let rules = rules.iter().map(|rule| ("rules:", &rule.name, true));
+        let all: Vec<(&str, &String, bool)> = checks.chain(ranges).chain(rules).collect();
         let mut taken = vec![MALFORMED];
-        let rules = rules.iter().map(|rule| ("rules:", &rule.name));
-        for (section, name) in of_fields.into_iter().chain(rules) {
+        for (section, name, is_alone) in all {
             let problem = if !is_rule_name(name) {
                 let hint =
                     "use letters, digits and _; names such as type:a are those of built-in rules";
@@ -248,7 +262,9 @@ impl Reader<'_> {
             } else {
                 None
             };
-            taken.push(name.as_str());
+            if is_alone {
+                taken.push(name.as_str());
+            }
             if let Some((message, hint)) = problem {
                 let at = Diagnostic::file(self.file, message).hint(hint);
                 self.found.push(at.find_after(self.text, section, name));
@@ -274,12 +290,18 @@ impl Reader<'_> {
 
     /// How events are identified: by one field or a list of them, or as a word says.
     fn event_id(&mut self, entry: Option<serde_yaml_ng::Value>) -> EventId {
-        let columns = self.columns("event_id", entry);
-        match columns.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            [] | ["none"] => EventId::Client,
-            ["content"] => EventId::Content,
-            _ => EventId::Columns(columns),
+        match entry.as_ref().and_then(serde_yaml_ng::Value::as_str) {
+            Some("none") => return EventId::Client,
+            Some("content") => return EventId::Content,
+            _ if entry.is_none() => return EventId::Client,
+            _ => {}
         }
+        let columns = self.columns("event_id", entry);
+        if columns.is_empty() {
+            let hint = "use a field, a list of fields, content or none".to_owned();
+            self.report("event_id", "event_id: no field".to_owned(), Some(hint));
+        }
+        EventId::Columns(columns)
     }
 
     /// The columns that the option `name` lists: one, or a list of them.

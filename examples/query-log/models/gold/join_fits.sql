@@ -62,9 +62,9 @@ qualities AS (
 
 SELECT model, r_squared, coalesce(r_squared = max(r_squared) OVER (), false) AS is_best
 FROM (
-    SELECT 'linear' AS model, linear AS r_squared FROM qualities
+    SELECT 'linear' AS model, nullif(linear, 'NaN') AS r_squared FROM qualities
     UNION ALL
-    SELECT 'quadratic', quadratic FROM qualities
+    SELECT 'quadratic', nullif(quadratic, 'NaN') FROM qualities
     UNION ALL
-    SELECT 'exponential', exponential FROM qualities
+    SELECT 'exponential', nullif(exponential, 'NaN') FROM qualities
 ) AS fits
