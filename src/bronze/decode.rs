@@ -239,6 +239,18 @@ impl DecodedBatch {
         breaks(&self.breaches[row])
     }
 
+    /// The rules that a row breaks, of one severity or of all: each once, though several fields may
+    /// break one.
+    pub fn rules(&self, row: usize, severity: Option<Severity>) -> Vec<&str> {
+        let mut rules: Vec<&str> = Vec::new();
+        for Breach { rule, severity: of, .. } in &self.breaches[row] {
+            if severity.is_none_or(|severity| severity == *of) && !rules.contains(&rule.as_str()) {
+                rules.push(rule);
+            }
+        }
+        rules
+    }
+
     /// The column `_warnings`, of contracts with rules that only warn: the names of those that a row
     /// breaks, or null.
     pub fn warnings(&self) -> Option<ArrayRef> {
@@ -246,21 +258,17 @@ impl DecodedBatch {
             return None;
         }
         let mut names = names_builder();
-        for breaches in &self.breaches {
-            let warnings = breaches.iter().filter(|breach| breach.severity == Severity::Warn);
-            let mut is_warned = false;
-            for breach in warnings {
-                names.values().append_value(&breach.rule);
-                is_warned = true;
-            }
-            names.append(is_warned);
+        for row in 0..self.breaches.len() {
+            let rules = self.rules(row, Some(Severity::Warn));
+            rules.iter().for_each(|rule| names.values().append_value(rule));
+            names.append(!rules.is_empty());
         }
         Some(Arc::new(names.finish()))
     }
 }
 
 /// Whether one of these sets an event aside.
-pub fn breaks(breaches: &[Breach]) -> bool {
+fn breaks(breaches: &[Breach]) -> bool {
     breaches.iter().any(|breach| breach.severity == Severity::Error)
 }
 
@@ -341,11 +349,8 @@ pub fn quarantine_rows(
     let mut event_id = StringBuilder::new();
     for row in which.iter().map(|row| *row as usize) {
         let broken = &decoded.breaches[row];
-        for (at, Breach { rule, .. }) in broken.iter().enumerate() {
-            // Several fields may break one rule.
-            if broken[..at].iter().all(|other| other.rule != *rule) {
-                rules.values().append_value(rule);
-            }
+        for rule in decoded.rules(row, None) {
+            rules.values().append_value(rule);
         }
         rules.append(true);
         let messages: Vec<String> =

@@ -12,7 +12,7 @@ mod tests;
 mod udf;
 
 pub use accept::{Decision, Identities, Verdict, acceptance_rows, acceptance_schema};
-pub use decode::{DecodedBatch, Judge, RuleError, breaks, quarantine_rows, quarantine_schema};
+pub use decode::{DecodedBatch, Judge, RuleError, quarantine_rows, quarantine_schema};
 pub use rows::{Origin, bronze_rows, bronze_schema, headers_of, in_arrival_order, origins};
 pub use udf::{
     WARNINGS, accepted_rows, accepted_schema, accepted_sql, bronze_view_schema, bronze_view_sql,

@@ -105,9 +105,8 @@ impl ScalarUDFImpl for Decode {
 
 fn verdicts(decoded: &DecodedBatch) -> ArrayRef {
     let mut verdict = StringBuilder::new();
-    for breaches in &decoded.breaches {
-        let errors = breaches.iter().filter(|breach| breach.severity == Severity::Error);
-        let rules: Vec<&str> = errors.map(|breach| breach.rule.as_str()).collect();
+    for row in 0..decoded.breaches.len() {
+        let rules = decoded.rules(row, Some(Severity::Error));
         verdict.append_value(if rules.is_empty() { "ok".to_owned() } else { rules.join(",") });
     }
     Arc::new(verdict.finish())

@@ -3,12 +3,13 @@
 import json
 import uuid
 
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from harness import Log, until
 
 CALL_S = 30
+GROUPS = "__consumer_offsets"
 
 
 def log_on(address, **settings):
@@ -21,6 +22,14 @@ def log_on(address, **settings):
 def topic_of(log, stream):
     """The topic of a stream that its contract gives no name."""
     return log.settings["SLUICE__KAFKA__TOPIC_PREFIX"] + stream
+
+
+def java_hash(text):
+    """`Utils.abs(text.hashCode())`, by which Kafka spreads groups over their topic's partitions."""
+    value = 0
+    for letter in text:
+        value = (31 * value + ord(letter)) & 0xFFFF_FFFF
+    return min(value, 0x1_0000_0000 - value) & 0x7FFF_FFFF
 
 
 class Topics:
@@ -46,6 +55,28 @@ class Topics:
 
     def partitions(self, name):
         return len(self.admin.list_topics(name, timeout=CALL_S).topics[name].partitions)
+
+    def join(self, group):
+        """Asks for a group as its members do. The first one who asks has the groups' topic made."""
+        consumer = Consumer({**self.address, "group.id": group})
+
+        def answered():
+            try:
+                return consumer.committed([TopicPartition(GROUPS, 0)], timeout=1)
+            except KafkaException:
+                return None
+
+        until(answered, CALL_S, f"the coordinator of {group}")
+        consumer.close()
+
+    def coordinator(self, group):
+        """The number of the broker that coordinates a group: who leads the group's partition.
+
+        Asked by way of the topic, since the client's own call for it ends the whole process where
+        an answer is late (librdkafka's issue 4605).
+        """
+        partitions = self.admin.list_topics(GROUPS, timeout=CALL_S).topics[GROUPS].partitions
+        return partitions[java_hash(group) % len(partitions)].leader
 
     def config(self, name):
         """All settings of a topic, as text."""

@@ -6,7 +6,7 @@ What producers were told is written down; afterwards `sluice verify` looks for w
 import time
 
 import pytest
-from confluent_kafka import ElectionType, KafkaException, TopicPartition
+from confluent_kafka import ElectionType, TopicPartition
 
 import poison
 import projects
@@ -22,7 +22,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.parametrize("seed", seeds())]
 
 SEALS = {"SLUICE__PROCESS__SEAL_INTERVAL_MS": "200"}
 NOTICED_S = 30
-ANSWERED_S = 5
 ELECTED_S = 60
 GONE_S = 30
 TWICE = "topic: {replication: 2}\n"
@@ -91,17 +90,17 @@ def test_a_coordinator_that_goes_and_comes_back(servers, home, protocol, cluster
     """The broker that says which processor of a group reads what."""
     first, second = cluster
     log = log_on(f"{first.address},{second.address}")
-    admin = Topics(first.address).admin
-    # The first one who asks has the groups' topic made, which takes as long as it takes.
-    until(lambda: coordinator(admin, "any") is not None, ELECTED_S, "coordinators")
-    name = next(name for name in map("group-{}".format, range(100)) if coordinator(admin, name) == 2)
+    topics = Topics(first.address)
+    topics.join("any")
+    names = [f"group-{number}" for number in range(100)]
+    name = until(lambda: led_by(2, topics, names), ELECTED_S, "the second broker to coordinate")
     group = Group(servers, home, log, protocol, seed, REPLICATED, name)
     one, two = group.server(), group.server()
     group.produce(one, 4)
     until(lambda: shared(one, two), MOVED_S, "the partitions to be shared")
     acked(group)
     second.kill()
-    until(lambda: coordinator(admin, name) == 1, ELECTED_S, "another coordinator")
+    until(lambda: led_by(1, topics, [name]), ELECTED_S, "another coordinator")
     acked(group)
     # It takes part in what happens next: one leaves, the other gets everything.
     two.stop()
@@ -118,13 +117,9 @@ def test_a_coordinator_that_goes_and_comes_back(servers, home, protocol, cluster
     group.verify(one)
 
 
-def coordinator(admin, name):
-    """The broker that coordinates a group; `None` while nobody says."""
-    try:
-        asked = admin.describe_consumer_groups([name], request_timeout=ANSWERED_S)
-        return asked[name].result(2 * ANSWERED_S).coordinator.id
-    except (KafkaException, TimeoutError):
-        return None
+def led_by(broker, topics, groups):
+    """The first of these groups that a broker coordinates; `None` where it does none of them."""
+    return next((group for group in groups if topics.coordinator(group) == broker), None)
 
 
 def partitions(topics, names):

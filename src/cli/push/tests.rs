@@ -230,10 +230,8 @@ async fn a_push_that_was_killed_goes_on_from_its_last_written_state() {
     assert_eq!(distinct.len(), 60, "the same identities as before");
 }
 
-#[tokio::test]
-async fn a_stop_waits_for_the_acks_and_says_how_to_go_on() {
-    let (fake, place) = (Fake::start("client", []).await, Place::new(1000));
-    let args = place.args(&fake.url, &["--rate", "100"]);
+/// A push that is stopped as soon as something has arrived: its report, and how it ends.
+async fn stopped_once_something_came(fake: &Fake, args: &Args) -> (Report, Result<(), Failure>) {
     let stop = CancellationToken::new();
     let stopper = async {
         while fake.payloads().is_empty() {
@@ -243,10 +241,17 @@ async fn a_stop_waits_for_the_acks_and_says_how_to_go_on() {
         std::future::pending::<()>().await;
     };
     let pushed = tokio::select! {
-        pushed = push(&args, &stop) => pushed,
+        pushed = push(args, &stop) => pushed,
         () = stopper => unreachable!(),
     };
-    let (report, outcome) = pushed.expect("a report");
+    pushed.expect("a report")
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_the_acks_and_says_how_to_go_on() {
+    let (fake, place) = (Fake::start("client", []).await, Place::new(1000));
+    let args = place.args(&fake.url, &["--rate", "100"]);
+    let (report, outcome) = stopped_once_something_came(&fake, &args).await;
     let failure = outcome.expect_err("interrupted");
     assert_eq!(failure.exit_code(), 1);
     let acked = fake.payloads().len() as u64;

@@ -20,7 +20,7 @@ use datafusion::error::DataFusionError;
 
 use self::records::{Records, State, Stored};
 use crate::{
-    bronze::{Judge, breaks},
+    bronze::Judge,
     domain::{
         ErrorKind, Place, Positions,
         contract::Severity,
@@ -299,13 +299,13 @@ fn judged(
     let times = TimestampMicrosecondArray::from_value(now, stored.len()).with_timezone("UTC");
     let decoded = judge.decode(&payloads, &(Arc::new(times) as ArrayRef))?;
     let mut good = Vec::with_capacity(stored.len());
-    for (record, breaches) in stored.into_iter().zip(&decoded.breaches) {
-        if !breaks(breaches) {
+    for (row, record) in stored.into_iter().enumerate() {
+        // What only warns is no reason to stay.
+        let rules = decoded.rules(row, Some(Severity::Error));
+        if rules.is_empty() {
             good.push(record);
         } else {
-            // What only warns is no reason to stay.
-            let errors = breaches.iter().filter(|breach| breach.severity == Severity::Error);
-            let rules = errors.map(|breach| breach.rule.clone()).collect();
+            let rules = rules.into_iter().map(str::to_owned).collect();
             done.broken.push(Broken { position: record.place, rules });
         }
     }

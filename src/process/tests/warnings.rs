@@ -130,6 +130,7 @@ async fn a_rule_that_several_fields_break_is_listed_once() {
     let record = Record { payload, ..event(1, "a", 1) };
     rig.log().append("events", vec![record]).await.expect("append");
     running.settled().await;
+    assert_eq!(running.text("SELECT _verdict FROM bronze.events").await, "R1");
     let told = running.text("SELECT rules, message, decoded['id'] FROM quarantine.events").await;
     let message = "R1: k: required, but missing, null or empty; R1: v: \"many\" is not of type int";
     assert_eq!(told, format!("[R1] {message} e1"));

@@ -149,19 +149,7 @@ async fn a_replay_waits_for_the_times_of_the_events() {
     // A second of event time per second: all but the first ones are due much later.
     let (fake, place) = (Fake::start("client", []).await, backwards(400));
     let args = place.args(&fake.url, &sorted(&["--speed", "0.001x"]));
-    let stop = CancellationToken::new();
-    let stopper = async {
-        while fake.payloads().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        stop.cancel();
-        std::future::pending::<()>().await;
-    };
-    let pushed = tokio::select! {
-        pushed = push(&args, &stop) => pushed,
-        () = stopper => unreachable!(),
-    };
-    let (report, outcome) = pushed.expect("a report");
+    let (report, outcome) = stopped_once_something_came(&fake, &args).await;
     outcome.expect_err("interrupted");
     assert_eq!((report.acked, report.batches), (1, 1));
     assert_eq!(arrived(&fake), [399]);
