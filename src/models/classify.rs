@@ -19,7 +19,7 @@ use crate::{
         KeptProgram,
         aggregate::AggregateProgram,
         append::RowProgram,
-        by_key::{ByKeyProgram, Traceable},
+        by_key::{ByKeyProgram, Traceable, decorrelated},
         keyed::{First, KeyedProgram},
         lookup::{GroupedProgram, Joins, LookupProgram},
         plan::{Class, Program, scanned_name},
@@ -55,8 +55,8 @@ pub(super) struct Classified {
     pub class: Class,
     /// Why not a faster class.
     pub reason: String,
-    /// The relation whose rows it is kept by.
-    pub driving: Option<TableName>,
+    /// The relations whose rows it is kept by, in the order in which its program takes them.
+    pub driving: Vec<TableName>,
     pub program: Program,
 }
 
@@ -64,7 +64,7 @@ impl Classified {
     /// What the model asks for by `materialized='view'`.
     pub(super) fn view() -> Self {
         let reason = "the model asks for a view".to_owned();
-        Self { class: Class::View, reason, driving: None, program: Program::None }
+        Self { class: Class::View, reason, driving: Vec::new(), program: Program::None }
     }
 }
 
@@ -82,7 +82,7 @@ pub(super) fn classify(
             return Ok(Classified {
                 class: Class::Append,
                 reason: "projects and filters one input whose rows only grow".to_owned(),
-                driving: Some(name),
+                driving: vec![name],
                 program: Program::Rows(Arc::new(program)),
             });
         }
@@ -93,7 +93,7 @@ pub(super) fn classify(
                     return Ok(Classified {
                         class: Class::Project,
                         reason: "projects and filters one input whose rows may change".to_owned(),
-                        driving: Some(name),
+                        driving: vec![name],
                         program: Program::Kept(Arc::new(program)),
                     });
                 }
@@ -114,7 +114,7 @@ pub(super) fn classify(
     ] {
         match kept(plan, known, state, visible)? {
             Some(Ok((driving, program))) => {
-                let (reason, driving) = (what.to_owned(), Some(driving));
+                let (reason, driving) = (what.to_owned(), vec![driving]);
                 return Ok(Classified { class, reason, driving, program: Program::Kept(program) });
             }
             Some(Err(reason)) => return by_key(plan, known, state, visible, reason),
@@ -139,10 +139,10 @@ fn kept(driving: TableName, program: Result<impl KeptProgram + 'static, String>)
 }
 
 fn recompute(reason: String) -> Classified {
-    Classified { class: Class::Recompute, reason, driving: None, program: Program::None }
+    Classified { class: Class::Recompute, reason, driving: Vec::new(), program: Program::None }
 }
 
-/// What no faster way can keep, for the `reason` given: by the keys of its input if it has some, else
+/// What no faster way can keep, for the `reason` given: by the keys of its inputs if it has some, else
 /// computed whole.
 fn by_key(
     plan: &LogicalPlan,
@@ -151,41 +151,58 @@ fn by_key(
     visible: &SchemaRef,
     reason: String,
 ) -> Result<Classified, DataFusionError> {
-    let driving = match told_by(plan, known)? {
-        Ok(Some(driving)) => driving,
-        Ok(None) => return Ok(recompute(reason)),
-        Err(why) => return Ok(recompute(format!("{reason}; by key: {why}"))),
-    };
-    let refused = |why: String| match why == reason {
-        true => recompute(reason.clone()),
-        false => recompute(format!("{reason}; by key: {why}")),
-    };
-    let traceable = match Traceable::of(plan, &driving)? {
+    let plan = &decorrelated(plan, state)?;
+    let told = told_by(plan, known)?;
+    // Where not all of them have the key, some may be what others are joined to.
+    let streams = |name: &&TableName| known.get(name).is_some_and(|seen| !seen.is_side);
+    let fewer: BTreeSet<TableName> = told.iter().filter(streams).cloned().collect();
+    let mut why = None;
+    for driving in [&told, &fewer] {
+        if driving.is_empty() || (why.is_some() && told == fewer) {
+            continue;
+        }
+        match keyed_by(plan, driving, known, state, visible)? {
+            Ok(program) => {
+                let (class, driving) = (Class::ByKey, driving.iter().cloned().collect());
+                let program = Program::Kept(Arc::new(program));
+                return Ok(Classified { class, reason, driving, program });
+            }
+            Err(found) => why = why.or(Some(found)),
+        }
+    }
+    Ok(recompute(match why {
+        Some(why) if why != reason => format!("{reason}; by key: {why}"),
+        _ => reason,
+    }))
+}
+
+/// The plan kept by keys of all `driving` relations; or why it cannot be.
+fn keyed_by(
+    plan: &LogicalPlan,
+    driving: &BTreeSet<TableName>,
+    known: &BTreeMap<TableName, Seen>,
+    state: &SessionState,
+    visible: &SchemaRef,
+) -> Result<Result<ByKeyProgram, String>, DataFusionError> {
+    let traceable = match Traceable::of(plan, driving)? {
         Ok(traceable) => traceable,
-        Err(why) => return Ok(refused(why)),
+        Err(why) => return Ok(Err(why)),
     };
     let mut tables = Vec::new();
     for plan in traceable.sides() {
         match side(plan, known)? {
             Ok(behind) => tables.push(behind),
-            Err(why) => return Ok(refused(why)),
+            Err(why) => return Ok(Err(why)),
         }
     }
-    match ByKeyProgram::compile(plan, &traceable, tables, state, Arc::clone(visible))? {
-        Ok(program) => {
-            let (driving, program) = (Some(driving), Program::Kept(Arc::new(program)));
-            Ok(Classified { class: Class::ByKey, reason, driving, program })
-        }
-        Err(why) => Ok(refused(why)),
-    }
+    ByKeyProgram::compile(plan, &traceable, tables, state, Arc::clone(visible))
 }
 
-/// The one relation that a plan reads that changes with a stream, if that tells its changes; an error
-/// if there are several.
+/// The relations that a plan reads that change with streams and tell their changes.
 fn told_by(
     plan: &LogicalPlan,
     known: &BTreeMap<TableName, Seen>,
-) -> Result<Result<Option<TableName>, String>, DataFusionError> {
+) -> Result<BTreeSet<TableName>, DataFusionError> {
     let mut names = BTreeSet::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
@@ -193,13 +210,9 @@ fn told_by(
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    names.retain(|name| known.get(name).is_some_and(|seen| seen.is_fed));
-    let fed: Vec<TableName> = names.into_iter().collect();
-    Ok(match fed.as_slice() {
-        [one] => Ok(known.get(one).filter(|s| s.rows != Rows::Replaced).map(|_| one.clone())),
-        [] => Ok(None),
-        [one, other, ..] => Err(format!("both {one} and {other} change with streams")),
-    })
+    let is_told = |seen: &Seen| seen.is_fed && seen.rows != Rows::Replaced;
+    names.retain(|name| known.get(name).is_some_and(is_told));
+    Ok(names)
 }
 
 /// An aggregation over one input, if that is at the top.

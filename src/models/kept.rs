@@ -1,4 +1,4 @@
-//! What all ways of keeping a table by changes of its one input have in common.
+//! What all ways of keeping a table by changes of its inputs have in common.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     models::{ProgramError, lookup::Side},
 };
 
-/// A model that is kept by changes of its input, compiled.
+/// A model that is kept by changes of its inputs, compiled: of one, unless it is by key.
 pub trait KeptProgram: Debug + Send + Sync {
     /// The columns of the table: the key, what else it needs to go on, then those of the model.
     fn stored_schema(&self) -> &SchemaRef;
@@ -78,9 +78,17 @@ pub trait KeptState: Debug + Send + Sync {
     /// What the model has before any row came, if that is something.
     fn first(&mut self) -> Result<Option<Applied>, ProgramError>;
 
-    /// Adds what came and takes out what went. After an error everything is as it was before.
+    /// Adds what came of its one input and takes out what went. After an error everything is as it was before.
     /// `is_read`: whether the rows that came and went are wanted.
     fn apply(&mut self, change: &Change, is_read: bool) -> Result<Applied, ProgramError>;
+
+    /// The same for a model of several inputs, a change of each.
+    fn apply_all(&mut self, changes: &[Change], is_read: bool) -> Result<Applied, ProgramError> {
+        match changes {
+            [change] => self.apply(change, is_read),
+            _ => Err(not_by_key()),
+        }
+    }
 
     /// The table holds nothing of the rows that were taken in: all of them are redriven at the next
     /// look at the sides, and so are those that come before.
@@ -117,29 +125,29 @@ pub trait KeptState: Debug + Send + Sync {
         false
     }
 
-    /// Which rows of the input are under keys that are computed again.
-    fn touches(&self, _rows: &RecordBatch) -> Result<BooleanArray, ProgramError> {
+    /// Which rows of an input are under keys that are computed again.
+    fn touches(&self, _input: usize, _rows: &RecordBatch) -> Result<BooleanArray, ProgramError> {
         Err(not_by_key())
     }
 
-    /// The rows of the input under these keys, with the columns that the model reads, if they are in
+    /// The rows of an input under these keys, with the columns that the model reads, if they are in
     /// memory. Else the input is read, all of it with [`KeptState::read`].
-    fn touched_rows(&self) -> Result<Option<RecordBatch>, ProgramError> {
+    fn touched_rows(&self, _input: usize) -> Result<Option<RecordBatch>, ProgramError> {
         Ok(None)
     }
 
-    /// The input is read from its beginning.
-    fn begin_reading(&mut self) {}
+    /// An input is read from its beginning.
+    fn begin_reading(&mut self, _input: usize) {}
 
-    /// Takes note of rows of the input.
-    fn read(&mut self, _rows: &RecordBatch) -> Result<(), ProgramError> {
+    /// Takes note of rows of an input.
+    fn read(&mut self, _input: usize, _rows: &RecordBatch) -> Result<(), ProgramError> {
         Ok(())
     }
 
-    /// All of the input was read.
-    fn all_read(&mut self) {}
+    /// All of an input was read.
+    fn all_read(&mut self, _input: usize) {}
 
-    /// Takes over `rows`, which the model gives over the input's rows under the touched keys.
+    /// Takes over `rows`, which the model gives over the inputs' rows under the touched keys.
     fn rerun(&mut self, _rows: &[RecordBatch], _is_read: bool) -> Result<Applied, ProgramError> {
         Err(not_by_key())
     }

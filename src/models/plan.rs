@@ -43,7 +43,7 @@ const ENGINE: &str = "sluice-1 datafusion-55";
 /// Longest SQL of a model, rendered.
 const SQL_BYTES_MAX: usize = 1024 * 1024;
 const CATALOG: &str = "sluice";
-const DEFAULT_SCHEMA: &str = "gold";
+pub(super) const DEFAULT_SCHEMA: &str = "gold";
 
 /// How a model is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +120,8 @@ pub struct Plan {
     /// Why not a faster class.
     pub reason: String,
     pub inputs: Vec<Input>,
-    /// The one of these whose rows it is kept by, if it is.
-    pub driving: Option<Input>,
+    /// Those of these whose rows it is kept by: one, unless it is by key.
+    pub driving: Vec<Input>,
     /// Streams that feed it, directly or through other models.
     pub streams: Vec<String>,
     /// Streams whose accepted rows its SQL reads, directly or through views.
@@ -370,13 +370,13 @@ impl Planner {
             Materialized::View => self.provide(&model.name, Arc::new(ViewTable::new(sql, None))),
             Materialized::Table => self.register(&model.name, &schema),
         }
-        let mut of_driving = inputs.iter();
-        let driving = of_driving.find(|input| driving.as_ref() == Some(&relation_name(input)));
+        let input_of = |name: &TableName| inputs.iter().find(|input| relation_name(input) == *name);
+        let driving = driving.iter().filter_map(input_of).cloned().collect();
         Ok(Plan {
             model: model.clone(),
             class,
             reason,
-            driving: driving.cloned(),
+            driving,
             inputs,
             streams: streams.into_iter().collect(),
             read_streams: read_streams.into_iter().collect(),

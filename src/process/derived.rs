@@ -13,7 +13,8 @@ use crate::{
     lake::{Committed, Lake, LakeError, Move, Overlay, RelationInfo, Table, TableSpec, TableState},
     models::Plan,
     process::{
-        kept::Kept,
+        kept::{Handed, Kept},
+        missed::{missed_of, whole},
         offset_table::{Followed, SealError},
         relations::{SEED_DIGEST, read_id, seed_position},
         rounds::{Basis, Computed, Digest, Outcome},
@@ -149,14 +150,14 @@ impl Derived {
         }
     }
 
-    /// Begins to keep it by changes, on top of the table as it is committed: takes in what `parent`,
-    /// if it reads another table that is kept so, has beyond the version that is recorded: with it
-    /// comes what that one made of its own start. If it was made already, then with `sides`. Returns what this
-    /// makes of the visible rows.
+    /// Begins to keep it by changes, on top of the table as it is committed: takes in what its
+    /// `parents`, those of its inputs that are kept so, have beyond the version that is recorded;
+    /// with each comes what it made of its own start. If it was made already, then with `sides`.
+    /// Returns what this makes of the visible rows.
     pub(super) async fn load(
         &mut self,
         sides: Option<Vec<Vec<RecordBatch>>>,
-        parent: Option<(&Self, Change)>,
+        parents: Vec<Option<(&Self, Change)>>,
         now_us: i64,
     ) -> Result<Change, super::Error> {
         let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
@@ -173,23 +174,24 @@ impl Derived {
                 Err(error) => self.failure = Some(error.reason()),
             }
         }
-        let Some((parent, begun)) = parent else { return Ok(change) };
-        let missed = missed(&self.table, parent).await;
-        let mut missed = match missed {
-            Ok(missed) => missed,
+        if parents.iter().all(Option::is_none) {
+            return Ok(change);
+        }
+        let handed = match missed_of(&self.table, &parents).await {
+            Ok(handed) => handed,
             Err(error) => {
                 let error = chain(&error);
                 tracing::warn!(table = %self.info.name, error, "made anew: its input is not there");
                 let rows = if kept.holds_rows() { rows } else { self.table.all_rows().await? };
                 change.extend(kept.restart(&rows, &mut self.generation, &self.positions)?);
-                let all = parent.table.all_rows().await?;
-                Change { added: parent.told(&all)?, removed: Vec::new() }
+                // Not all of its inputs are tables that can be handed to it again.
+                if kept.by_key().is_some() {
+                    kept.empty();
+                }
+                whole(&parents).await?
             }
         };
-        missed.extend(begun);
-        if let Some(came) = self.take(missed, &parent.positions, now_us) {
-            change.extend(came);
-        }
+        change.extend(self.take(handed, now_us).unwrap_or_default());
         Ok(change)
     }
 
@@ -204,21 +206,16 @@ impl Derived {
     }
 
     /// What readers are told of stored rows.
-    fn told(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>, super::Error> {
+    pub(super) fn told(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>, super::Error> {
         let Some(kept) = &self.kept else { return Ok(rows.to_vec()) };
         Ok(rows.iter().map(|rows| kept.told(rows)).collect::<Result<_, _>>()?)
     }
 
-    /// Takes in a change of its input, which reaches `positions` then. Returns what became of its
-    /// visible rows, unless that cannot be computed.
-    pub(super) fn take(
-        &mut self,
-        change: Change,
-        positions: &Positions,
-        now_us: i64,
-    ) -> Option<Change> {
+    /// Takes in a change of each input. Returns what became of its visible rows, unless that cannot be
+    /// computed.
+    pub(super) fn take(&mut self, handed: Vec<Handed>, now_us: i64) -> Option<Change> {
         let kept = self.kept.as_mut()?;
-        match kept.take(change, positions, &mut self.generation) {
+        match kept.take(handed, &mut self.generation) {
             Ok(change) => {
                 self.positions = kept.reached().clone();
                 self.failure = None;
@@ -434,38 +431,6 @@ impl Published {
         self.versions.insert(name.clone(), derived.version());
         self.generations.extend(derived.published().map(|of| (name.clone(), of)));
     }
-}
-
-/// What a table has not taken in of a parent's changes: those since the version it records.
-async fn missed(table: &Table, parent: &Derived) -> Result<Change, super::Error> {
-    let recorded = table.position(&read_id(&parent.table.id()?));
-    let recorded = recorded.and_then(|version| u64::try_from(version).ok());
-    if recorded == Some(parent.table.version()) {
-        return Ok(Change::default());
-    }
-    let Change { added, removed } = parent.table.change_since(recorded).await?;
-    Ok(Change { added: parent.told(&added)?, removed: parent.told(&removed)? })
-}
-
-/// The rows that a table had when `reader` was made of it, as stored; an error if that is not known
-/// any more.
-pub(super) async fn rows_at(
-    reader: &Table,
-    parent: &Derived,
-) -> Result<Vec<RecordBatch>, super::Error> {
-    let recorded = reader.position(&read_id(&parent.table.id()?));
-    let recorded = recorded.and_then(|version| u64::try_from(version).ok());
-    if recorded.is_none() {
-        let text = format!("{} was made anew", parent.info.name);
-        return Err(super::Error::Internal(text));
-    }
-    let all = parent.table.all_rows().await?;
-    if recorded == Some(parent.table.version()) {
-        return Ok(all);
-    }
-    let Change { added, mut removed } = parent.table.change_since(recorded).await?;
-    removed.extend(all);
-    Ok(Change { added: removed, removed: added }.without_cancelled()?.added)
 }
 
 /// How far into its streams a table's snapshot says that it was built.

@@ -1,4 +1,4 @@
-//! What drives a model that is kept by changes, scanned; and plans of the planner, run over a view.
+//! What drives models that are kept by changes, scanned; and plans of the planner, run over a view.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -77,18 +77,6 @@ impl Driving {
         format!("SELECT {} FROM {}", columns.collect::<Vec<_>>().join(", "), quoted(&self.name))
     }
 
-    /// What `plan` makes of some of its rows, and of other relations in `view`.
-    pub(super) async fn computed(
-        &self,
-        view: &Arc<LakeView>,
-        plan: &LogicalPlan,
-        rows: &[RecordBatch],
-    ) -> Result<Vec<RecordBatch>, DataFusionError> {
-        let context = session(view, Columns::Model, one_core(), Arc::new(RuntimeEnv::default()));
-        let plan = bound(&context, plan, Some((&self.name, self.table(rows)?))).await?;
-        context.execute_logical_plan(plan).await?.collect().await
-    }
-
     /// All of its rows in `view`, to be told apart by [`Driving::keyed`].
     pub(super) async fn rows(
         &self,
@@ -98,12 +86,13 @@ impl Driving {
         context.sql(&self.sql()).await?.execute_stream().await
     }
 
-    /// Some of its rows as a relation.
-    fn table(&self, rows: &[RecordBatch]) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    /// Some of its rows as a relation, by name.
+    fn given(&self, rows: &[RecordBatch]) -> Result<(TableName, Given), DataFusionError> {
         let visible: Vec<usize> = (0..self.schema.fields().len()).collect();
         let rows = rows.iter().map(|rows| storable_batch(&rows.project(&visible)?, &self.schema));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        Ok(Arc::new(MemTable::try_new(Arc::clone(&self.schema), vec![rows])?))
+        let rows = MemTable::try_new(Arc::clone(&self.schema), vec![rows])?;
+        Ok((self.name.clone(), Arc::new(rows)))
     }
 
     /// Scanned rows as models take them in, and the places of those that have one.
@@ -124,6 +113,21 @@ impl Driving {
     }
 }
 
+/// A relation in place of one of the view.
+type Given = Arc<dyn TableProvider>;
+
+/// What `plan` makes of some rows of each of its inputs, and of other relations in `view`.
+pub(super) async fn computed_of(
+    view: &Arc<LakeView>,
+    plan: &LogicalPlan,
+    inputs: &[(Driving, Vec<RecordBatch>)],
+) -> Result<Vec<RecordBatch>, DataFusionError> {
+    let context = session(view, Columns::Model, one_core(), Arc::new(RuntimeEnv::default()));
+    let given = inputs.iter().map(|(driving, rows)| driving.given(rows));
+    let plan = bound(&context, plan, &given.collect::<Result<_, _>>()?).await?;
+    context.execute_logical_plan(plan).await?.collect().await
+}
+
 /// What sides hold in `view`.
 pub(super) async fn computed(
     view: &Arc<LakeView>,
@@ -132,7 +136,7 @@ pub(super) async fn computed(
     let context = session(view, Columns::Model, one_core(), Arc::new(RuntimeEnv::default()));
     let mut all = Vec::new();
     for side in sides {
-        let plan = bound(&context, &side.plan, None).await?;
+        let plan = bound(&context, &side.plan, &BTreeMap::new()).await?;
         all.push(context.execute_logical_plan(plan).await?.collect().await?);
     }
     Ok(all)
@@ -143,11 +147,11 @@ fn one_core() -> SessionConfig {
     SessionConfig::new().with_target_partitions(1)
 }
 
-/// A plan of the planner, over the relations of a session; `given` stands for one of them.
+/// A plan of the planner, over the relations of a session; those `given` stand for some of them.
 async fn bound(
     context: &SessionContext,
     plan: &LogicalPlan,
-    given: Option<(&TableName, Arc<dyn TableProvider>)>,
+    given: &BTreeMap<TableName, Given>,
 ) -> Result<LogicalPlan, DataFusionError> {
     let mut names = BTreeSet::new();
     plan.apply(|node| {
@@ -158,10 +162,9 @@ async fn bound(
     })?;
     let mut sources = BTreeMap::new();
     for name in names {
-        let is_given = |of: &TableName| relation_of(&name) == *of;
-        let provider = match &given {
-            Some((of, provider)) if is_given(of) => Arc::clone(provider),
-            _ => context.table_provider(name.clone()).await?,
+        let provider = match given.get(&relation_of(&name)) {
+            Some(provider) => Arc::clone(provider),
+            None => context.table_provider(name.clone()).await?,
         };
         sources.insert(name, provider_as_source(provider));
     }

@@ -14,8 +14,7 @@ use crate::{
     models::{Input, with_key},
     process::{
         Error,
-        derived::Derived,
-        kept::Kept,
+        kept::{Handed, Kept, KeptBy},
         pipeline::Pipeline,
         rows::{column, place_keys},
     },
@@ -51,12 +50,12 @@ impl Pipeline {
             Input::Table(table) => stream.models.iter().any(|model| model.name == *table),
         };
         let kept = self.derived.iter().filter_map(|derived| derived.kept.as_ref());
-        let kept = kept.filter(|kept| kept.is_following() && own(&kept.input));
-        let kept: Vec<&Kept> = kept.collect();
-        let inputs = kept.iter().map(|kept| kept.input.clone()).collect();
-        if !kept.is_empty() {
+        let inputs = kept.filter(|kept| kept.is_following()).flat_map(|kept| &kept.inputs);
+        let read: Vec<&KeptBy> = inputs.filter(|followed| own(&followed.input)).collect();
+        let inputs = read.iter().map(|followed| followed.input.clone()).collect();
+        if !read.is_empty() {
             for partition in 0..stream.judge.contract().partitions {
-                let at = kept.iter().map(|kept| kept.taken(&name, partition)).min().flatten();
+                let at = read.iter().map(|read| read.taken(&name, partition)).min().flatten();
                 stream.readers_at.insert(partition, at);
             }
         }
@@ -92,31 +91,18 @@ impl Pipeline {
             let Some(kept) = derived.kept.as_mut().filter(|kept| kept.is_following()) else {
                 continue;
             };
-            let output = fed.and_then(|(_, fed)| fed.outputs.get(&kept.input));
-            let (change, reached) = match (output, fed, kept.parent()) {
-                (Some(Output::Stopped), ..) => {
+            let handed = match handed(kept, fed, &changes)? {
+                What::Changed(handed) => handed,
+                What::Nothing => continue,
+                What::Stopped => {
                     kept.give_up();
                     derived.failure = Some("what it reads has stopped".to_owned());
                     has_failed = true;
                     continue;
                 }
-                (Some(output), Some((stream, fed)), _) => {
-                    let mut reached = Positions::default();
-                    fed.ends.iter().for_each(|(p, at)| reached.advance(stream, *p, *at));
-                    let mut change = Change::default();
-                    if let Output::Rows(rows, places) = output {
-                        change.added.push(wanted(kept, stream, rows, places)?);
-                    }
-                    (change, reached)
-                }
-                (_, _, Some(parent)) => match changes.get(parent) {
-                    Some(change) => change.clone(),
-                    None => continue,
-                },
-                _ => continue,
             };
             let was_failing = derived.failure.is_some();
-            if let Some(change) = derived.take(change, &reached, now) {
+            if let Some(change) = derived.take(handed, now) {
                 changes.insert(derived.info.name.clone(), (change, derived.positions.clone()));
             }
             has_failed |= was_failing || derived.failure.is_some();
@@ -142,13 +128,14 @@ impl Pipeline {
             let Some(derived) = rest.first_mut().filter(|derived| derived.kept.is_some()) else {
                 continue;
             };
-            let parent = derived.kept.as_ref().and_then(Kept::parent);
-            let parent = before.iter().find(|before| Some(&before.info.name) == parent);
-            let parent = parent.map(|parent: &Derived| {
-                let change = begun.get(&parent.info.name).cloned();
-                (parent, change.unwrap_or_default())
+            let inputs = derived.kept.iter().flat_map(|kept| &kept.inputs);
+            let parents = inputs.map(|input| {
+                let mut before = before.iter();
+                let parent = before.find(|before| Some(&before.info.name) == input.parent())?;
+                Some((parent, begun.get(&parent.info.name).cloned().unwrap_or_default()))
             });
-            let change = derived.load(sides, parent, self.deps.clock.now_us()).await?;
+            let parents = parents.collect();
+            let change = derived.load(sides, parents, self.deps.clock.now_us()).await?;
             begun.insert(derived.info.name.clone(), change);
         }
         Ok(())
@@ -158,23 +145,59 @@ impl Pipeline {
 /// What became of tables that are kept by changes, and how far they reach with it.
 pub(super) type Changes = BTreeMap<TableName, (Change, Positions)>;
 
-/// The rows that a model was not handed before.
+/// What there is for a model.
+enum What {
+    /// Of each input.
+    Changed(Vec<Handed>),
+    Nothing,
+    /// One of its inputs has stopped.
+    Stopped,
+}
+
+/// What came into the inputs of a model, or became of them.
+fn handed(kept: &Kept, fed: Option<(&str, &Fed)>, changes: &Changes) -> Result<What, Error> {
+    let (mut all, mut has_some) = (Vec::with_capacity(kept.inputs.len()), false);
+    for input in &kept.inputs {
+        let output = fed.and_then(|(_, fed)| fed.outputs.get(&input.input));
+        let of_input = match (output, fed, input.parent()) {
+            (Some(Output::Stopped), ..) => return Ok(What::Stopped),
+            (Some(output), Some((stream, fed)), _) => {
+                let mut reached = Positions::default();
+                fed.ends.iter().for_each(|(p, at)| reached.advance(stream, *p, *at));
+                let mut change = Change::default();
+                if let Output::Rows(rows, places) = output {
+                    let is_keyed = !kept.sides().is_empty();
+                    change.added.push(wanted(input, is_keyed, stream, rows, places)?);
+                }
+                Some((change, reached))
+            }
+            (_, _, Some(parent)) => changes.get(parent).cloned(),
+            _ => None,
+        };
+        has_some |= of_input.is_some();
+        all.push(of_input.unwrap_or_default());
+    }
+    Ok(if has_some { What::Changed(all) } else { What::Nothing })
+}
+
+/// The rows that a model was not handed before, with their keys if it needs these.
 fn wanted(
-    kept: &Kept,
+    input: &KeptBy,
+    is_keyed: bool,
     stream: &str,
     rows: &RecordBatch,
     places: &RecordBatch,
 ) -> Result<RecordBatch, Error> {
-    let keyed = match kept.sides() {
-        [] => None,
-        _ => Some(with_key(rows, Arc::new(place_keys(places)?))?),
+    let keyed = match is_keyed {
+        true => Some(with_key(rows, Arc::new(place_keys(places)?))?),
+        false => None,
     };
     let rows = keyed.as_ref().unwrap_or(rows);
     let partitions = column(places, PARTITION)?.as_primitive::<Int32Type>().values();
     let offsets = column(places, OFFSET)?.as_primitive::<Int64Type>().values();
     let at: BTreeMap<i32, Option<Offset>> = {
         let numbers: std::collections::BTreeSet<i32> = partitions.iter().copied().collect();
-        let at = |number| kept.taken(stream, Partition::try_from(number).unwrap_or_default());
+        let at = |number| input.taken(stream, Partition::try_from(number).unwrap_or_default());
         numbers.into_iter().map(|number| (number, at(number))).collect()
     };
     let is_new = |(partition, offset): (&i32, &Offset)| {

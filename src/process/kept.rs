@@ -6,7 +6,10 @@
 //! for each step of the inputs what became of the table; so a publication can stop at a mark that
 //! lies behind what is in memory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{AsArray as _, BinaryArray, RecordBatch},
@@ -29,10 +32,42 @@ const WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// Generations of the tables that sides are computed from.
 type Basis = BTreeMap<TableName, u64>;
 
-/// A model that is kept by changes of its one input.
-pub(super) struct Kept {
+/// What a model is kept by.
+pub(super) struct KeptBy {
     pub input: Input,
-    driven_by: Option<String>,
+    /// The stream whose rows, with places, are the input's.
+    pub driven_by: Option<String>,
+    /// The streams that feed it.
+    pub streams: Vec<String>,
+    /// How far into these the model was handed everything, what waits included.
+    taken: Positions,
+}
+
+impl KeptBy {
+    pub(super) fn new(input: Input, driven_by: Option<String>, streams: Vec<String>) -> Self {
+        Self { input, driven_by, streams, taken: Positions::default() }
+    }
+
+    /// The table, if it is one that tells its changes by version.
+    pub(super) fn parent(&self) -> Option<&TableName> {
+        match &self.input {
+            Input::Table(name) => Some(name),
+            Input::Stream(_) => None,
+        }
+    }
+
+    /// How far into a partition of a stream the model was handed everything.
+    pub(super) fn taken(&self, stream: &str, partition: Partition) -> Option<Offset> {
+        self.taken.get(stream, partition)
+    }
+}
+
+/// A change of an input, and how far this reaches with it.
+pub(super) type Handed = (Change, Positions);
+
+/// A model that is kept by changes of its inputs.
+pub(super) struct Kept {
+    pub inputs: Vec<KeptBy>,
     program: Arc<dyn KeptProgram>,
     /// Whether models that are kept by changes read this one.
     is_read: bool,
@@ -40,8 +75,8 @@ pub(super) struct Kept {
     state: Option<Box<dyn KeptState>>,
     /// What is not committed yet.
     pub log: PatchLog,
-    /// What could not be computed so far.
-    waiting: Change,
+    /// What could not be computed so far, of each input.
+    waiting: Vec<Change>,
     /// Too much of it: nothing is taken in until the next start.
     is_given_up: bool,
     /// What its sides were made of when they were looked at, newest last, each with the generation
@@ -49,32 +84,25 @@ pub(super) struct Kept {
     looks: Vec<(u64, Basis)>,
     /// The last look did not get through.
     is_look_due: bool,
-    /// How far into its streams it was handed everything, what waits included.
-    taken: Positions,
-    /// How far the table shows that.
+    /// How far its sides reach, into streams that feed none of the inputs.
+    beside: Positions,
+    /// How far the table shows what was handed to it.
     reached: Positions,
 }
 
 impl Kept {
-    /// `driven_by`: the stream whose rows, with places, are its input's.
-    pub(super) fn new(
-        input: Input,
-        driven_by: Option<String>,
-        program: Arc<dyn KeptProgram>,
-        is_read: bool,
-    ) -> Self {
+    pub(super) fn new(inputs: Vec<KeptBy>, program: Arc<dyn KeptProgram>, is_read: bool) -> Self {
         Self {
-            input,
-            driven_by,
+            waiting: nothing(inputs.len()),
+            inputs,
             program,
             is_read,
             state: None,
             log: PatchLog::default(),
-            waiting: Change::default(),
             is_given_up: false,
             looks: Vec::new(),
             is_look_due: false,
-            taken: Positions::default(),
+            beside: Positions::default(),
             reached: Positions::default(),
         }
     }
@@ -83,11 +111,14 @@ impl Kept {
     pub(super) fn forget(&mut self, positions: &Positions) {
         self.state = None;
         self.log = PatchLog::default();
-        self.waiting = Change::default();
+        self.waiting = nothing(self.inputs.len());
         self.is_given_up = false;
         self.looks = Vec::new();
         self.is_look_due = false;
-        (self.taken, self.reached) = (positions.clone(), positions.clone());
+        for input in &mut self.inputs {
+            input.taken = positions.only(&input.streams);
+        }
+        (self.beside, self.reached) = (positions.clone(), positions.clone());
     }
 
     /// Whether the state is in memory, so that changes can be taken in.
@@ -102,7 +133,7 @@ impl Kept {
 
     /// Whether it was handed changes that are not in the table.
     pub(super) fn is_waiting(&self) -> bool {
-        self.is_given_up || self.is_look_due || self.is_touched() || !self.waiting.is_empty()
+        self.is_given_up || self.is_look_due || self.is_touched() || self.has_waiting()
     }
 
     /// Whether rows were handed to it that the table does not show yet.
@@ -124,20 +155,12 @@ impl Kept {
     /// Takes in nothing more until the next start.
     pub(super) fn give_up(&mut self) {
         self.is_given_up = true;
-        self.waiting = Change::default();
+        self.waiting = nothing(self.inputs.len());
     }
 
-    /// The table it reads, if that is one that tells its changes by version.
-    pub(super) fn parent(&self) -> Option<&TableName> {
-        match &self.input {
-            Input::Table(name) => Some(name),
-            Input::Stream(_) => None,
-        }
-    }
-
-    /// The stream that drives it, if one does directly or through row-wise models.
-    pub(super) fn stream(&self) -> Option<&str> {
-        self.driven_by.as_deref()
+    /// The tables among its inputs.
+    fn parents(&self) -> impl Iterator<Item = &TableName> {
+        self.inputs.iter().filter_map(KeptBy::parent)
     }
 
     /// Whether the state holds the rows of the table.
@@ -145,16 +168,16 @@ impl Kept {
         self.program.holds_rows()
     }
 
-    /// What it joins to the rows of its input.
+    /// What it joins to the rows of its inputs.
     pub(super) fn sides(&self) -> &[Side] {
         self.program.sides()
     }
 
-    /// What its sides, and by key its input, are made of among tables of these `generations`, if it
+    /// What its sides, and by key its inputs, are made of among tables of these `generations`, if it
     /// has not looked at that.
     pub(super) fn unseen_sides(&self, generations: &Basis) -> Option<Basis> {
         let tables = self.sides().iter().flat_map(|side| &side.tables);
-        let tables = tables.chain(self.parent().filter(|_| self.by_key().is_some()));
+        let tables = tables.chain(self.parents().filter(|_| self.by_key().is_some()));
         let now = tables.filter_map(|name| Some((name.clone(), *generations.get(name)?)));
         let now: Basis = now.collect();
         let seen = self.looks.last().map(|(_, basis)| basis);
@@ -192,26 +215,36 @@ impl Kept {
         self.state.as_mut().map_or(Ok(Vec::new()), |state| state.redriven(parts, self.is_read))
     }
 
-    /// The rows of the input under touched keys, if they are in memory. Else it has to be read.
-    pub(super) fn touched_rows(&mut self) -> Result<Option<RecordBatch>, ProgramError> {
+    /// The rows of an input under touched keys, if they are in memory. Else it has to be read.
+    pub(super) fn touched_rows(
+        &mut self,
+        input: usize,
+    ) -> Result<Option<RecordBatch>, ProgramError> {
         let Some(state) = &mut self.state else { return Ok(None) };
-        let rows = state.touched_rows()?;
+        let rows = state.touched_rows(input)?;
         if rows.is_none() {
-            state.begin_reading();
+            state.begin_reading(input);
         }
         Ok(rows)
     }
 
-    /// Takes note of rows of the input. Returns those under touched keys.
-    pub(super) fn read(&mut self, rows: &RecordBatch) -> Result<RecordBatch, ProgramError> {
+    /// Takes note of rows of an input. Returns those under touched keys.
+    pub(super) fn read(
+        &mut self,
+        input: usize,
+        rows: &RecordBatch,
+    ) -> Result<RecordBatch, ProgramError> {
         let Some(state) = &mut self.state else { return Ok(rows.slice(0, 0)) };
-        state.read(rows)?;
-        Ok(filter_record_batch(rows, &state.touches(rows)?)?)
+        state.read(input, rows)?;
+        Ok(filter_record_batch(rows, &state.touches(input, rows)?)?)
     }
 
-    /// All of the input was read.
-    pub(super) fn all_read(&mut self) {
-        self.state.iter_mut().for_each(|state| state.all_read());
+    /// All of an input was read.
+    pub(super) fn all_read(&mut self, input: usize) {
+        // What waits is handed to it again.
+        if !self.has_waiting() {
+            self.state.iter_mut().for_each(|state| state.all_read(input));
+        }
     }
 
     /// What has to change in the table now that its SQL gives `rows` for the touched keys.
@@ -220,9 +253,30 @@ impl Kept {
         Ok(vec![state.rerun(rows, self.is_read)?])
     }
 
-    /// Changes that could not be computed.
-    pub(super) fn waiting(&self) -> &Change {
+    /// Changes that could not be computed, of each input.
+    pub(super) fn waiting(&self) -> &[Change] {
         &self.waiting
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.waiting.iter().any(|change| !change.is_empty())
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.waiting.iter().map(Change::bytes).sum()
+    }
+
+    /// How far it was handed everything, what waits included: into a stream that feeds several
+    /// inputs as far as the last of them.
+    fn taken(&self) -> Positions {
+        let mut taken = self.beside.clone();
+        let streams: BTreeSet<&String> = self.inputs.iter().flat_map(|i| &i.streams).collect();
+        for stream in streams {
+            let fed = self.inputs.iter().filter(|input| input.streams.contains(stream));
+            let reaches = fed.map(|input| input.taken.only(std::slice::from_ref(stream)));
+            taken.merge(&reaches.reduce(|a, b| a.meet(&b)).unwrap_or_default());
+        }
+        taken
     }
 
     /// Nothing may be committed before the next look gets through.
@@ -238,10 +292,10 @@ impl Kept {
         positions: &Positions,
         generation: &mut u64,
     ) -> Result<Change, ProgramError> {
-        self.taken.merge(positions);
+        self.beside.merge(positions);
         // What waits was handed to it, and is not shown.
-        let shown = if self.waiting.is_empty() { &self.taken } else { &self.reached };
-        let (mut change, reached) = (Change::default(), shown.clone());
+        let reached = if self.has_waiting() { self.reached.clone() } else { self.taken() };
+        let mut change = Change::default();
         for Applied { patch, change: came } in applied {
             self.push(patch, generation, &reached)?;
             change.extend(came);
@@ -255,15 +309,15 @@ impl Kept {
 
     /// The sides reach `positions` with what they held at the last look.
     pub(super) fn pass(&mut self, positions: &Positions) {
-        self.taken.merge(positions);
+        self.beside.merge(positions);
         self.reach();
     }
 
     /// The table shows all that was handed to it, unless keys were touched or something waits.
     fn reach(&mut self) {
-        if !self.is_touched() && self.waiting.is_empty() {
-            self.reached.clone_from(&self.taken);
-            self.log.reach(&self.taken);
+        if !self.is_touched() && !self.has_waiting() {
+            self.reached = self.taken();
+            self.log.reach(&self.reached);
         }
     }
 
@@ -331,46 +385,43 @@ impl Kept {
         Ok(begun.change)
     }
 
-    /// How far into a partition of a stream it was handed everything.
-    pub(super) fn taken(&self, stream: &str, partition: Partition) -> Option<Offset> {
-        self.taken.get(stream, partition)
-    }
-
-    /// Takes in a change of the input up to `reached`. After an error it waits for the next one,
-    /// together with which it is tried again.
+    /// Takes in a change of each input. After an error they wait for the next ones, together with
+    /// which they are tried again.
     pub(super) fn take(
         &mut self,
-        change: Change,
-        reached: &Positions,
+        handed: Vec<Handed>,
         generation: &mut u64,
     ) -> Result<Change, String> {
         let Some(state) = self.state.as_mut().filter(|_| !self.is_given_up) else {
             return Err(GIVEN_UP.to_owned());
         };
-        self.taken.merge(reached);
-        if self.waiting.is_empty() {
-            self.waiting = change;
-        } else {
-            // What came and went meanwhile need not be computable.
-            self.waiting.extend(change);
-            let waiting = std::mem::take(&mut self.waiting);
-            self.waiting = waiting.without_cancelled().map_err(|error| error.to_string())?;
+        let of_inputs = self.inputs.iter_mut().zip(&mut self.waiting);
+        for ((change, reached), (input, waiting)) in handed.into_iter().zip(of_inputs) {
+            input.taken.merge(&reached);
+            if waiting.is_empty() {
+                *waiting = change;
+            } else {
+                // What came and went meanwhile need not be computable.
+                waiting.extend(change);
+                let all = std::mem::take(waiting);
+                *waiting = all.without_cancelled().map_err(|error| error.to_string())?;
+            }
         }
-        if self.waiting.is_empty() {
-            self.waiting = Change::default();
+        if self.waiting.iter().all(Change::is_empty) {
+            self.waiting = nothing(self.inputs.len());
             self.reach();
             return Ok(Change::default());
         }
-        match state.apply(&self.waiting, self.is_read) {
+        match state.apply_all(&self.waiting, self.is_read) {
             Ok(applied) => {
-                self.waiting = Change::default();
-                let positions = self.taken.clone();
+                self.waiting = nothing(self.inputs.len());
+                let positions = self.taken();
                 let pushed = self.push(applied.patch, generation, &positions);
                 pushed.map_err(|error| error.reason())?;
                 self.reach();
                 Ok(applied.change)
             }
-            Err(error) if self.waiting.bytes() > WAITING_BYTES => {
+            Err(error) if self.waiting_bytes() > WAITING_BYTES => {
                 self.give_up();
                 Err(format!("{}; {GIVEN_UP}", error.reason()))
             }
@@ -402,8 +453,13 @@ impl Kept {
     }
 
     pub(super) fn pending_bytes(&self) -> usize {
-        self.log.shown().bytes() + self.waiting.bytes()
+        self.log.shown().bytes() + self.waiting_bytes()
     }
+}
+
+/// No change of any of so many inputs.
+fn nothing(inputs: usize) -> Vec<Change> {
+    std::iter::repeat_with(Change::default).take(inputs).collect()
 }
 
 const GIVEN_UP: &str = "nothing more is taken in until the model is mended and the server started";

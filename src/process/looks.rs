@@ -21,12 +21,13 @@ use tokio::time::Instant;
 use crate::{
     domain::{Partition, Positions, TableName, change::Change},
     lake::{LakeView, Overlay, TableState, reason_of},
-    models::{Applied, Input},
+    models::Applied,
     process::{
         Error, Planned,
-        derived::{Derived, rows_at},
-        driving::{Driving, computed},
-        kept::Kept,
+        derived::Derived,
+        driving::{Driving, computed, computed_of},
+        kept::{Kept, KeptBy},
+        missed::rows_at,
         pipeline::Pipeline,
     },
 };
@@ -96,13 +97,7 @@ impl Pipeline {
             return Positions::default();
         };
         let tables: BTreeSet<&TableName> = kept.sides().iter().flat_map(|s| &s.tables).collect();
-        let driving = match &kept.input {
-            Input::Stream(stream) => std::slice::from_ref(stream),
-            Input::Table(name) => {
-                let mut plans = self.deps.planned.plans.iter();
-                plans.find(|plan| plan.model.name == *name).map_or(&[][..], |plan| &plan.streams)
-            }
-        };
+        let driving: BTreeSet<&String> = kept.inputs.iter().flat_map(|i| &i.streams).collect();
         let mut reached = Positions::default();
         for stream in plan.streams.iter().filter(|stream| !driving.contains(stream)) {
             let sides = self.derived.iter().filter(|side| tables.contains(&side.info.name));
@@ -165,18 +160,21 @@ async fn redriven(
         applied.extend(kept.redrive(rows).map_err(|error| error.reason())?);
         Ok::<(), String>(())
     };
+    let ([input], [waiting]) = (kept.inputs.as_slice(), kept.waiting()) else {
+        return Err("a lookup has several inputs".to_owned());
+    };
     // What waits is not in the table, and what it takes out still is.
-    let waiting = keys_of(&kept.waiting().added).map_err(|error| error.to_string())?;
-    let scan = Driving::of(planned, &kept.input).map_err(|error| error.to_string())?;
+    let waits = keys_of(&waiting.added).map_err(|error| error.to_string())?;
+    let scan = Driving::of(planned, &input.input).map_err(|error| error.to_string())?;
     let mut rows = scan.rows(view).await.map_err(told)?;
     while let Some(batch) = rows.try_next().await.map_err(told)? {
         let batch = scan.keyed(&batch).and_then(|(rows, places)| {
-            let rows = taken(kept, rows, places)?;
-            without(&rows, &waiting)
+            let rows = taken(input, rows, places)?;
+            without(&rows, &waits)
         });
         redrive(&batch.map_err(|error| error.to_string())?)?;
     }
-    kept.waiting().removed.iter().try_for_each(redrive)?;
+    waiting.removed.iter().try_for_each(redrive)?;
     kept.redriven(applied).map_err(|error| error.reason())
 }
 
@@ -190,50 +188,54 @@ async fn rerun(
         return Ok(Vec::new());
     }
     let told = |error: DataFusionError| reason_of(&error);
-    let scan = Driving::of(planned, &kept.input).map_err(|error| error.to_string())?;
-    let touched = match kept.touched_rows().map_err(|error| error.reason())? {
-        Some(rows) => vec![rows],
-        None => read(view, &scan, kept).await?,
-    };
+    let mut touched = Vec::new();
+    for input in 0..kept.inputs.len() {
+        let scan = Driving::of(planned, &kept.inputs[input].input);
+        let scan = scan.map_err(|error| error.to_string())?;
+        let rows = match kept.touched_rows(input).map_err(|error| error.reason())? {
+            Some(rows) => vec![rows],
+            None => read(view, &scan, kept, input).await?,
+        };
+        touched.push((scan, rows));
+    }
     let Some(plan) = kept.by_key() else { return Ok(Vec::new()) };
-    let rows = scan.computed(view, plan, &touched).await.map_err(told)?;
+    let rows = computed_of(view, plan, &touched).await.map_err(told)?;
     kept.rerun(&rows).map_err(|error| error.reason())
 }
 
-/// The rows of its input that are under touched keys, looked for among all.
+/// The rows of an input that are under touched keys, looked for among all.
 async fn read(
     view: &Arc<LakeView>,
     scan: &Driving,
     kept: &mut Kept,
+    input: usize,
 ) -> Result<Vec<RecordBatch>, String> {
     let told = |error: DataFusionError| reason_of(&error);
     let mut touched = Vec::new();
     let mut rows = scan.rows(view).await.map_err(told)?;
     while let Some(batch) = rows.try_next().await.map_err(told)? {
-        let keyed = scan.keyed(&batch).and_then(|(rows, places)| taken(kept, rows, places));
+        let of = &kept.inputs[input];
+        let keyed = scan.keyed(&batch).and_then(|(rows, places)| taken(of, rows, places));
         let rows = keyed.map_err(|error| error.to_string())?;
-        let rows = kept.read(&rows).map_err(|error| error.reason())?;
+        let rows = kept.read(input, &rows).map_err(|error| error.reason())?;
         touched.extend((rows.num_rows() > 0).then_some(rows));
     }
-    // What waits is handed to it again.
-    if kept.waiting().is_empty() {
-        kept.all_read();
-    }
+    kept.all_read(input);
     Ok(touched)
 }
 
-/// Those of the rows that a lookup was handed.
+/// Those of the rows of an input that its model was handed.
 fn taken(
-    kept: &Kept,
+    input: &KeptBy,
     rows: RecordBatch,
     places: Option<RecordBatch>,
 ) -> Result<RecordBatch, Error> {
-    let (Some(places), Some(stream)) = (places, kept.stream()) else { return Ok(rows) };
+    let (Some(places), Some(stream)) = (places, &input.driven_by) else { return Ok(rows) };
     let partitions = places.column(0).as_primitive::<Int32Type>();
     let offsets = places.column(1).as_primitive::<Int64Type>();
     let taken = partitions.values().iter().zip(offsets.values()).map(|(partition, offset)| {
         let partition = Partition::try_from(*partition).unwrap_or_default();
-        Some(kept.taken(stream, partition).is_some_and(|at| *offset <= at))
+        Some(input.taken(stream, partition).is_some_and(|at| *offset <= at))
     });
     Ok(filter_record_batch(&rows, &taken.collect::<BooleanArray>())?)
 }
@@ -292,8 +294,7 @@ impl Derived {
         let mut change = kept.looked(applied, basis, positions, &mut self.generation)?;
         self.positions = kept.reached().clone();
         // What could not be computed with the sides of before.
-        let reached = self.positions.clone();
-        change.extend(self.take(Change::default(), &reached, now_us).unwrap_or_default());
+        change.extend(self.take(Vec::new(), now_us).unwrap_or_default());
         Ok(change)
     }
 }

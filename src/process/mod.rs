@@ -17,6 +17,7 @@ mod group;
 mod kept;
 mod looks;
 mod metrics;
+mod missed;
 mod offset_table;
 mod open;
 mod patch_log;

@@ -20,7 +20,7 @@ use crate::{
         adopt::retired_id,
         anchors::Anchors,
         derived::Derived,
-        kept::Kept,
+        kept::{Kept, KeptBy},
         offset_table::{Followed, OffsetTable},
         plans::RowModel,
         relations::{ACCEPTANCE, BRONZE_COLUMNS, QUARANTINED, RAW, base_view, model_info},
@@ -426,18 +426,26 @@ async fn open_derived(
         opened.base.tables.insert(name.clone(), Arc::new(derived.state()));
         return Ok((!parent_stopped).then(fingerprint_hint));
     }
-    if let (Program::Kept(program), Some(input)) = (&plan.program, &plan.driving) {
+    if let Program::Kept(program) = &plan.program {
         let own = Input::Table(name);
-        let is_read = deps.planned.plans.iter().any(|plan| plan.driving.as_ref() == Some(&own));
-        let mut models = deps.planned.plans.iter();
-        let driven_by = match input {
-            Input::Stream(stream) => Some(stream.clone()),
-            Input::Table(name) => models
-                .find(|plan| plan.model.name == *name && plan.class.is_by_offset())
-                .and_then(|plan| plan.streams.first().cloned()),
-        };
-        derived.kept = Some(Kept::new(input.clone(), driven_by, Arc::clone(program), is_read));
+        let is_read = deps.planned.plans.iter().any(|plan| plan.driving.contains(&own));
+        let inputs = plan.driving.iter().map(|input| kept_by(deps, input)).collect();
+        derived.kept = Some(Kept::new(inputs, Arc::clone(program), is_read));
     }
     opened.derived.push(derived);
     Ok(None)
+}
+
+/// What a model is kept by, and the streams behind that.
+fn kept_by(deps: &Deps, input: &Input) -> KeptBy {
+    let (driven_by, streams) = match input {
+        Input::Stream(stream) => (Some(stream.clone()), vec![stream.clone()]),
+        Input::Table(name) => {
+            let plan = deps.planned.plans.iter().find(|plan| plan.model.name == *name);
+            let streams = plan.map_or_else(Vec::new, |plan| plan.streams.clone());
+            let is_placed = plan.is_some_and(|plan| plan.class.is_by_offset());
+            (streams.first().filter(|_| is_placed).cloned(), streams)
+        }
+    };
+    KeptBy::new(input.clone(), driven_by, streams)
 }

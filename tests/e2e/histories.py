@@ -78,6 +78,14 @@ SELECT customer, run, count(*) AS lines, count(DISTINCT order_id) AS orders, max
   FROM {{ ref('lines') }}
 ) GROUP BY customer, run
 """
+BOTH = """\
+SELECT coalesce(o.customer, s.customer) AS customer, o.lines, o.most, s.lines AS strict_lines
+FROM (
+  SELECT customer, count(*) AS lines, max(version) AS most FROM {{ ref('lines') }} GROUP BY customer
+) AS o FULL JOIN (
+  SELECT customer, count(*) AS lines FROM {{ source('bronze', 'strict') }} GROUP BY customer
+) AS s ON s.customer = o.customer
+"""
 PROJECT = {
     "sluice.yml": "name: crashes\n",
     "streams/orders.yml": STREAM,
@@ -94,6 +102,7 @@ PROJECT = {
     "models/gold/larger.sql": LARGER,
     "models/gold/per_country.sql": PER_COUNTRY,
     "models/gold/runs.sql": RUNS,
+    "models/gold/both.sql": BOTH,
     "seeds/customers.csv": projects.SEED,
 }
 CUSTOMERS = ["ann", "bob", "cleo", "dora", "emil"]

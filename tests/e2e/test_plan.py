@@ -101,6 +101,28 @@ SHAPES = {
         "recompute",
         "joins relations by FULL JOIN",
     ),
+    "gold.each": (
+        "SELECT coalesce(t.customer, k.customer) AS customer, t.amount FROM {{ ref('totals') }} AS t "
+        "FULL JOIN {{ ref('kinds') }} AS k ON k.customer = t.customer",
+        "by key",
+        "joins relations by FULL JOIN",
+    ),
+    "gold.matches": (
+        f"SELECT a.order_id, b.amount FROM {ORDERS} AS a JOIN {{{{ ref('rows') }}}} AS b "
+        "ON b.order_id = a.order_id",
+        "by key",
+        "joins silver.rows, which grows with a stream",
+    ),
+    "gold.known": (
+        f"SELECT order_id FROM {ORDERS} WHERE customer IN (SELECT customer FROM {{{{ ref('cheap') }}}})",
+        "by key",
+        "contains a subquery",
+    ),
+    "gold.of_known": (
+        f"SELECT customer, amount FROM {ORDERS} WHERE customer IN (SELECT customer FROM {{{{ ref('cheap') }}}})",
+        "by key",
+        "contains a subquery",
+    ),
     "gold.pairs": (
         f"SELECT a.order_id FROM {ORDERS} AS a JOIN {ORDERS} AS b ON b.customer = a.customer",
         "recompute",
@@ -112,10 +134,11 @@ SHAPES = {
         "recompute",
         "joins what aggregates rows (GROUP BY)",
     ),
-    "gold.sorted": (f"SELECT order_id FROM {ORDERS} ORDER BY 1", "recompute", "orders or limits"),
+    "gold.sorted": (f"SELECT order_id FROM {ORDERS} ORDER BY 1", "by key", "orders or limits"),
+    "gold.least": (f"SELECT order_id FROM {ORDERS} ORDER BY 1 LIMIT 3", "recompute", "orders or limits"),
     "gold.united": (
         f"SELECT order_id FROM {ORDERS} UNION ALL SELECT order_id FROM {ORDERS}",
-        "recompute",
+        "by key",
         "unites relations",
     ),
     "gold.clocked": (f"SELECT now() AS at FROM {ORDERS}", "recompute", "now() is not determ"),

@@ -22,7 +22,7 @@ pub(super) type Bytes = Box<[u8]>;
 /// Per key its rows, and how often each is there.
 pub(super) type Held = HashMap<Bytes, BTreeMap<Bytes, u32>, RandomState>;
 
-/// Memory that the input of one model may take.
+/// Memory that the inputs of one model may take.
 const MOST_BYTES: usize = 128 * 1024 * 1024;
 /// What a row and a key take besides their bytes, about.
 const ROW_BYTES: usize = 48;
@@ -53,7 +53,12 @@ enum Content {
 pub(super) struct Encoded(Option<Rows>);
 
 impl Cache {
-    pub(super) fn new(schema: &SchemaRef, columns: &[usize]) -> Result<Self, DataFusionError> {
+    /// `inputs`: how many the model has.
+    pub(super) fn new(
+        schema: &SchemaRef,
+        columns: &[usize],
+        inputs: usize,
+    ) -> Result<Self, DataFusionError> {
         let field = |at: &usize| SortField::new(schema.field(*at).data_type().clone());
         let fields: Vec<SortField> = columns.iter().map(field).collect();
         let is_fine = RowConverter::supports_fields(&fields);
@@ -61,7 +66,7 @@ impl Cache {
             schema: Arc::clone(schema),
             columns: columns.to_vec(),
             converter: RowConverter::new(if is_fine { fields } else { Vec::new() })?,
-            most: MOST_BYTES,
+            most: MOST_BYTES / inputs.max(1),
             bytes: 0,
             content: if is_fine { Content::Unknown } else { Content::TooLarge },
         })
@@ -209,7 +214,7 @@ mod tests {
     }
 
     fn cache() -> Cache {
-        let mut cache = Cache::new(&batch(&[]).schema(), &[0, 1]).expect("cache");
+        let mut cache = Cache::new(&batch(&[]).schema(), &[0, 1], 1).expect("cache");
         // Before it was read, nothing is held, whatever comes.
         change(&mut cache, &[("a", 1)], true);
         cache.begin();

@@ -1,5 +1,5 @@
 //! What a model by key has in memory: the rows of its table by their keys, the keys that were touched
-//! since, and the rows of its input as far as they fit.
+//! since, and the rows of its inputs as far as they fit.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -37,7 +37,8 @@ pub(super) struct ByKeyState {
     touched: HashSet<Bytes, RandomState>,
     /// Every key is touched.
     all: bool,
-    input: Cache,
+    /// The rows of each input.
+    inputs: Vec<Cache>,
     /// What the sides held when the table was made, and what they hold: a digest of their rows.
     sides: Option<Fingerprint>,
     next: Option<Fingerprint>,
@@ -48,10 +49,13 @@ impl ByKeyState {
         let field = |at: usize| SortField::new(program.visible.field(at).data_type().clone());
         let keys = program.key_columns.iter().copied().map(field);
         let columns = (0..program.visible.fields().len()).map(field);
+        let count = program.inputs.len();
+        let inputs = program.inputs.iter();
+        let inputs = inputs.map(|input| Cache::new(&input.schema, &input.columns, count));
         Ok(Self {
             keys: RowConverter::new(keys.collect())?,
             columns: RowConverter::new(columns.collect())?,
-            input: Cache::new(&program.input, &program.columns)?,
+            inputs: inputs.collect::<Result<_, _>>()?,
             program,
             held: Held::default(),
             touched: HashSet::default(),
@@ -123,16 +127,22 @@ impl KeptState for ByKeyState {
         Ok(None)
     }
 
-    fn apply(&mut self, change: &Change, _is_read: bool) -> Result<Applied, ProgramError> {
-        // What goes was there before, or came with the same change.
-        let added = change.added.iter().map(|rows| (rows, true));
-        let all = added.chain(change.removed.iter().map(|rows| (rows, false)));
-        let encoded = all.map(|(rows, is_added)| {
-            let keys = self.keys.convert_columns(&self.program.keys_of(rows)?)?;
-            Ok((keys, self.input.encoded(rows)?, is_added))
-        });
-        for (keys, rows, is_added) in encoded.collect::<Result<Vec<_>, ProgramError>>()? {
-            self.input.change(&keys, &rows, is_added);
+    fn apply(&mut self, change: &Change, is_read: bool) -> Result<Applied, ProgramError> {
+        self.apply_all(std::slice::from_ref(change), is_read)
+    }
+
+    fn apply_all(&mut self, changes: &[Change], _is_read: bool) -> Result<Applied, ProgramError> {
+        let mut encoded = Vec::new();
+        for (input, (change, cache)) in changes.iter().zip(&self.inputs).enumerate() {
+            // What goes was there before, or came with the same change.
+            let added = change.added.iter().map(|rows| (rows, true));
+            for (rows, is_added) in added.chain(change.removed.iter().map(|rows| (rows, false))) {
+                let keys = self.keys.convert_columns(&self.program.keys_of(input, rows)?)?;
+                encoded.push((input, keys, cache.encoded(rows)?, is_added));
+            }
+        }
+        for (input, keys, rows, is_added) in encoded {
+            self.inputs[input].change(&keys, &rows, is_added);
             for key in &keys {
                 if !self.touched.contains(key.data()) {
                     self.touched.insert(key.data().into());
@@ -175,31 +185,34 @@ impl KeptState for ByKeyState {
         self.all || !self.touched.is_empty()
     }
 
-    fn touches(&self, rows: &RecordBatch) -> Result<BooleanArray, ProgramError> {
+    fn touches(&self, input: usize, rows: &RecordBatch) -> Result<BooleanArray, ProgramError> {
         if self.all {
             return Ok(BooleanArray::from(vec![true; rows.num_rows()]));
         }
-        let keys = self.keys.convert_columns(&self.program.keys_of(rows)?)?;
+        let keys = self.keys.convert_columns(&self.program.keys_of(input, rows)?)?;
         Ok(keys.iter().map(|key| Some(self.touched.contains(key.data()))).collect())
     }
 
-    fn touched_rows(&self) -> Result<Option<RecordBatch>, ProgramError> {
-        Ok(self.input.rows((!self.all).then(|| self.touched.iter()))?)
+    fn touched_rows(&self, input: usize) -> Result<Option<RecordBatch>, ProgramError> {
+        let Some(rows) = self.inputs.get(input) else { return Ok(None) };
+        Ok(rows.rows((!self.all).then(|| self.touched.iter()))?)
     }
 
-    fn begin_reading(&mut self) {
-        self.input.begin();
+    fn begin_reading(&mut self, input: usize) {
+        self.inputs.get_mut(input).into_iter().for_each(Cache::begin);
     }
 
-    fn read(&mut self, rows: &RecordBatch) -> Result<(), ProgramError> {
-        let keys = self.keys.convert_columns(&self.program.keys_of(rows)?)?;
-        let rows = self.input.encoded(rows)?;
-        self.input.change(&keys, &rows, true);
+    fn read(&mut self, input: usize, rows: &RecordBatch) -> Result<(), ProgramError> {
+        let keys = self.keys.convert_columns(&self.program.keys_of(input, rows)?)?;
+        if let Some(cache) = self.inputs.get_mut(input) {
+            let rows = cache.encoded(rows)?;
+            cache.change(&keys, &rows, true);
+        }
         Ok(())
     }
 
-    fn all_read(&mut self) {
-        self.input.complete();
+    fn all_read(&mut self, input: usize) {
+        self.inputs.get_mut(input).into_iter().for_each(Cache::complete);
     }
 
     fn rerun(&mut self, rows: &[RecordBatch], is_read: bool) -> Result<Applied, ProgramError> {

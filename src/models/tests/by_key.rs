@@ -1,7 +1,7 @@
 //! By key: equal to their SQL whatever comes and goes, though only touched keys are computed.
 
 use super::{
-    lookups::{Table, classified_among, context, d, e, seen, sides},
+    lookups::{Table, classified_among, d, e, seen, sides},
     *,
 };
 use crate::{lake::Patches, models::with_key};
@@ -52,6 +52,83 @@ const SHAPES: [&str; 27] = [
      GROUP BY k) AS x",
     "SELECT k, max(e + f) AS most FROM (SELECT k, unnest(make_array(j, v)) AS e, \
      unnest(make_array(1, j)) AS f FROM t) AS x GROUP BY k",
+];
+
+/// Over the streams `t` and `u`, and joined to `d`, which changes with one, and to `e`.
+const OF_SEVERAL: [&str; 33] = [
+    "SELECT t.k, t.v, u.j FROM t JOIN u ON u.k = t.k",
+    "SELECT t.k, count(*) AS n, sum(u.v) AS s FROM t JOIN u ON u.k = t.k AND u.v > t.v GROUP BY t.k",
+    "SELECT t.k, t.v, u.v AS w FROM t LEFT JOIN u ON u.k = t.k AND u.j = t.j",
+    "SELECT u.k, count(t.v) AS n FROM t RIGHT JOIN u ON u.k = t.k GROUP BY u.k",
+    "SELECT coalesce(t.k, u.k) AS k, t.v, u.v AS w FROM t FULL JOIN u ON u.k = t.k",
+    "SELECT coalesce(b.k, a.k) AS k, a.n, b.n AS m FROM (SELECT k, count(*) AS n FROM t GROUP BY k) AS a \
+     FULL JOIN (SELECT k, max(v) AS n FROM u GROUP BY k) AS b ON a.k = b.k",
+    "SELECT coalesce(t.k, u.k) AS k, count(*) AS n FROM t FULL JOIN u ON u.k = t.k \
+     GROUP BY coalesce(t.k, u.k)",
+    "SELECT coalesce(a.k, b.k) AS k, a.v, b.v AS w FROM t AS a FULL JOIN t AS b ON a.k = b.k AND a.v < b.v",
+    // Each of its rows comes of one row.
+    "SELECT k, v FROM t UNION ALL SELECT k, j AS v FROM u WHERE b",
+    "SELECT k FROM t UNION SELECT k FROM u",
+    "SELECT k, max(v) AS most FROM (SELECT k, v FROM t UNION ALL SELECT k, v FROM u WHERE b) AS x GROUP BY k",
+    "SELECT k, what, count(DISTINCT v) AS n FROM (SELECT k, 't' AS what, v FROM t UNION ALL \
+     SELECT k, 'u' AS what, v FROM u) AS x GROUP BY k, what",
+    "SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY v, _offset) AS running FROM \
+     (SELECT k, v, _offset FROM t UNION ALL SELECT k, v, _offset FROM u) AS x",
+    "SELECT k FROM t EXCEPT SELECT k FROM u",
+    "SELECT k, j FROM t INTERSECT SELECT k, j FROM u",
+    "SELECT t.k, max(t.v) AS most FROM t LEFT SEMI JOIN u ON u.k = t.k GROUP BY t.k",
+    "SELECT u.k, u.v FROM t RIGHT ANTI JOIN u ON u.k = t.k",
+    // Of the versions in `u` the one that held then.
+    "SELECT t.k, t.v, x.j FROM t LEFT JOIN (SELECT k, j, v AS since, lead(v) OVER (PARTITION BY k \
+     ORDER BY v, _offset) AS until FROM u) AS x ON x.k = t.k AND t.v >= x.since \
+     AND (t.v < x.until OR x.until IS NULL)",
+    // A funnel.
+    "SELECT a.k, a.first, b.first AS then FROM (SELECT k, min(v) AS first FROM t GROUP BY k) AS a \
+     LEFT JOIN (SELECT k, min(v) AS first FROM u GROUP BY k) AS b ON b.k = a.k AND b.first >= a.first",
+    "SELECT x.day, x.n, y.most FROM (SELECT day, count(*) AS n FROM t GROUP BY day) AS x \
+     JOIN (SELECT CAST(ts AS DATE) AS day, max(v) AS most FROM u GROUP BY 1) AS y ON y.day = x.day",
+    "SELECT a.k, count(*) AS n FROM t AS a JOIN t AS b ON b.k = a.k AND b.v > a.v JOIN u ON u.k = b.k \
+     GROUP BY a.k",
+    "SELECT t.k, u.j, count(*) AS n FROM t JOIN u ON u.k = t.k AND u.j = t.j GROUP BY t.k, u.j",
+    "SELECT t.k, count(DISTINCT d.a) AS n, max(u.v) AS most FROM t JOIN u ON u.k = t.k \
+     LEFT JOIN d ON d.k = t.k GROUP BY t.k",
+    // `d` has not the key: it is what others are joined to.
+    "SELECT t.k, d.a, count(DISTINCT t.v) AS n FROM t LEFT JOIN d ON d.a = t.j GROUP BY t.k, d.a",
+    "SELECT t.k, count(DISTINCT u.v) AS n, max(e.b) AS b FROM t JOIN u ON u.k = t.k \
+     LEFT JOIN e ON e.a = u.j GROUP BY t.k",
+    "SELECT d.k, d.a, count(t.v) AS n FROM d LEFT JOIN t ON t.k = d.k GROUP BY d.k, d.a",
+    "SELECT coalesce(x.k, d.k) AS k, x.k AS left_k, d.k AS right_k FROM (SELECT k, u.j FROM u \
+     WHERE v > 0) AS x FULL JOIN d ON d.k = x.k",
+    // Subqueries that are joins.
+    "SELECT k, v FROM t WHERE k IN (SELECT k FROM u WHERE v > 0)",
+    "SELECT k, v FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.k = t.k AND u.v > t.v)",
+    "SELECT k, v, (SELECT max(u.v) FROM u WHERE u.k = t.k) AS most FROM t",
+    "SELECT k, count(*) AS n FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k) GROUP BY k",
+    "SELECT k, v FROM t WHERE v >= (SELECT avg(x.v) FROM t AS x WHERE x.k = t.k)",
+    // What others are joined to may hold a null.
+    "SELECT k, v, j FROM t WHERE j NOT IN (SELECT a FROM e)",
+];
+
+/// What is said of the same.
+const REFUSED_OF_SEVERAL: [(&str, &str); 6] = [
+    ("SELECT t.k, u.v FROM t JOIN u ON u.v > t.v", "shows no column that its rows are grouped by"),
+    (
+        "SELECT k, v FROM t WHERE k NOT IN (SELECT k FROM u)",
+        "has NOT IN, where one null decides about every row (see NOT EXISTS)",
+    ),
+    ("SELECT k, v FROM t WHERE v > (SELECT avg(v) FROM u)", "contains a subquery"),
+    (
+        "SELECT t.k, u.v FROM t FULL JOIN u ON u.k = t.k",
+        "shows no column that its rows are grouped by",
+    ),
+    (
+        "SELECT coalesce(t.k, u.k, '-') AS k, u.v FROM t FULL JOIN u ON u.k = t.k",
+        "shows no column that its rows are grouped by",
+    ),
+    (
+        "SELECT coalesce(t.k, u.k) AS k, u.v FROM t FULL JOIN u ON u.k = t.k || u.k",
+        "shows no column that its rows are grouped by",
+    ),
 ];
 
 /// The reason behind `by key: `, or the whole.
@@ -109,7 +186,7 @@ const REFUSED: [(&str, &str); 16] = [
     ),
     (
         "SELECT k, max(n) AS m FROM (SELECT k, v AS n FROM t UNION ALL SELECT k, a AS n FROM d) AS x GROUP BY k",
-        "unites rows with those of another relation",
+        "unites rows with those of a relation that does not change",
     ),
     (
         "SELECT t.k, max(x.a) AS m FROM t CROSS JOIN (SELECT a FROM d ORDER BY a LIMIT 1) AS x GROUP BY t.k",
@@ -117,17 +194,23 @@ const REFUSED: [(&str, &str); 16] = [
     ),
 ];
 
-fn classified(sql: &str, driving: Rows) -> (Classified, SchemaRef) {
+/// Over `t`, and over `u` and `d` too, if `several` change with streams.
+fn classified(sql: &str, driving: Rows, several: bool) -> (Classified, SchemaRef) {
     let mut known = seen(driving);
-    known.iter_mut().for_each(|(name, seen)| seen.is_fed = name.name == "t");
+    let of_stream = Seen { rows: driving, is_side: false, is_fed: true };
+    known.insert(TableName::new("gold", "u"), of_stream);
+    known.iter_mut().for_each(|(of, seen)| {
+        seen.is_fed = of.name == "t" || (several && (of.name == "u" || of.name == "d"));
+    });
     classified_among(sql, &known)
 }
 
-fn compiled(sql: &str) -> (Arc<dyn KeptProgram>, SchemaRef) {
-    let (Classified { class, program, reason, .. }, visible) = classified(sql, Rows::Change);
+fn compiled(sql: &str, several: bool) -> (Arc<dyn KeptProgram>, Vec<String>, SchemaRef) {
+    let (classified, visible) = classified(sql, Rows::Change, several);
+    let Classified { class, program, reason, driving } = classified;
     assert_eq!(class, Class::ByKey, "{sql}: {reason}");
     let Program::Kept(program) = program else { panic!("{sql}: {reason}") };
-    (program, visible)
+    (program, driving.into_iter().map(|name| name.name).collect(), visible)
 }
 
 /// The rows of the model's SQL in a context.
@@ -136,62 +219,110 @@ fn run(plan: &LogicalPlan, context: &SessionContext) -> Vec<RecordBatch> {
     block_on(async { context.execute_logical_plan(bound).await?.collect().await }).expect("rows")
 }
 
-fn keeps_up(sql: &str, seed: u64) {
+/// Relations by their names.
+type Relations = BTreeMap<String, RecordBatch>;
+
+fn context(relations: &Relations) -> SessionContext {
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    for (name, rows) in relations {
+        let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).expect("table");
+        context.register_table(name.as_str(), Arc::new(table)).expect("registered");
+    }
+    context
+}
+
+fn some(of: &str, random: &mut StdRng, count: usize) -> RecordBatch {
+    match of {
+        "d" => d(random, count),
+        "e" => e(random, count),
+        _ => rows(random, count),
+    }
+}
+
+/// Takes some rows away and adds some.
+fn change(of: &str, all: &mut RecordBatch, random: &mut StdRng) -> Change {
+    let there = u32::try_from(all.num_rows()).expect("few");
+    let goes: Vec<bool> = (0..there).map(|_| random.random_range(0..9) == 0).collect();
+    let part = |wanted: bool| {
+        let rows = (0..there).filter(|row| goes[*row as usize] == wanted);
+        take_record_batch(all, &UInt32Array::from_iter_values(rows)).expect("rows")
+    };
+    let (gone, left) = (part(true), part(false));
+    let count = random.random_range(0..4);
+    let came = some(of, random, count);
+    *all = concat_batches(&all.schema(), [&left, &came]).expect("rows");
+    // As from a table: with a key that is not the model's.
+    let keyed = |rows: &RecordBatch| {
+        let keys = std::iter::repeat_n(b"key", rows.num_rows());
+        with_key(rows, Arc::new(BinaryArray::from_iter_values(keys))).expect("rows")
+    };
+    Change { added: vec![keyed(&came)], removed: vec![keyed(&gone)] }
+}
+
+/// The rows of every input that are under touched keys, read where they are not held; and how many
+/// of how many these are.
+fn touched(
+    state: &mut dyn KeptState,
+    driving: &[String],
+    all: &Relations,
+    is_read: bool,
+) -> (Relations, [usize; 2]) {
+    let (mut found, mut count) = (all.clone(), [0, 0]);
+    for (input, name) in driving.iter().enumerate() {
+        let rows = &all[name];
+        let hit = state.touches(input, rows).expect("keys");
+        let touched = arrow::compute::filter_record_batch(rows, &hit).expect("rows");
+        count = [count[0] + touched.num_rows(), count[1] + rows.num_rows()];
+        let held = state.touched_rows(input).expect("rows");
+        assert_eq!(held.is_some(), is_read, "{name}");
+        if held.is_none() {
+            state.begin_reading(input);
+            state.read(input, rows).expect("rows");
+            state.all_read(input);
+        }
+        found.insert(name.clone(), held.unwrap_or(touched));
+    }
+    (found, count)
+}
+
+fn keeps_up(sql: &str, several: bool, seed: u64) {
     // Operators of the engine start tasks.
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let _guard = runtime.enter();
-    let (program, visible) = compiled(sql);
+    let (program, driving, visible) = compiled(sql, several);
     let plan = program.by_key().expect(sql);
     let mut random = StdRng::seed_from_u64(seed);
     let mut state = Arc::clone(&program).begin().expect(sql);
     let (mut table, mut bag, mut patches) = (Table::default(), Bag(Vec::new()), Vec::new());
-    let mut all = rows(&mut random, 0);
-    let (mut ds, mut es) = (d(&mut random, 9), e(&mut random, 9));
+    let others = ["t", "u", "d", "e"].map(str::to_owned);
+    let is_driving = |name: &String| driving.contains(name);
+    let mut all: Relations = Relations::new();
+    for name in &others {
+        let count = if is_driving(name) { 0 } else { 9 };
+        all.insert(name.clone(), some(name, &mut random, count));
+    }
     let (mut computed, mut of, mut is_read) = (0, 0, false);
     for step in 0..14 {
         // Several changes between two looks.
         for _ in 0..random.random_range(1..3) {
-            let there = u32::try_from(all.num_rows()).expect("few");
-            let goes: Vec<bool> = (0..there).map(|_| random.random_range(0..9) == 0).collect();
-            let part = |wanted: bool| {
-                let rows = (0..there).filter(|row| goes[*row as usize] == wanted);
-                take_record_batch(&all, &UInt32Array::from_iter_values(rows)).expect("rows")
-            };
-            let (gone, left) = (part(true), part(false));
-            let count = random.random_range(0..4);
-            let came = rows(&mut random, count);
-            all = concat_batches(&all.schema(), [&left, &came]).expect("rows");
-            // As from a table: with a key that is not the model's.
-            let keyed = |rows: &RecordBatch| {
-                let keys = std::iter::repeat_n(b"key", rows.num_rows());
-                with_key(rows, Arc::new(BinaryArray::from_iter_values(keys))).expect(sql)
-            };
-            let change = Change { added: vec![keyed(&came)], removed: vec![keyed(&gone)] };
-            let applied = state.apply(&change, true).unwrap_or_else(|e| panic!("{sql}: {e}"));
+            let changes = driving.iter().map(|name| match random.random_range(0..4) {
+                0 => Change::default(),
+                _ => change(name, all.get_mut(name).expect("input"), &mut random),
+            });
+            let changes: Vec<Change> = changes.collect();
+            let applied = state.apply_all(&changes, true).unwrap_or_else(|e| panic!("{sql}: {e}"));
             assert!(applied.patch.is_empty() && applied.change.is_empty(), "{sql}");
         }
-        match random.random_range(0..8) {
-            0 => ds = d(&mut random, 9),
-            1 => es = e(&mut random, 9),
-            _ => {}
+        if let Some(name) = others.get(random.random_range(0..16)).filter(|name| !is_driving(name))
+        {
+            all.insert(name.clone(), some(name, &mut random, 9));
         }
-        let now = context(&all, &ds, &es);
+        let now = context(&all);
         state.look(&sides(program.as_ref(), &now)).expect(sql);
         if state.is_touched() {
-            let hit = state.touches(&all).expect(sql);
-            let touched = arrow::compute::filter_record_batch(&all, &hit).expect(sql);
-            (computed, of) = (computed + touched.num_rows(), of + all.num_rows());
-            // As it is held in memory, or was read.
-            let held = state.touched_rows().expect(sql);
-            assert_eq!(held.is_some(), is_read, "{sql}");
-            if held.is_none() {
-                state.begin_reading();
-                state.read(&all).expect(sql);
-                state.all_read();
-                is_read = true;
-            }
-            let touched = held.unwrap_or(touched);
-            let rows = run(plan, &context(&touched, &ds, &es));
+            let (touched, count) = touched(state.as_mut(), &driving, &all, is_read);
+            (computed, of, is_read) = (computed + count[0], of + count[1], true);
+            let rows = run(plan, &context(&touched));
             let applied = state.rerun(&rows, true).unwrap_or_else(|e| panic!("{sql}: {e}"));
             table.patch(&applied.patch, program.as_ref(), sql);
             bag.change(&applied.change, sql);
@@ -226,19 +357,37 @@ fn keeps_up(sql: &str, seed: u64) {
 fn a_model_by_key_keeps_up_with_rows_and_with_its_sides() {
     for (seed, sql) in (0..).zip(SHAPES) {
         for more in [0, 100, 200] {
-            keeps_up(sql, seed + more);
+            keeps_up(sql, false, seed + more);
         }
     }
 }
 
 #[test]
-fn what_has_no_key_is_computed_whole_and_says_why() {
-    for (sql, expected) in REFUSED {
-        let (Classified { class, reason, .. }, _) = classified(sql, Rows::Arrive);
-        let why = reason.rsplit("by key: ").next();
-        assert_eq!((class, why), (Class::Recompute, Some(expected)), "{sql}: {reason}");
+fn a_model_by_key_keeps_up_with_several_inputs() {
+    for (seed, sql) in (0..).zip(OF_SEVERAL) {
+        for more in [0, 100, 200] {
+            keeps_up(sql, true, seed + more);
+        }
     }
-    let (Classified { class, .. }, _) = classified(SHAPES[0], Rows::Replaced);
+}
+
+#[test]
+fn an_input_without_the_key_is_what_others_are_joined_to() {
+    let driving = |sql: &str| compiled(sql, true).1;
+    assert_eq!(driving(OF_SEVERAL[22]), ["d", "t", "u"]);
+    assert_eq!(driving(OF_SEVERAL[23]), ["t"]);
+    assert_eq!(driving(OF_SEVERAL[25]), ["d", "t"]);
+}
+
+#[test]
+fn what_has_no_key_is_computed_whole_and_says_why() {
+    let one = REFUSED.iter().map(|refused| (refused, false));
+    for ((sql, expected), several) in one.chain(REFUSED_OF_SEVERAL.iter().map(|all| (all, true))) {
+        let (Classified { class, reason, .. }, _) = classified(sql, Rows::Arrive, several);
+        let why = reason.rsplit("by key: ").next();
+        assert_eq!((class, why), (Class::Recompute, Some(*expected)), "{sql}: {reason}");
+    }
+    let (Classified { class, .. }, _) = classified(SHAPES[0], Rows::Replaced, false);
     assert_eq!(class, Class::Recompute);
 }
 
@@ -246,7 +395,7 @@ fn what_has_no_key_is_computed_whole_and_says_why() {
 fn rows_under_other_keys_are_refused() {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let _guard = runtime.enter();
-    let (program, _) = compiled(SHAPES[0]);
+    let (program, ..) = compiled(SHAPES[0], false);
     let mut state = Arc::clone(&program).begin().expect("state");
     let all = rows(&mut StdRng::seed_from_u64(1), 40);
     let rows = run(program.by_key().expect("plan"), &super::context(&all));

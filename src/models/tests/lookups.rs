@@ -99,7 +99,7 @@ pub(super) fn seen(driving: Rows) -> BTreeMap<TableName, Seen> {
 }
 
 /// The relations of these rows.
-pub(super) fn context(t: &RecordBatch, d: &RecordBatch, e: &RecordBatch) -> SessionContext {
+fn context(t: &RecordBatch, d: &RecordBatch, e: &RecordBatch) -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     for (name, rows) in [("t", t), ("d", d), ("e", e)] {
         let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).expect("table");
@@ -117,7 +117,11 @@ pub(super) fn classified_among(
     known: &BTreeMap<TableName, Seen>,
 ) -> (Classified, SchemaRef) {
     let mut random = StdRng::seed_from_u64(0);
-    let state = context(&rows(&mut random, 0), &d(&mut random, 0), &e(&mut random, 0)).state();
+    let t = rows(&mut random, 0);
+    let context = context(&t, &d(&mut random, 0), &e(&mut random, 0));
+    let u = MemTable::try_new(t.schema(), vec![vec![t]]).expect("table");
+    context.register_table("u", Arc::new(u)).expect("registered");
+    let state = context.state();
     let plan: LogicalPlan = block_on(state.create_logical_plan(sql)).expect(sql);
     let options = state.config_options();
     let plan = state.analyzer().execute_and_check(plan, options, |_, _| {}).expect(sql);

@@ -266,12 +266,15 @@ impl<'a> Work<'a> {
         }
         let runtime = Arc::new(RuntimeEnv::default());
         let context = session(&view, Columns::Model, SessionConfig::new(), runtime);
-        if let (Program::Kept(program), Some(input)) = (&plan.program, &plan.driving) {
-            if program.by_key().is_some() {
-                let rows = context.sql(&plan.model.sql).await?.collect().await?;
-                by_key(program, &rows, &mut rebuild).await?;
-            } else {
-                self.by_changes(program, input, &view, &mut rebuild).await?;
+        if let Program::Kept(program) = &plan.program {
+            match plan.driving.as_slice() {
+                [input] if program.by_key().is_none() => {
+                    self.by_changes(program, input, &view, &mut rebuild).await?;
+                }
+                _ => {
+                    let rows = context.sql(&plan.model.sql).await?.collect().await?;
+                    by_key(program, &rows, &mut rebuild).await?;
+                }
             }
             return Ok(rebuild.commit(moves, true).await?);
         }

@@ -11,6 +11,7 @@ mod models;
 mod projects;
 mod quarantine;
 mod rebuild;
+mod several;
 mod store;
 pub(crate) mod support;
 mod upkeep;
