@@ -9,12 +9,15 @@ mod end_to_end;
 mod ingest;
 mod kafka;
 mod models;
+mod probe;
 mod process;
 mod project;
 mod publisher;
 mod query;
 mod rebalance;
+mod server;
 mod usage;
+mod work;
 
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
@@ -69,9 +72,9 @@ async fn until<T>(
     }
 }
 
-/// The rows of the table `events` in `schema` that are in a Delta commit.
-fn committed(view: &LakeView, schema: &str) -> u64 {
-    let table = view.tables.get(&TableName::new(schema, project::STREAM));
+/// The rows of a table that are in a Delta commit.
+fn committed(view: &LakeView, schema: &str, name: &str) -> u64 {
+    let table = view.tables.get(&TableName::new(schema, name));
     table.and_then(|table| table.committed.as_ref()).map_or(0, |committed| committed.rows)
 }
 

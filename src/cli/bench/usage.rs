@@ -62,6 +62,11 @@ pub(super) fn rate(count: u64, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64().max(1e-9)
 }
 
+/// What became of a mark.
+pub(super) fn outcome(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "missed" }
+}
+
 /// How this binary was built, as far as it knows.
 pub(super) fn build() -> &'static str {
     if cfg!(debug_assertions) { "dev profile (not a release build)" } else { "release" }
