@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The relation whose rows drive a model.
-pub(super) struct Driving {
+pub(crate) struct Driving {
     name: TableName,
     schema: SchemaRef,
     /// The columns that hold a row's place or key.
@@ -41,7 +41,7 @@ pub(super) struct Driving {
 }
 
 impl Driving {
-    pub(super) fn of(planned: &Planned, input: &Input) -> Result<Self, Error> {
+    pub(crate) fn of(planned: &Planned, input: &Input) -> Result<Self, Error> {
         let missing = || Error::Internal("a model's input is not planned".to_owned());
         match input {
             Input::Stream(stream) => {
@@ -78,7 +78,7 @@ impl Driving {
     }
 
     /// What `plan` makes of some of its rows, and of other relations in `view`.
-    pub(super) async fn computed(
+    pub(crate) async fn computed(
         &self,
         view: &Arc<LakeView>,
         plan: &LogicalPlan,

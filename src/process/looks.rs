@@ -27,6 +27,7 @@ use crate::{
         derived::{Derived, rows_at},
         driving::{Driving, computed},
         kept::Kept,
+        metrics::{self, Stage},
         pipeline::Pipeline,
     },
 };
@@ -67,6 +68,7 @@ impl Pipeline {
             }
         }
         if has_looked {
+            metrics::stage(Stage::Looks, started.elapsed());
             self.next_look = Instant::now() + self.pause_after(started.elapsed());
         }
         Ok(has_looked)

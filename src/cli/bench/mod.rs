@@ -5,7 +5,10 @@
 
 mod backlog;
 mod bare;
+mod clicks;
+mod dvd;
 mod end_to_end;
+mod freshness;
 mod ingest;
 mod kafka;
 mod models;
@@ -39,8 +42,12 @@ pub enum What {
     Ingest(ingest::Args),
     /// From gRPC to Silver and Gold over Flight SQL, all in one server
     EndToEnd(end_to_end::Args),
+    /// How soon after its ack an event can be queried, with dvd-clicks under a steady load
+    Freshness(freshness::Args),
     /// What is in the log into Bronze and Silver, beside the same records read and written bare
     Backlog(backlog::Args),
+    /// A log full of clicks into Bronze, Silver without repeats, and Gold per minute and film
+    Dvd(dvd::Args),
     /// How long partitions stand still while a second processor joins a group and leaves it
     Rebalance(rebalance::Args),
     /// What each way of keeping a model costs, beside computing it whole
@@ -54,6 +61,8 @@ pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
     match args.what {
         What::Ingest(args) => until(&stop, Box::pin(ingest::run(args))).await,
         What::EndToEnd(args) => Box::pin(end_to_end::run(args, &stop)).await,
+        What::Freshness(args) => Box::pin(freshness::run(args, &stop)).await,
+        What::Dvd(args) => Box::pin(dvd::run(args, &stop)).await,
         What::Backlog(args) => Box::pin(backlog::run(args, &stop)).await,
         What::Rebalance(args) => Box::pin(rebalance::run(args, &stop)).await,
         What::Models(args) => until(&stop, Box::pin(models::run(args))).await,

@@ -101,6 +101,16 @@ impl Figures {
         }
     }
 
+    /// What is known of the distribution of sorted values.
+    pub(super) fn spread(&mut self, name: &str, values: &[Duration]) {
+        let millis = |percent| percentile(values, percent).as_secs_f64() * 1e3;
+        let [p50, p90, p99, max] = [50, 90, 99, 100].map(millis);
+        self.line(
+            name,
+            format_args!("p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"),
+        );
+    }
+
     pub(super) fn peak(&mut self, name: &str, mib: Option<u64>) {
         if let Some(mib) = mib {
             self.line(name, format_args!("{mib} MiB"));

@@ -110,9 +110,8 @@ async fn measure(
 }
 
 fn words(part: Part, args: &Args) -> Vec<String> {
-    let mut words = vec!["bench".to_owned(), "backlog".into()];
     let folder = args.data_dir.as_ref().map(|dir| dir.display().to_string());
-    for (name, value) in [
+    let values = [
         ("--part", Some(part.to_string())),
         ("--events", Some(args.events.to_string())),
         ("--size", Some(args.size.to_string())),
@@ -120,10 +119,8 @@ fn words(part: Part, args: &Args) -> Vec<String> {
         ("--log", Some(args.log.clone())),
         ("--data-dir", folder),
         ("--topic", args.topic.clone()),
-    ] {
-        words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
-    }
-    words
+    ];
+    process::words("backlog", values)
 }
 
 fn figures(args: &Args, all: &[Measured]) -> Figures {
