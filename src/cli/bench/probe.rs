@@ -35,8 +35,19 @@ pub(super) async fn publish(
     stream: &str,
     event: bytes::Bytes,
 ) -> Result<String, Failure> {
+    send(sender, event).await?;
+    acked(sender, stream).await
+}
+
+/// Sends one event.
+pub(super) async fn send(sender: &mut Sender, event: bytes::Bytes) -> Result<(), Failure> {
     let records = RecordBatch { records: vec![event], ..RecordBatch::default() };
-    sender.send(records).await.map_err(|e| failure(&e))?;
+    sender.send(records).await.map_err(|e| failure(&e))
+}
+
+/// Waits for the ack of the next event that was sent; returns where in the log that is.
+/// Cancel-safe.
+pub(super) async fn acked(sender: &mut Sender, stream: &str) -> Result<String, Failure> {
     let settled = sender.settled().await.map_err(|e| failure(&e))?;
     let settled = settled.filter(|settled| settled.accepted == 1 && settled.errors.is_empty());
     let settled = settled.ok_or_else(|| Failure::work("a probe was not accepted"))?;

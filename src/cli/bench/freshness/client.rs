@@ -1,11 +1,14 @@
 //! The client: clicks at a rate, and probes that are asked for.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
-use tokio::{task::JoinSet, time::MissedTickBehavior};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Args, PATIENCE};
@@ -113,30 +116,32 @@ async fn probe_until(
     let mut sender = probe::sender(ingest, CLICKS, &project::new_run())?;
     let client = Client::connect(flight, PATIENCE).await?;
     let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / args.probes));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Films that nobody else clicks on.
     let mut film = i64::from(uuid::Uuid::new_v4().as_fields().0) << 24;
     let (mut probes, mut asked) = (Probes::default(), JoinSet::new());
-    loop {
+    let mut under_way = VecDeque::new();
+    while !(is_sent.is_cancelled() && under_way.is_empty()) {
         tokio::select! {
             biased;
-            () = is_sent.cancelled() => break,
-            _ = tick.tick() => {}
-        }
-        film += 1;
-        let sent = Instant::now();
-        let positions = probe::publish(&mut sender, CLICKS, click(film)).await?;
-        let acked = Instant::now();
-        probes.ack.push(acked - sent);
-        asked.spawn(ask(client.clone(), positions, film, acked));
-        while let Some(answer) = asked.try_join_next() {
-            probes.add(answer)?;
+            acked = probe::acked(&mut sender, CLICKS), if !under_way.is_empty() => {
+                let (positions, acked) = (acked?, Instant::now());
+                let Some((film, sent)) = under_way.pop_front() else { continue };
+                probes.ack.push(acked - sent);
+                asked.spawn(ask(client.clone(), positions, film, acked));
+            }
+            Some(answer) = asked.join_next() => probes.add(answer)?,
+            () = is_sent.cancelled(), if !is_sent.is_cancelled() => {}
+            _ = tick.tick(), if !is_sent.is_cancelled() => {
+                film += 1;
+                under_way.push_back((film, Instant::now()));
+                probe::send(&mut sender, click(film)).await?;
+            }
         }
     }
+    sender.close();
     while let Some(answer) = asked.join_next().await {
         probes.add(answer)?;
     }
-    sender.close();
     Ok(probes)
 }
 

@@ -10,7 +10,7 @@ const STAGES: [(&str, &str, &str); 9] = [
     ("models kept by changes", "sluice_process_stage_seconds", "stage=\"models\""),
     ("lookups' sides, models by key", "sluice_process_stage_seconds", "stage=\"looks\""),
     ("made visible", "sluice_process_stage_seconds", "stage=\"visible\""),
-    ("query, its waiting included", "sluice_serve_query_seconds", "status=\"ok\""),
+    ("query, from its turn on", "sluice_serve_query_seconds", "status=\"ok\""),
     ("recomputed tables, beside it", "sluice_process_recompute_seconds", ""),
     ("seal: commits of all tables", "sluice_process_commit_seconds", ""),
 ];
