@@ -6,6 +6,7 @@ mod config;
 mod contracts;
 mod demo;
 mod doctor;
+mod example;
 mod failure;
 mod flags;
 mod folders;

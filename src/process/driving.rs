@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The relation whose rows drive a model.
-pub(super) struct Driving {
+pub(crate) struct Driving {
     name: TableName,
     schema: SchemaRef,
     /// The columns that hold a row's place or key.
@@ -41,7 +41,7 @@ pub(super) struct Driving {
 }
 
 impl Driving {
-    pub(super) fn of(planned: &Planned, input: &Input) -> Result<Self, Error> {
+    pub(crate) fn of(planned: &Planned, input: &Input) -> Result<Self, Error> {
         let missing = || Error::Internal("a model's input is not planned".to_owned());
         match input {
             Input::Stream(stream) => {
@@ -117,10 +117,10 @@ impl Driving {
 type Given = Arc<dyn TableProvider>;
 
 /// What `plan` makes of some rows of each of its inputs, and of other relations in `view`.
-pub(super) async fn computed_of(
+pub(crate) async fn computed_of(
     view: &Arc<LakeView>,
     plan: &LogicalPlan,
-    inputs: &[(Driving, Vec<RecordBatch>)],
+    inputs: &[(&Driving, Vec<RecordBatch>)],
 ) -> Result<Vec<RecordBatch>, DataFusionError> {
     let context = session(view, Columns::Model, one_core(), Arc::new(RuntimeEnv::default()));
     let given = inputs.iter().map(|(driving, rows)| driving.given(rows));

@@ -27,6 +27,7 @@ use crate::{
         derived::Derived,
         driving::{Driving, computed, computed_of},
         kept::{Kept, KeptBy},
+        metrics::{self, Stage},
         missed::rows_at,
         pipeline::Pipeline,
     },
@@ -68,6 +69,7 @@ impl Pipeline {
             }
         }
         if has_looked {
+            metrics::stage(Stage::Looks, started.elapsed());
             self.next_look = Instant::now() + self.pause_after(started.elapsed());
         }
         Ok(has_looked)
@@ -188,13 +190,13 @@ async fn rerun(
         return Ok(Vec::new());
     }
     let told = |error: DataFusionError| reason_of(&error);
+    let scans = kept.inputs.iter().map(|input| Driving::of(planned, &input.input));
+    let scans = scans.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let mut touched = Vec::new();
-    for input in 0..kept.inputs.len() {
-        let scan = Driving::of(planned, &kept.inputs[input].input);
-        let scan = scan.map_err(|error| error.to_string())?;
+    for (input, scan) in scans.iter().enumerate() {
         let rows = match kept.touched_rows(input).map_err(|error| error.reason())? {
             Some(rows) => vec![rows],
-            None => read(view, &scan, kept, input).await?,
+            None => read(view, scan, kept, input).await?,
         };
         touched.push((scan, rows));
     }

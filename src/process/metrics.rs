@@ -6,6 +6,39 @@ use metrics::{counter, gauge, histogram};
 
 use crate::{domain::TableName, process::stream::Counts};
 
+/// A part of an event's way from the log to a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// From the append of the oldest record of a batch until it is read.
+    Log,
+    /// Bronze, acceptance and the append models.
+    Rows,
+    /// The models kept by changes.
+    Models,
+    /// Sides of lookups, and models by key.
+    Looks,
+    /// The view that queries see.
+    Visible,
+}
+
+impl Stage {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Rows => "rows",
+            Self::Models => "models",
+            Self::Looks => "looks",
+            Self::Visible => "visible",
+        }
+    }
+}
+
+/// What a stage took, for one micro-batch.
+pub(super) fn stage(stage: Stage, took: Duration) {
+    histogram!("sluice_process_stage_seconds", "stage" => stage.as_str())
+        .record(took.as_secs_f64());
+}
+
 pub(super) fn restarted() {
     counter!("sluice_process_restarts_total").increment(1);
 }

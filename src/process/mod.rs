@@ -57,6 +57,7 @@ use crate::{
 
 pub use adopt::{Adopted, adopt, placements};
 pub use contracts::{Compared, compare, record};
+pub(crate) use driving::{Driving, computed_of};
 pub use plans::{Planned, plan};
 pub use rebuild::{Done, Outcome, outdated, rebuild};
 pub use status::Status;

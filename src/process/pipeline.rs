@@ -18,7 +18,7 @@ use crate::{
         Deps, Error, Halted, Settings,
         derived::{Derived, Mark},
         ends::if_reachable,
-        metrics,
+        metrics::{self, Stage},
         open::{self, Opened},
         quarantine::DiscardTable,
         rounds::{Computed, Job, is_due, passed_on, run_round},
@@ -189,7 +189,10 @@ impl Pipeline {
     }
 
     fn ingest(&mut self, mut chunk: Chunk) -> Result<(), Error> {
-        let now = self.deps.clock.now_us();
+        let (now, started) = (self.deps.clock.now_us(), Instant::now());
+        let oldest = chunk.records.iter().map(|record| record.timestamp_us).min();
+        let waited = u64::try_from(now.saturating_sub(oldest.unwrap_or(now))).unwrap_or_default();
+        metrics::stage(Stage::Log, Duration::from_micros(waited));
         let Some(number) = self.streams.iter().position(|s| s.name() == chunk.stream) else {
             return Err(Error::Internal(format!("records of unknown stream {}", chunk.stream)));
         };
@@ -199,7 +202,10 @@ impl Pipeline {
         chunk.records.sort_by_key(|r| (r.timestamp_us, r.partition, r.offset));
         let rows = bronze_rows(&stream.origin, stream.judge.contract(), &chunk.records, now)?;
         stream.ingest(rows)?;
+        let through = Instant::now();
+        metrics::stage(Stage::Rows, through - started);
         self.feed(number)?;
+        metrics::stage(Stage::Models, through.elapsed());
         let stream = &self.streams[number];
         let (count, counts) = (chunk.records.len() as u64, stream.counts);
         let has_failed = stream.models.iter().any(|model| model.failure.is_some());
@@ -435,8 +441,10 @@ impl Pipeline {
 
     /// Makes what is in memory visible.
     pub(super) fn swap(&mut self) -> LakeView {
+        let started = Instant::now();
         let view = self.build_view();
         self.deps.view.swap(view.clone());
+        metrics::stage(Stage::Visible, started.elapsed());
         crash::point("process.swapped");
         let bytes = self.tail_bytes();
         metrics::tail_bytes(bytes);

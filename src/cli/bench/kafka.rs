@@ -104,16 +104,14 @@ async fn gateway(log: &Arc<KafkaLog>, args: &Args) -> Result<(Sent, Option<Durat
 }
 
 fn arguments(url: &str, args: &Args) -> Vec<String> {
-    let mut words = vec!["bench".to_owned(), "ingest".into(), "--client-of".into(), url.into()];
-    for (name, value) in [
+    let values = [
+        ("--client-of", url.to_owned()),
         ("--events", args.events.to_string()),
         ("--batch", args.batch.to_string()),
         ("--size", args.size.to_string()),
         ("--in-flight", args.in_flight.to_string()),
-    ] {
-        words.extend([name.to_owned(), value]);
-    }
-    words
+    ];
+    process::words("ingest", values.map(|(name, value)| (name, Some(value))))
 }
 
 async fn baseline(

@@ -5,16 +5,22 @@
 
 mod backlog;
 mod bare;
+mod clicks;
+mod dvd;
 mod end_to_end;
+mod freshness;
 mod ingest;
 mod kafka;
 mod models;
+mod probe;
 mod process;
 mod project;
 mod publisher;
 mod query;
 mod rebalance;
+mod server;
 mod usage;
+mod work;
 
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
@@ -36,8 +42,12 @@ pub enum What {
     Ingest(ingest::Args),
     /// From gRPC to Silver and Gold over Flight SQL, all in one server
     EndToEnd(end_to_end::Args),
+    /// How soon after its ack an event can be queried, with dvd-clicks under a steady load
+    Freshness(freshness::Args),
     /// What is in the log into Bronze and Silver, beside the same records read and written bare
     Backlog(backlog::Args),
+    /// A log full of clicks into Bronze, Silver without repeats, and Gold per minute and film
+    Dvd(dvd::Args),
     /// How long partitions stand still while a second processor joins a group and leaves it
     Rebalance(rebalance::Args),
     /// What each way of keeping a model costs, beside computing it whole
@@ -51,6 +61,8 @@ pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
     match args.what {
         What::Ingest(args) => until(&stop, Box::pin(ingest::run(args))).await,
         What::EndToEnd(args) => Box::pin(end_to_end::run(args, &stop)).await,
+        What::Freshness(args) => Box::pin(freshness::run(args, &stop)).await,
+        What::Dvd(args) => Box::pin(dvd::run(args, &stop)).await,
         What::Backlog(args) => Box::pin(backlog::run(args, &stop)).await,
         What::Rebalance(args) => Box::pin(rebalance::run(args, &stop)).await,
         What::Models(args) => until(&stop, Box::pin(models::run(args))).await,
@@ -69,9 +81,9 @@ async fn until<T>(
     }
 }
 
-/// The rows of the table `events` in `schema` that are in a Delta commit.
-fn committed(view: &LakeView, schema: &str) -> u64 {
-    let table = view.tables.get(&TableName::new(schema, project::STREAM));
+/// The rows of a table that are in a Delta commit.
+fn committed(view: &LakeView, schema: &str, name: &str) -> u64 {
+    let table = view.tables.get(&TableName::new(schema, name));
     table.and_then(|table| table.committed.as_ref()).map_or(0, |committed| committed.rows)
 }
 

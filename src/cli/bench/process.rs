@@ -36,6 +36,15 @@ impl Sent {
     }
 }
 
+/// The words for this benchmark with those options that have a value.
+pub(super) fn words<const COUNT: usize>(
+    benchmark: &str,
+    options: [(&str, Option<String>); COUNT],
+) -> Vec<String> {
+    let given = options.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
+    ["bench".to_owned(), benchmark.to_owned()].into_iter().chain(given.flatten()).collect()
+}
+
 /// Runs this binary with `words`; it prints what it found as JSON.
 pub(super) async fn run<T: DeserializeOwned>(words: Vec<String>) -> Result<T, Failure> {
     let failed =

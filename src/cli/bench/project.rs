@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::cli::Failure;
+use crate::cli::{Failure, example};
 
 pub(super) const STREAM: &str = "events";
 /// The kinds that the load has; samples have one of their own.
@@ -67,18 +67,7 @@ pub(super) fn unpack(
     if upto == Upto::Gold {
         files.push(GOLD);
     }
-    for (name, text) in files {
-        let path = folder.join(name);
-        let written = path
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(&path, text));
-        written.map_err(|e| {
-            let hint = "choose another folder with --data-dir";
-            Failure::unavailable(format!("{} cannot be written: {e}; {hint}", path.display()))
-        })?;
-    }
-    Ok(())
+    files.into_iter().try_for_each(|(name, text)| example::write(folder, name, text.as_bytes()))
 }
 
 /// A name that makes the ids of a run its own: a folder may be used again.

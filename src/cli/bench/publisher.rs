@@ -52,7 +52,7 @@ pub(super) struct Published {
 /// Publishes `event(0)`, `event(1)`, …; an event that is refused or quarantined is an error.
 pub(super) async fn publish(
     load: &Load,
-    event: impl Fn(u64) -> Bytes,
+    event: impl FnMut(u64) -> Bytes,
 ) -> Result<Published, Failure> {
     let failed = |status: tonic::Status| Failure::work(format!("publish: {}", status.message()));
     let mut client = IngestServiceClient::connect(load.url.clone())
@@ -81,7 +81,7 @@ pub(super) async fn publish(
 /// Sends all batches; a stream that ends early shows in what is received.
 async fn send(
     load: &Load,
-    event: impl Fn(u64) -> Bytes,
+    mut event: impl FnMut(u64) -> Bytes,
     requests: mpsc::Sender<PublishStreamRequest>,
     window: Arc<Semaphore>,
     sent: mpsc::Sender<Instant>,
@@ -100,7 +100,7 @@ async fn send(
     let mut first = 0;
     while first < load.events {
         let after = (first + batch).min(load.events);
-        let records = (first..after).map(&event).collect();
+        let records = (first..after).map(&mut event).collect();
         let records = Some(RecordBatch { records, ..RecordBatch::default() });
         if let Some(rate) = load.rate {
             tokio::time::sleep_until(started + due(after, rate)).await;

@@ -21,6 +21,7 @@ use super::{
     committed,
     project::{self, STREAM, Upto},
     publisher::{self, Load, Published},
+    server,
     usage::{self, Figures},
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     config::{Config, LogKind},
     domain::{Offset, Partition, contract::Topic},
     lake::LakeHandle,
-    log::{Log as _, StreamSpec, kafka::KafkaLog},
+    log::StreamSpec,
 };
 
 const PHASES: [&str; 3] = ["steady", "a second processor joins", "it leaves"];
@@ -69,12 +70,12 @@ struct Watched {
 pub(super) async fn run(args: Args, stop: &CancellationToken) -> Result<(), Failure> {
     let temporary = tempfile::tempdir().map_err(|e| Failure::unavailable(e.to_string()))?;
     let folder = args.data_dir.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let name = format!("sluice-bench-{}", uuid::Uuid::new_v4().simple());
+    let name = server::new_topic();
     let first = config(&args, &folder, &name, "first")?;
-    let LogKind::Kafka(brokers) = &first.server.log else {
+    if !matches!(first.server.log, LogKind::Kafka(_)) {
         let message = format!("--log {}: only the processors of a Kafka log share it", args.log);
         return Err(Failure::invalid(message));
-    };
+    }
     println!(
         "bench rebalance: {} partitions, {} events/s, three times {} s, seal interval {} ms, {}, {}",
         args.partitions,
@@ -84,21 +85,13 @@ pub(super) async fn run(args: Args, stop: &CancellationToken) -> Result<(), Fail
         args.log,
         usage::build(),
     );
-    let failed = |e: crate::log::Error| Failure::new(e.kind(), chain(&e));
-    let log = KafkaLog::open(brokers, first.kafka.clone()).await.map_err(failed)?;
     let topic = Topic { name: Some(name.clone()), ..Topic::default() };
     let spec = StreamSpec { topic, ..StreamSpec::new(STREAM, args.partitions) };
-    log.ensure(&[spec]).await.map_err(failed)?;
     let second = config(&args, &folder, &name, "second")?;
     let project = folder.join("project");
-    let unpacked = project::unpack(&project, Upto::Silver, args.partitions, Some(&name));
-    let measured = match unpacked {
-        Ok(()) => Box::pin(measure(&args, [&first, &second], &project, stop)).await,
-        Err(failure) => Err(failure),
-    };
-    log.delete_topics().await.map_err(failed)?;
-    log.close().await;
-    let watched = measured?;
+    project::unpack(&project, Upto::Silver, args.partitions, Some(&name))?;
+    let measured = Box::pin(measure(&args, [&first, &second], &project, stop));
+    let watched = server::with_topics(&first, &[spec], measured).await?;
     println!("{}", figures(&watched, first.process.seal_interval_ms));
     Ok(())
 }
@@ -156,7 +149,7 @@ async fn measure(
     let lake = Arc::clone(&one.lake);
     one.stop().await?;
     let (rows, wanted) =
-        (committed(&lake.load(), "silver"), published.latencies.len() as u64 * BATCH);
+        (committed(&lake.load(), "silver", STREAM), published.latencies.len() as u64 * BATCH);
     if rows != wanted {
         return Err(Failure::work(format!("{wanted} events were acked, Silver has {rows}")));
     }
@@ -232,7 +225,7 @@ fn figures(watched: &Watched, seal_interval_ms: u64) -> Figures {
     }
     let longest = watched.gaps.iter().max().copied().unwrap_or_default();
     let met = longest <= Duration::from_millis(seal_interval_ms) && watched.moved[1] > 0;
-    let outcome = if met { "met" } else { "missed" };
+    let outcome = usage::outcome(met);
     figures.line("mark", format_args!("no stall over {seal_interval_ms} ms: {outcome}"));
     figures
 }

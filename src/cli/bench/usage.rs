@@ -62,6 +62,11 @@ pub(super) fn rate(count: u64, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64().max(1e-9)
 }
 
+/// What became of a mark.
+pub(super) fn outcome(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "missed" }
+}
+
 /// How this binary was built, as far as it knows.
 pub(super) fn build() -> &'static str {
     if cfg!(debug_assertions) { "dev profile (not a release build)" } else { "release" }
@@ -94,6 +99,16 @@ impl Figures {
             let millis = value.as_secs_f64() * 1e3;
             self.line(&format!("{name} p{percent}"), format_args!("{millis:.1} ms"));
         }
+    }
+
+    /// What is known of the distribution of sorted values.
+    pub(super) fn spread(&mut self, name: &str, values: &[Duration]) {
+        let millis = |percent| percentile(values, percent).as_secs_f64() * 1e3;
+        let [p50, p90, p99, max] = [50, 90, 99, 100].map(millis);
+        self.line(
+            name,
+            format_args!("p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"),
+        );
     }
 
     pub(super) fn peak(&mut self, name: &str, mib: Option<u64>) {

@@ -5,19 +5,13 @@
 
 mod view;
 
-use std::{
-    io::IsTerminal as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 
-use rust_embed::RustEmbed;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{
-        Bound, Failure, Node, ServerFlags, check,
+        Bound, Failure, Node, ServerFlags, check, example,
         generate::{self, Clicks},
         print,
         push::{self, endpoint, sender},
@@ -26,11 +20,6 @@ use crate::{
     domain::ErrorKind,
     ops::{Clock, tasks::Tasks, telemetry},
 };
-
-/// The example as shipped in the binary.
-#[derive(RustEmbed)]
-#[folder = "examples/dvd-clicks"]
-struct Example;
 
 /// What is replayed, one after the other: the stream and its file.
 const REPLAYED: [(&str, &str); 2] =
@@ -58,7 +47,7 @@ pub(super) async fn run(mut args: Args, stop: CancellationToken) -> Result<(), F
     let bound = Bound::bind(&config.server).await?;
     let urls = bound.urls();
     let project = folder.join("project");
-    unpack(&project)?;
+    example::unpack(&project)?;
     let planned = check::load(&project)?;
     let metrics = telemetry::init_metrics()
         .map_err(|e| Failure::new(ErrorKind::Internal, format!("metrics: {e}")))?;
@@ -114,23 +103,6 @@ fn introduce(urls: &[(&'static str, String)]) {
         ));
     }
     print::status("ready");
-}
-
-/// Writes the embedded example into `folder`.
-fn unpack(folder: &Path) -> Result<(), Failure> {
-    for name in Example::iter() {
-        let Some(file) = Example::get(&name) else { continue };
-        let path = folder.join(name.as_ref());
-        let written = path
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(&path, &file.data));
-        written.map_err(|e| {
-            let hint = "choose another folder with --data-dir";
-            Failure::unavailable(format!("{} cannot be written: {e}; {hint}", path.display()))
-        })?;
-    }
-    Ok(())
 }
 
 /// Replays the customers and the rentals; what an earlier run sent is not sent again.
@@ -190,7 +162,7 @@ async fn clicks(ingest: String, rate: f64, stop: CancellationToken) -> Result<()
         .map_err(|e| Failure::invalid(e.to_string()))?;
     let mut sender = push::Sender::start(sender::Config {
         endpoint,
-        stream: "dvd_clicks".to_owned(),
+        stream: example::CLICKS.to_owned(),
         producer_id: format!("demo:{}", uuid::Uuid::new_v4().simple()),
         first_sequence: 0,
         want_positions: false,

@@ -25,6 +25,7 @@ use crate::{
 const AFTER: &str = "x-sluice-after";
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
+#[derive(Clone)]
 pub(crate) struct Client {
     inner: FlightSqlServiceClient<Channel>,
     url: String,

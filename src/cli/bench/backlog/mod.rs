@@ -12,17 +12,19 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use self::part::{Part, Worked};
+use self::part::Part;
 use super::{
     process::{self, Sent},
     project::STREAM,
+    server,
     usage::{self, Figures},
+    work::Worked,
 };
 use crate::{
-    cli::{Failure, ServerFlags, chain},
+    cli::Failure,
     config::{Config, LogKind},
     domain::contract::Topic,
-    log::{Log as _, StreamSpec, kafka::KafkaLog},
+    log::StreamSpec,
 };
 
 /// The marks: events per second of CPU.
@@ -67,7 +69,7 @@ pub(super) async fn run(args: Args, stop: &CancellationToken) -> Result<(), Fail
         println!("{}", part::run(part, &args, stop).await?);
         return Ok(());
     }
-    let config = config(&args, PathBuf::new())?;
+    let config = server::config(PathBuf::new(), Some(&args.log))?;
     println!(
         "bench backlog: {} events of {} bytes, {} partitions, log {}, {}",
         args.events,
@@ -94,33 +96,22 @@ async fn measure(
     config: &Config,
     stop: &CancellationToken,
 ) -> Result<Measured, Failure> {
-    let failed = |e: crate::log::Error| Failure::new(e.kind(), chain(&e));
-    let mut kafka = None;
-    if let LogKind::Kafka(brokers) = &config.server.log {
-        let name = format!("sluice-bench-{}", uuid::Uuid::new_v4().simple());
-        let log = KafkaLog::open(brokers, config.kafka.clone()).await.map_err(failed)?;
-        let topic = Topic { name: Some(name.clone()), ..Topic::default() };
-        let spec = StreamSpec { topic, ..StreamSpec::new(STREAM, args.partitions) };
-        log.ensure(&[spec]).await.map_err(failed)?;
-        (kafka, args.topic) = (Some(log), Some(name));
+    if let LogKind::Kafka(_) = config.server.log {
+        args.topic = Some(server::new_topic());
     }
+    let topic = Topic { name: args.topic.clone(), ..Topic::default() };
+    let spec = StreamSpec { topic, ..StreamSpec::new(STREAM, args.partitions) };
     let measured = super::until(stop, async {
         let filled: Sent = process::run(words(Part::Fill, &args)).await?;
         let worked: Worked = process::run(words(part, &args)).await?;
         Ok(Measured { part, filled, worked })
     });
-    let measured = measured.await;
-    if let Some(log) = kafka {
-        log.delete_topics().await.map_err(failed)?;
-        log.close().await;
-    }
-    measured
+    server::with_topics(config, &[spec], measured).await
 }
 
 fn words(part: Part, args: &Args) -> Vec<String> {
-    let mut words = vec!["bench".to_owned(), "backlog".into()];
     let folder = args.data_dir.as_ref().map(|dir| dir.display().to_string());
-    for (name, value) in [
+    let values = [
         ("--part", Some(part.to_string())),
         ("--events", Some(args.events.to_string())),
         ("--size", Some(args.size.to_string())),
@@ -128,10 +119,8 @@ fn words(part: Part, args: &Args) -> Vec<String> {
         ("--log", Some(args.log.clone())),
         ("--data-dir", folder),
         ("--topic", args.topic.clone()),
-    ] {
-        words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
-    }
-    words
+    ];
+    process::words("backlog", values)
 }
 
 fn figures(args: &Args, all: &[Measured]) -> Figures {
@@ -139,34 +128,10 @@ fn figures(args: &Args, all: &[Measured]) -> Figures {
     for Measured { part, filled, worked } in all {
         figures.line(part.title(), "");
         figures.rate("  events/s, filled through the gateway", args.events, filled.took);
-        figures.rate("  events/s, worked off", args.events, worked.took);
-        if let Some(cpu) = worked.cpu {
-            figures.cpu_per_event("  cpu per event", args.events, Some(cpu));
-            figures.rate("  events per second of cpu", args.events, cpu);
-            let mark = MARKS.iter().find(|(of, _)| of == part);
-            if let Some((_, mark)) = mark {
-                let met = usage::rate(args.events, cpu) >= *mark;
-                let outcome = if met { "met" } else { "missed" };
-                figures.line("  mark", format_args!("{mark}: {outcome}"));
-            }
-        }
-        figures.peak("  resident before the work", worked.resident_mib);
-        figures.peak("  peak memory", worked.peak_mib);
+        let mark = MARKS.iter().find(|(of, _)| of == part);
+        worked.show(&mut figures, mark.map(|(_, mark)| *mark));
     }
     figures
-}
-
-/// The configuration of a part in `folder`: the usual one, also from the environment.
-fn config(args: &Args, folder: PathBuf) -> Result<Config, Failure> {
-    let flags = ServerFlags {
-        data_dir: Some(folder),
-        log: Some(args.log.clone()),
-        ingest_listen: Some(super::ANY_PORT.into()),
-        flight_listen: Some(super::ANY_PORT.into()),
-        http_listen: Some(super::ANY_PORT.into()),
-        ..ServerFlags::default()
-    };
-    Ok(flags.load()?.config)
 }
 
 #[cfg(test)]

@@ -12,33 +12,27 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Args;
 use crate::{
     cli::{
-        Bound, Failure, Node,
+        Failure,
         bench::{
             committed,
-            process::Sent,
             project::{self, STREAM, Upto},
-            publisher::{self, Load},
-            usage,
+            server, usage,
+            work::{self, Worked},
         },
-        chain, check, node, up,
+        chain, check, node,
     },
     config::Config,
     domain::Positions,
-    ingest::{self, Contracts, Service},
+    lake::LakeView,
     log::LogRecord,
     ops::Clock,
 };
-
-/// Events per batch of the filling, and batches under way.
-const BATCH: u64 = 500;
-const IN_FLIGHT: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
@@ -71,17 +65,6 @@ impl std::fmt::Display for Part {
     }
 }
 
-/// What working a backlog off took.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Worked {
-    pub(super) events: u64,
-    pub(super) took: Duration,
-    pub(super) cpu: Option<Duration>,
-    /// Resident before the first record, and the most until the end.
-    pub(super) resident_mib: Option<u64>,
-    pub(super) peak_mib: Option<u64>,
-}
-
 /// Does one part; returns a [`Sent`] or a [`Worked`].
 pub(super) async fn run(
     part: Part,
@@ -89,15 +72,23 @@ pub(super) async fn run(
     stop: &CancellationToken,
 ) -> Result<Value, Failure> {
     let folder = args.data_dir.clone().unwrap_or_default();
-    let config = super::config(args, folder.clone())?;
+    let config = server::config(folder.clone(), Some(&args.log))?;
     let upto = if part == Part::Silver { Upto::Silver } else { Upto::Bronze };
     let project = folder.join("project");
     project::unpack(&project, upto, args.partitions, args.topic.as_deref())?;
     match part {
-        Part::Fill => fill(args, &config, &project).await.map(|sent| json!(sent)),
+        Part::Fill => {
+            let run = project::new_run();
+            let event = |number| project::event(&run, number, args.size);
+            let sent = work::fill(&config, &project, STREAM, args.events, event).await?;
+            Ok(json!(sent))
+        }
         Part::Bare => bare(&config, &project, &folder).await.map(|worked| json!(worked)),
         Part::Bronze | Part::Silver => {
-            let worked = Box::pin(work(part, &config, &project, stop)).await?;
+            // As stored; `bronze.events` is a view of it.
+            let schema = if part == Part::Silver { "silver" } else { "_bronze" };
+            let count = |view: &LakeView| committed(view, schema, STREAM);
+            let (worked, _) = Box::pin(work::work_off(&config, &project, count, stop)).await?;
             if worked.events != args.events {
                 let found = format!("{} of {} events", worked.events, args.events);
                 return Err(Failure::work(format!("{part} has {found}")));
@@ -105,68 +96,6 @@ pub(super) async fn run(
             Ok(json!(worked))
         }
     }
-}
-
-/// Every event through the gateway, without anyone who reads them.
-async fn fill(args: &Args, config: &Config, project: &Path) -> Result<Sent, Failure> {
-    let planned = check::load(project)?;
-    let log = node::open_log(config, &Clock::system()).await?;
-    node::ensure(log.as_ref(), &planned).await?;
-    let contracts: Contracts = planned
-        .judges
-        .iter()
-        .map(|judge| (judge.contract().name.clone(), Arc::clone(judge.contract())))
-        .collect();
-    let service = Service::new(config.ingest.clone(), Arc::clone(&log), Arc::new(contracts));
-    let unavailable = |error: &dyn std::error::Error| Failure::unavailable(chain(error));
-    let listener = tokio::net::TcpListener::bind(&config.server.ingest_listen).await;
-    let listener = listener.map_err(|e| unavailable(&e))?;
-    let load = Load {
-        url: format!("http://{}", listener.local_addr().map_err(|e| unavailable(&e))?),
-        stream: STREAM,
-        events: args.events,
-        batch: BATCH,
-        in_flight: IN_FLIGHT,
-        rate: None,
-    };
-    let served = CancellationToken::new();
-    let server = tokio::spawn(ingest::run(service, listener, served.clone()));
-    let run = project::new_run();
-    let published = publisher::publish(&load, |n| project::event(&run, n, args.size)).await;
-    served.cancel();
-    if let Ok(Err(error)) = server.await {
-        return Err(Failure::new(error.kind(), chain(&error)));
-    }
-    log.close().await;
-    Ok(Sent::of(args.events, &published?))
-}
-
-/// A whole Sluice, from its start until everything is committed and it has stopped.
-async fn work(
-    part: Part,
-    config: &Config,
-    project: &Path,
-    stop: &CancellationToken,
-) -> Result<Worked, Failure> {
-    up::init_logs(config);
-    let planned = check::load(project)?;
-    let bound = Bound::bind(&config.server).await?;
-    let (started, before, resident_mib) = (Instant::now(), usage::cpu(), usage::resident_mib());
-    let node = Box::pin(Node::start(config, planned, bound, None, stop)).await?;
-    let lake = Arc::clone(&node.lake);
-    node.stop().await?;
-    if stop.is_cancelled() {
-        return Err(crate::cli::bench::stopped());
-    }
-    // As stored; `bronze.events` is a view of it.
-    let schema = if part == Part::Silver { "silver" } else { "_bronze" };
-    Ok(Worked {
-        events: committed(&lake.load(), schema),
-        took: started.elapsed(),
-        cpu: usage::since(before),
-        resident_mib,
-        peak_mib: usage::peak_mib(),
-    })
 }
 
 /// The records of the log as columns of one Parquet file, compressed as Delta's writer does it.

@@ -40,18 +40,15 @@ pub(super) async fn spawn(url: &str, args: &Args) -> Result<Sent, Failure> {
 }
 
 fn arguments(url: &str, args: &Args) -> Vec<String> {
-    let mut words = vec!["bench".to_owned(), "end-to-end".into(), "--client-of".into(), url.into()];
     let values = [
-        ("--events", args.events.to_string()),
-        ("--batch", args.batch.to_string()),
-        ("--size", args.size.to_string()),
-        ("--in-flight", args.in_flight.to_string()),
+        ("--client-of", Some(url.to_owned())),
+        ("--events", Some(args.events.to_string())),
+        ("--batch", Some(args.batch.to_string())),
+        ("--size", Some(args.size.to_string())),
+        ("--in-flight", Some(args.in_flight.to_string())),
+        ("--rate", args.rate.map(|rate| rate.to_string())),
     ];
-    let rate = args.rate.map(|rate| ("--rate", rate.to_string()));
-    for (name, value) in values.into_iter().chain(rate) {
-        words.extend([name.to_owned(), value]);
-    }
-    words
+    process::words("end-to-end", values)
 }
 
 #[cfg(test)]

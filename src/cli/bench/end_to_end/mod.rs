@@ -14,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::visible::Samples;
 use super::{
+    probe,
     process::Sent,
-    project::{self, Upto},
+    project::{self, STREAM, Upto},
+    server::{self, Server},
     usage::{self, Figures},
 };
 use crate::{
-    cli::{Bound, Failure, Node, ServerFlags, check, push, query::Client, up},
+    cli::{Failure, push, query::Client},
     domain::TableName,
     lake::{LakeView, Overlay},
     ops::Clock,
@@ -138,7 +140,7 @@ fn figures(args: &Args, measured: &Measured) -> Figures {
 #[allow(clippy::cast_precision_loss)] // shown rounded
 fn mark(events: u64, server: Duration) -> String {
     let micros = server.as_secs_f64() * 1e6 / events.max(1) as f64;
-    let outcome = if micros <= MARK_MICROS { "met" } else { "missed" };
+    let outcome = usage::outcome(micros <= MARK_MICROS);
     format!("{MARK_MICROS} µs of CPU per event to Silver: {outcome}")
 }
 
@@ -147,42 +149,13 @@ async fn measure(args: &Args, stop: &CancellationToken) -> Result<Measured, Fail
     let folder = args.data_dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let project = folder.join("project");
     project::unpack(&project, Upto::Gold, PARTITIONS, None)?;
-    let planned = check::load(&project)?;
-    let flags = ServerFlags {
-        data_dir: Some(folder),
-        ingest_listen: Some(super::ANY_PORT.into()),
-        flight_listen: Some(super::ANY_PORT.into()),
-        http_listen: Some(super::ANY_PORT.into()),
-        ..ServerFlags::default()
-    };
-    let config = flags.load()?.config;
-    up::init_logs(&config);
-    let bound = Bound::bind(&config.server).await?;
-    let urls = bound.urls();
-    let url = |wanted: &str| {
-        let found = urls.iter().find(|(name, _)| *name == wanted);
-        found.map_or_else(String::new, |(_, url)| url.clone())
-    };
-    let (ingest, flight) = (url("ingest"), url("flight"));
-    let mut node = Box::pin(Node::start(&config, planned, bound, None, stop)).await?;
-    let lake = std::sync::Arc::clone(&node.lake);
-    let measured = tokio::select! {
-        measured = phases(args, &lake, &ingest, &flight) => measured,
-        ended = node.wait(stop) => {
-            Err(ended.err().unwrap_or_else(super::stopped))
-        }
-    };
-    let stopped = node.stop().await;
-    let measured = measured?;
-    stopped.map(|()| measured)
+    let config = server::config(folder, None)?;
+    let phases = |server| async move { phases(args, server).await };
+    Box::pin(server::during(&config, &project, None, stop, phases)).await
 }
 
-async fn phases(
-    args: &Args,
-    lake: &crate::lake::LakeHandle,
-    ingest: &str,
-    flight: &str,
-) -> Result<Measured, Failure> {
+async fn phases(args: &Args, server: Server) -> Result<Measured, Failure> {
+    let Server { lake, ingest, flight } = &server;
     let before = silver_rows(&lake.load());
     let cpu_before = usage::cpu();
     let sent = if args.client_process {
@@ -207,11 +180,11 @@ async fn phases(
     }
     let cpu_committed = usage::since(cpu_before);
     let mut client = Client::connect(flight, PATIENCE).await?;
-    let rows = visible::count_of(&mut client, COUNT_SILVER).await?;
+    let rows = probe::number(&mut client, COUNT_SILVER).await?;
     let samples = visible::measure(ingest, flight, args.samples, args.size).await?;
     client.after("all")?;
-    let rows_at_end = visible::count_of(&mut client, COUNT_SILVER).await?;
-    let aggregated = visible::count_of(&mut client, SUM_GOLD).await?;
+    let rows_at_end = probe::number(&mut client, COUNT_SILVER).await?;
+    let aggregated = probe::number(&mut client, SUM_GOLD).await?;
     if rows != wanted || rows_at_end != wanted + args.samples || aggregated != rows_at_end {
         return Err(Failure::work(format!(
             "Silver has {rows} rows after the load and {rows_at_end} at the end, Gold counts \
@@ -228,12 +201,12 @@ const SUM_GOLD: &str =
 
 /// The rows of Silver that are in a Delta commit.
 fn committed_silver(view: &LakeView) -> u64 {
-    super::committed(view, "silver")
+    super::committed(view, "silver", STREAM)
 }
 
 /// The rows of Silver that a query would see.
 fn silver_rows(view: &LakeView) -> u64 {
-    let Some(table) = view.tables.get(&TableName::new("silver", "events")) else { return 0 };
+    let Some(table) = view.tables.get(&TableName::new("silver", STREAM)) else { return 0 };
     let committed = committed_silver(view);
     let rows = |batches: &[arrow::array::RecordBatch]| {
         batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
