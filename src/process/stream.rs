@@ -20,7 +20,7 @@ use crate::{
         accepted_rows, origins, quarantine_rows,
     },
     domain::{Offset, Partition, Place, contract::Contract, identity::Identity, record::LogRecord},
-    lake::OffsetWindow,
+    lake::{Committed, OffsetWindow},
     models::Input,
     process::{
         Error,
@@ -32,14 +32,15 @@ use crate::{
     },
 };
 
-/// Rows of Bronze that are caught up from the table at once, per partition.
-const CATCH_UP_OFFSETS: Offset = 50_000;
-/// The same where each may hold hundreds of events.
-const CATCH_UP_ARRAYS: Offset = 100;
+/// Records of Bronze that are caught up from the table at once, per partition: at most, and fewer
+/// where they take more than so many bytes as they are stored.
+const CATCH_UP_OFFSETS: i64 = 50_000;
+const CATCH_UP_BYTES: u64 = 8 << 20;
 
-/// Offsets of a stream that are caught up at once, per partition.
-pub(super) fn catch_up_offsets(contract: &Contract) -> Offset {
-    if contract.takes_arrays { CATCH_UP_ARRAYS } else { CATCH_UP_OFFSETS }
+/// Offsets that are caught up at once, per partition.
+pub(super) fn catch_up_offsets(bronze: &Committed) -> Offset {
+    let each = (bronze.bytes / bronze.rows.max(1)).max(1);
+    i64::try_from(CATCH_UP_BYTES / each).map_or(CATCH_UP_OFFSETS, |n| n.clamp(1, CATCH_UP_OFFSETS))
 }
 
 pub(super) struct StreamTables {
@@ -197,7 +198,7 @@ impl StreamTables {
     /// is left, so that the caller can seal in between.
     pub(super) async fn catch_up(&mut self) -> Result<bool, Error> {
         let (mut windows, mut more) = (BTreeMap::new(), false);
-        let at_once = catch_up_offsets(self.judge.contract());
+        let at_once = catch_up_offsets(self.bronze.committed());
         for partition in 0..self.judge.contract().partitions {
             let Some((behind, end)) = self.behind(partition) else { continue };
             let from = behind.map_or(0, |at| at + 1);

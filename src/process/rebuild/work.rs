@@ -159,7 +159,8 @@ impl<'a> Work<'a> {
         };
         let moves = forward(&rebuild, &source, &self.get(&source)?.positions, stream)?;
         let first = self.get(&rows)?.table.first_offsets(place).await?;
-        let at_once = catch_up_offsets(self.judge(stream)?.contract());
+        let bronze = self.get(&relations::bronze_table(stream))?;
+        let at_once = catch_up_offsets(&bronze.table.committed().await?);
         for (_, partition, last) in self.reach(&source).only(std::slice::from_ref(stream)).iter() {
             let mut from = first.get(&partition).copied().unwrap_or(last + 1);
             while from <= last {
