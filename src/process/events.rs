@@ -16,7 +16,8 @@ use datafusion::{
     execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::TableProviderFilterPushDown,
     physical_plan::{
-        ExecutionPlan, ExecutionPlanProperties as _,
+        ExecutionPlan, execute_stream,
+        execution_plan::reset_plan_states,
         stream::RecordBatchStreamAdapter,
         streaming::{PartitionStream, StreamingTableExec},
     },
@@ -105,35 +106,35 @@ impl TableProvider for TakenApart {
         let read = (0..all.fields().len()).filter(is_read).collect();
         let plan = self.bronze.scan(state, Some(&read), filters, None).await?;
         let names = NAMES.iter().any(|name| is_wanted(name));
-        let part = |number| {
-            let (judge, plan) = (Arc::clone(&self.judge), Arc::clone(&plan));
-            let schema = Arc::clone(&schema);
-            Arc::new(Partition { judge, plan, number, names, schema }) as Arc<dyn PartitionStream>
-        };
-        let parts = (0..plan.output_partitioning().partition_count()).map(part).collect();
-        Ok(Arc::new(StreamingTableExec::try_new(schema, parts, None, [], false, None)?))
+        let judge = Arc::clone(&self.judge);
+        let all: Arc<dyn PartitionStream> =
+            Arc::new(Parts { judge, plan, names, schema: Arc::clone(&schema) });
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![all], None, [], false, None)?))
     }
 }
 
-/// One partition of a plan over Bronze.
+/// The events of what a plan over Bronze gives. Taking apart is cheap; what is done with events is
+/// spread above.
 #[derive(Debug)]
-struct Partition {
+struct Parts {
     judge: Arc<Judge>,
     plan: Arc<dyn ExecutionPlan>,
-    number: usize,
     /// Whether somebody wants to know what events are called.
     names: bool,
     schema: SchemaRef,
 }
 
-impl PartitionStream for Partition {
+impl PartitionStream for Parts {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let schema = Arc::clone(&self.schema);
-        let records = match self.plan.execute(self.number, Arc::new(in_small_batches(&context))) {
+        let context = Arc::new(in_small_batches(&context));
+        // A recursive query runs it again and again.
+        let plan = reset_plan_states(Arc::clone(&self.plan));
+        let records = match plan.and_then(|plan| execute_stream(plan, context)) {
             Ok(records) => records,
             Err(error) => {
                 let failed = stream::once(std::future::ready(Err(error)));
