@@ -11,7 +11,7 @@ use arrow::{
         Array as _, ArrayRef, AsArray as _, BinaryArray, BinaryBuilder, Int32Builder, RecordBatch,
         StringArray, StringBuilder, UInt32Array,
     },
-    compute::take_record_batch,
+    compute::take,
     error::ArrowError,
 };
 use datafusion::error::DataFusionError;
@@ -70,13 +70,14 @@ impl Judge {
                 }
             }
         }
-        let rows = take_record_batch(rows, &UInt32Array::from(taken))?;
-        let replaced: [(&str, ArrayRef); 3] = [
+        let made: [(&str, ArrayRef); 3] = [
             ("_index", Arc::new(index.finish())),
             ("_payload", Arc::new(payload.finish())),
             ("__identity", Arc::new(identity.finish())),
         ];
-        with(&rows, &replaced)
+        let taken = UInt32Array::from(taken);
+        // Never the payload of the whole record for each of its events.
+        with(rows, &made, |column| take(column, &taken, None))
     }
 
     /// Events under the identities that the contract gives them.
@@ -97,11 +98,11 @@ impl Judge {
             append_shown(&mut event_id, &known);
             identity.append_value(known.encode());
         }
-        let replaced: [(&str, ArrayRef); 2] = [
+        let made: [(&str, ArrayRef); 2] = [
             ("_event_id", Arc::new(event_id.finish())),
             ("__identity", Arc::new(identity.finish())),
         ];
-        with(&events, &replaced)
+        with(&events, &made, |column| Ok(Arc::clone(column)))
     }
 
     /// The events of Bronze rows, under their own identities.
@@ -130,13 +131,19 @@ impl<'a> Repeated<'a> {
     }
 }
 
-/// The same rows with other values in some columns.
-fn with(rows: &RecordBatch, replaced: &[(&str, ArrayRef)]) -> Result<RecordBatch, ArrowError> {
-    let mut columns = rows.columns().to_vec();
-    for (name, values) in replaced {
-        columns[rows.schema().index_of(name)?] = Arc::clone(values);
-    }
-    RecordBatch::try_new(rows.schema(), columns)
+/// Rows with the columns `made`, and the `others` made of those that there are.
+fn with(
+    rows: &RecordBatch,
+    made: &[(&str, ArrayRef)],
+    others: impl Fn(&ArrayRef) -> Result<ArrayRef, ArrowError>,
+) -> Result<RecordBatch, ArrowError> {
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| {
+        let known = made.iter().find(|(name, _)| name == field.name());
+        known.map_or_else(|| others(column), |(_, values)| Ok(Arc::clone(values)))
+    });
+    let columns = columns.collect::<Result<_, ArrowError>>()?;
+    RecordBatch::try_new(Arc::clone(&schema), columns)
 }
 
 fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {

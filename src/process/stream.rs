@@ -19,7 +19,7 @@ use crate::{
         self, Decision, DecodedBatch, Identities, Judge, Origin, Verdict, acceptance_rows,
         accepted_rows, origins, quarantine_rows,
     },
-    domain::{Offset, Partition, Place, contract::Contract, identity::Identity, record::LogRecord},
+    domain::{Offset, Partition, Place, identity::Identity, record::LogRecord},
     lake::{Committed, OffsetWindow},
     models::Input,
     process::{
