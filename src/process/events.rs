@@ -37,14 +37,14 @@ const READ: [&str; 6] = ["_payload", "_index", "_key", "_headers", "_ts", "__ide
 const NAMES: [&str; 2] = ["_event_id", "__identity"];
 
 /// The events of a stream, made of its Bronze.
-pub struct Events {
+pub(super) struct Events {
     judge: Arc<Judge>,
     /// Bronze, under the name that it is read by.
     bronze: TableName,
 }
 
 impl Events {
-    pub fn new(judge: Arc<Judge>, bronze: TableName) -> Self {
+    pub(super) fn new(judge: Arc<Judge>, bronze: TableName) -> Self {
         Self { judge, bronze }
     }
 }

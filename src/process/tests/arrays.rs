@@ -219,6 +219,7 @@ async fn an_event_that_was_set_aside_counts_where_it_stands_in_another_array() {
     rig.write("streams/events.yml", &contract().replace("v < 1000", "v < 9000"));
     rig.reopen_log().await;
     let running = rig.start();
+    running.settled().await;
     let done = replay(&running, &[place]).await;
     assert_eq!((done.replayed, done.repeats), (1, 1));
     let at = running.quarantine.show("events", place).await.expect("shown").accepted_at;
