@@ -279,12 +279,12 @@ impl StreamTables {
             return Ok(());
         }
         let ends = Places::of(records)?.ends();
-        let rows = &self.judge.events(records)?;
-        let places = Places::of(rows)?;
-        let payload: &BinaryArray = column(rows, "_payload")?.as_binary();
-        let header: &BinaryArray = column(rows, "__identity")?.as_binary();
+        let rows = self.judge.events(records)?;
+        let places = Places::of(&rows)?;
+        let payload: &BinaryArray = column(&rows, "_payload")?.as_binary();
+        let header: &BinaryArray = column(&rows, "__identity")?.as_binary();
         let is_read = !self.models.is_empty() || !self.read.is_empty();
-        let decoded = self.judge.decode_for(payload, column(rows, "_ts")?, is_read)?;
+        let decoded = self.judge.decode_for(payload, column(&rows, "_ts")?, is_read)?;
         let identity = |row: usize| {
             let (partition, offset) = places.at(row);
             let found = self.judge.identity(&decoded, row, header.value(row));
@@ -295,10 +295,10 @@ impl StreamTables {
         };
         let mut identities: Vec<Identity> =
             (0..rows.num_rows()).map(identity).collect::<Result<_, Error>>()?;
-        let origins = origins(rows);
+        let origins = origins(&rows);
         let verdicts = self.decide(&places, &decoded, &origins, &mut identities, recorded)?;
-        self.quarantine(rows, &places, &decoded, &identities, &verdicts)?;
-        let rows = self.judge.named(rows.clone(), &decoded)?;
+        self.quarantine(&rows, &places, &decoded, &identities, &verdicts)?;
+        let rows = self.judge.named(rows, &decoded)?;
         let outputs = self.run_models(&rows, &decoded, &verdicts)?;
         self.advance_followers(&ends);
         self.advance_readers(outputs, ends);

@@ -210,7 +210,7 @@ impl<'a> Work<'a> {
         let rows = take_record_batch(&rows, &UInt32Array::from(good))?;
         let payload: &BinaryArray = column(&rows, "_payload")?.as_binary();
         let decoded = self.judge(stream)?.decode(payload, column(&rows, "_ts")?)?;
-        let rows = self.judge(stream)?.named(rows.clone(), &decoded)?;
+        let rows = self.judge(stream)?.named(rows, &decoded)?;
         let input = accepted_rows(self.judge(stream)?.contract(), &rows, &decoded)?;
         let carried = carried_rows(stream, &rows)?;
         let (rows, carried) = ran(program, &input, &carried).map_err(Failed::Row)?;
