@@ -6,6 +6,7 @@
 
 mod accept;
 mod decode;
+mod events;
 mod rows;
 #[cfg(test)]
 mod tests;

@@ -92,7 +92,7 @@ pub fn bronze_rows(
         key.append_option(record.key.as_deref());
         ingested.append_value(ingested_at_us);
         append_shown(&mut event_id, &identity);
-        // One event per record: the place inside the record is always the first.
+        // A row per record: what takes arrays apart counts the events in it.
         index.append_value(0);
         sequences.push(&identity);
         payload.append_option(record.payload.as_deref());

@@ -112,26 +112,26 @@ fn verdicts(decoded: &DecodedBatch) -> ArrayRef {
     Arc::new(verdict.finish())
 }
 
-/// SQL of `bronze.<stream>`: every record of `raw`, decoded.
-pub fn bronze_view_sql(contract: &Contract, raw: &str) -> String {
+/// SQL of `bronze.<stream>`: every one of `events`, decoded.
+pub fn bronze_view_sql(contract: &Contract, events: &str) -> String {
     let columns = RAW_COLUMNS.iter().chain(&META_COLUMNS).map(|name| format!("\"{name}\""));
     let decoded = fields(contract).chain([RESCUED.to_owned(), VERDICT.to_owned()]);
     let decoded = decoded.map(|name| format!("d['{name}'] AS \"{name}\""));
     let list: Vec<String> = decoded.chain(columns).collect();
     format!(
-        "SELECT {} FROM (SELECT *, {}(\"_payload\", \"_ts\") AS d FROM {raw})",
+        "SELECT {} FROM (SELECT *, {}(\"_payload\", \"_ts\") AS d FROM {events})",
         list.join(", "),
         function_name(contract)
     )
 }
 
-/// SQL of what a model sees of a stream: the accepted records, decoded.
-pub fn accepted_sql(contract: &Contract, raw: &str, acceptance: &str) -> String {
+/// SQL of what a model sees of a stream: the accepted ones of `events`, decoded.
+pub fn accepted_sql(contract: &Contract, events: &str, acceptance: &str) -> String {
     let decoded = fields(contract).map(|name| format!("d['{name}'] AS \"{name}\""));
     let meta = META_COLUMNS.iter().map(|name| format!("\"{name}\""));
     let list: Vec<String> = decoded.chain(meta).collect();
     format!(
-        "SELECT {} FROM (SELECT b.*, {}(b.\"_payload\", b.\"_ts\") AS d FROM {raw} AS b JOIN \
+        "SELECT {} FROM (SELECT b.*, {}(b.\"_payload\", b.\"_ts\") AS d FROM {events} AS b JOIN \
          {acceptance} AS a ON b.\"_partition\" = a.\"_partition\" AND b.\"_offset\" = \
          a.\"_offset\" AND b.\"_index\" = a.\"_index\" WHERE a.verdict = 'accepted')",
         list.join(", "),

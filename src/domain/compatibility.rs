@@ -24,6 +24,9 @@ pub struct RecordedContract {
     pub key: Option<String>,
     /// As [`crate::domain::contract::EventId::describe`] has it.
     pub event_id: String,
+    /// Whether a record may hold several events.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_arrays: bool,
     pub fields: Vec<RecordedField>,
     /// SQL by name.
     pub rules: BTreeMap<String, String>,
@@ -70,6 +73,7 @@ impl From<&Contract> for RecordedContract {
             partitions: contract.partitions,
             key: contract.key_columns(),
             event_id: contract.event_id.describe(),
+            takes_arrays: contract.takes_arrays,
             fields: contract.fields.iter().map(field).collect(),
             rules: contract.rules.iter().map(|r| (r.name.clone(), r.sql.clone())).collect(),
             warnings: warnings(contract),
@@ -162,7 +166,14 @@ fn note(at: At, message: String, hint: impl Into<String>) -> Difference {
 
 fn of_the_stream(recorded: &RecordedContract, contract: &Contract) -> Vec<Difference> {
     let key = |key: &Option<String>| key.clone().unwrap_or_else(|| "none".to_owned());
+    let records = |arrays: bool| if arrays { "arrays" } else { "events" }.to_owned();
     let compared = [
+        (
+            "records",
+            records(recorded.takes_arrays),
+            records(contract.takes_arrays),
+            "records that are there already would hold other events",
+        ),
         ("format", recorded.format.clone(), FORMAT.to_owned(), "its records cannot be read"),
         (
             "partitions",

@@ -15,6 +15,8 @@ pub struct Contract {
     /// The columns whose values are the partition key; empty: none.
     pub key: Vec<String>,
     pub event_id: EventId,
+    /// A record may hold a JSON array of events, each by itself.
+    pub takes_arrays: bool,
     /// The column that tells when an event happened.
     pub event_time: Option<String>,
     /// Named SQL conditions over one row. False breaks the rule; null passes.
@@ -156,6 +158,11 @@ impl Contract {
     /// The columns of the key, separated by commas; `None` without a key.
     pub fn key_columns(&self) -> Option<String> {
         (!self.key.is_empty()).then(|| self.key.join(", "))
+    }
+
+    /// Whether equal events may stand in two partitions, so that one process must see all of them.
+    pub fn is_spread(&self) -> bool {
+        self.topic.is_external || self.takes_arrays
     }
 
     /// Whether a rule only warns, so that events carry `_warnings`.

@@ -20,6 +20,9 @@ pub enum Identity {
     Request { idempotency_key: String, index: u32 },
     /// The place in the log, of a record that something else wrote.
     Record { topic: String, partition: u32, offset: i64 },
+    /// The place in a record that holds several events, of one that is not the first: that has the
+    /// identity of the record.
+    Element { record: Box<Identity>, index: u32 },
 }
 
 /// 128 bits of SHA-256: enough that two different inputs never meet by accident or by intent.
@@ -43,6 +46,7 @@ const CONTENT: u8 = 2;
 const PRODUCER: u8 = 3;
 const REQUEST: u8 = 4;
 const RECORD: u8 = 5;
+const ELEMENT: u8 = 6;
 
 impl Identity {
     /// The header form: version, kind, then the fields; numbers big-endian, text last and
@@ -77,8 +81,26 @@ impl Identity {
                 out.extend_from_slice(&offset.to_be_bytes());
                 out.extend_from_slice(topic.as_bytes());
             }
+            Self::Element { record, index } => {
+                out.push(ELEMENT);
+                out.extend_from_slice(&index.to_be_bytes());
+                out.extend_from_slice(&record.encode());
+            }
         }
         out
+    }
+
+    /// The identity of the event at `index` in a record of this identity.
+    pub fn at(&self, index: u32) -> Self {
+        match self {
+            whole if index == 0 => whole.clone(),
+            // Nobody of ours sends such a record.
+            Self::Element { .. } => {
+                let bytes = [self.encode().as_slice(), &index.to_be_bytes()].concat();
+                Self::Content(fingerprint(&bytes))
+            }
+            record => Self::Element { record: Box::new(record.clone()), index },
+        }
     }
 
     /// Reads what [`Identity::encode`] wrote.
@@ -119,6 +141,12 @@ impl Identity {
                     offset: i64::from_be_bytes(offset),
                 })
             }
+            // No deeper, whoever wrote the header.
+            ELEMENT if rest.get(5) != Some(&ELEMENT) => {
+                let (index, rest) = number(rest)?;
+                let record = Box::new(Self::decode(rest)?);
+                Ok(Self::Element { record, index: u32::from_be_bytes(index) })
+            }
             _ => Err(DecodeError("unknown kind")),
         }
     }
@@ -152,6 +180,7 @@ impl fmt::Display for Identity {
             Self::Record { topic, partition, offset } => {
                 write!(f, "record:{topic}/{partition}/{offset}")
             }
+            Self::Element { record, index } => write!(f, "element:{index}/{record}"),
         }
     }
 }
@@ -189,6 +218,7 @@ mod tests {
             Identity::Producer { producer: "p".into(), epoch: 2, sequence: 9, index: 4 },
             Identity::Request { idempotency_key: "k".into(), index: 1 },
             Identity::Record { topic: "t".into(), partition: 3, offset: 1 << 40 },
+            Identity::Given("a-1".into()).at(7),
         ] {
             assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
         }
@@ -202,6 +232,23 @@ mod tests {
         assert_eq!(hex, "503b9f5466293d318b1c421e42303508", "persisted, so it must stay");
         let request = Identity::Request { idempotency_key: "k".into(), index: 1 };
         assert_eq!(request.fingerprint(), fingerprint(&request.encode()));
+    }
+
+    #[test]
+    fn every_event_of_a_record_has_an_identity_of_its_own() {
+        let record = Identity::Given("a-1".into());
+        assert_eq!(record.at(0), record);
+        assert_eq!(record.at(2).to_string(), "element:2/a-1");
+        let element = record.at(2);
+        let all = [record.at(0), record.at(1), element.at(0), element.at(1), element.at(2)];
+        let told: std::collections::HashSet<_> = all.iter().map(Identity::fingerprint).collect();
+        assert_eq!(told.len(), all.len());
+        for identity in all {
+            assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
+        }
+        // As deep as somebody likes to write it.
+        let deep = [1, 6, 0, 0, 0, 1].repeat(100_000);
+        assert!(Identity::decode(&deep).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Pure data and pure functions over it. Nothing here does I/O, knows a clock or uses another
 //! module of ours.
 
+pub mod array;
 mod assignment;
 pub mod change;
 pub mod columns;

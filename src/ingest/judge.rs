@@ -1,10 +1,14 @@
 //! A batch becomes log records: each event gets its key and its identity, and what breaks the
 //! contract is refused or marked. Pure.
+//!
+//! Where the contract takes arrays, what is sent as one event may hold several. It is kept or refused
+//! as a whole, and every one of them is judged.
 
 use bytes::Bytes;
 
 use crate::{
     domain::{
+        array,
         contract::{Contract, EventId, OnError, Validation},
         decode::{Breach, BreachKind, Decoded, Decoder},
         identity::Identity,
@@ -149,19 +153,19 @@ impl<'a> Judge<'a> {
         if payload.len() > self.max_event_bytes {
             return refuse(judged, self.too_large(index, payload.len()));
         }
-        let decoded = self.must_decode.then(|| self.decoder.decode(&payload));
-        let key = self.key(index, decoded.as_ref());
+        let decoded = self.decoded(&payload);
+        let key = self.key(index, &decoded);
         let size = payload.len() + key.as_ref().map_or(0, Bytes::len);
         if size > self.max_event_bytes {
             return refuse(judged, self.too_large(index, size));
         }
-        let identity = match self.identity(index, &payload, decoded.as_ref()) {
+        let identity = match self.identity(index, &payload, &decoded) {
             Ok(identity) => identity,
             Err(message) => {
                 return refuse(judged, error(index, Reason::NoIdentity, "", message.into()));
             }
         };
-        let breaches = decoded.map_or_else(Vec::new, |decoded| self.counting(decoded.breaches));
+        let breaches = self.counting(decoded);
         if !breaches.is_empty() {
             let is_kept = self.contract.on_error == OnError::Quarantine;
             for breach in breaches {
@@ -177,38 +181,66 @@ impl<'a> Judge<'a> {
         judged.records.push(Record { key, identity, headers: Vec::new(), payload });
     }
 
-    /// The breaches that count at the contract's level of validation.
-    fn counting(&self, mut breaches: Vec<Breach>) -> Vec<Breach> {
-        match self.contract.validation {
-            Validation::None => Vec::new(),
-            Validation::Wire => {
-                breaches.retain(|breach| breach.kind == BreachKind::Malformed);
-                breaches
-            }
-            Validation::Schema => breaches,
+    /// What the payload holds, as far as anybody asks: one event, or those of an array.
+    fn decoded<'b>(&self, payload: &'b [u8]) -> Vec<Decoded<'b>> {
+        if !self.must_decode {
+            return Vec::new();
         }
+        let events = self.contract.takes_arrays.then(|| array::events(payload).ok().flatten());
+        let events = events.flatten().unwrap_or_else(|| vec![payload]);
+        events.into_iter().map(|event| self.decoder.decode(event)).collect()
     }
 
-    /// The key that the client gave, else the values of the contract's key columns, joined.
-    fn key(&self, index: usize, decoded: Option<&Decoded<'_>>) -> Option<Bytes> {
+    /// The breaches that count at the contract's level of validation. Of several events, each says
+    /// which one it is of.
+    fn counting(&self, decoded: Vec<Decoded<'_>>) -> Vec<Breach> {
+        let is_one = decoded.len() == 1;
+        let counts = |breach: &Breach| match self.contract.validation {
+            Validation::None => false,
+            Validation::Wire => breach.kind == BreachKind::Malformed,
+            Validation::Schema => true,
+        };
+        let of_all = decoded.into_iter().enumerate().flat_map(|(number, decoded)| {
+            decoded.breaches.into_iter().filter(counts).map(move |breach| match is_one {
+                true => breach,
+                false => {
+                    let message = format!("event {number} of the record: {}", breach.message);
+                    Breach { message, ..breach }
+                }
+            })
+        });
+        of_all.collect()
+    }
+
+    /// The key that the client gave, else that of the event; of several the one that all have.
+    fn key(&self, index: usize, decoded: &[Decoded<'_>]) -> Option<Bytes> {
         let given = if self.keys.len() == 1 { self.keys.first() } else { self.keys.get(index) };
         if let Some(given) = given.filter(|key| !key.is_empty()) {
             return Some(given.clone());
         }
-        let decoded = decoded?;
+        let (first, others) = decoded.split_first()?;
+        let key = self.key_of(first)?;
+        let is_of_all = others.iter().all(|other| self.key_of(other).as_ref() == Some(&key));
+        is_of_all.then(|| Bytes::from(key))
+    }
+
+    /// The values of the contract's key columns, joined.
+    fn key_of(&self, decoded: &Decoded<'_>) -> Option<String> {
         let columns = self.contract.key.iter();
         let values: Vec<_> = columns.map(|c| self.decoder.column_text(c, decoded)).collect();
         let has_one = values.iter().any(Option::is_some);
         let values: Vec<String> = values.into_iter().map(Option::unwrap_or_default).collect();
-        has_one.then(|| Bytes::from(values.join(KEY_SEPARATOR)))
+        has_one.then(|| values.join(KEY_SEPARATOR))
     }
 
+    /// That of the event, or of a record of several.
     fn identity(
         &self,
         index: usize,
         payload: &[u8],
-        decoded: Option<&Decoded<'_>>,
+        decoded: &[Decoded<'_>],
     ) -> Result<Identity, &'static str> {
+        let decoded = if let [one] = decoded { Some(one) } else { None };
         let content = || {
             let known = decoded.and_then(|decoded| decoded.content);
             Identity::Content(known.unwrap_or_else(|| self.decoder.content(payload)))

@@ -193,6 +193,7 @@ impl Shared {
             fields: fields.collect(),
             key: contract.key_columns().unwrap_or_default(),
             log_id: self.log.id(&contract.name),
+            takes_arrays: contract.takes_arrays,
         }
     }
 }

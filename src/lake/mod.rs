@@ -34,5 +34,6 @@ pub use store::FsyncStore;
 pub use table::{Lake, LakeError, Table, TableSpec, reason_of};
 pub use upkeep::{Compacted, Compaction, SMALL_FILES};
 pub use view::{
-    Committed, LakeHandle, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState,
+    Committed, Derive, LakeHandle, LakeView, Overlay, RelationInfo, RelationKind, TableState,
+    ViewState,
 };

@@ -74,7 +74,8 @@ struct Catalog {
 
 impl CatalogProvider for Catalog {
     fn schema_names(&self) -> Vec<String> {
-        let tables = self.view.tables.keys().chain(self.view.views.keys());
+        let view = &self.view;
+        let tables = view.tables.keys().chain(view.views.keys()).chain(view.derived.keys());
         let mut names: Vec<String> = tables.map(|name| name.schema.clone()).collect();
         names.push(DEFAULT_SCHEMA.to_owned());
         names.sort();
@@ -108,7 +109,8 @@ impl SchemaProvider for LakeSchema {
             let mine = relations.filter(|(info, _)| info.name.schema == self.name);
             return mine.map(|(info, _)| info.name.name.clone()).collect();
         }
-        let all = self.view.tables.keys().chain(self.view.views.keys());
+        let view = &self.view;
+        let all = view.tables.keys().chain(view.views.keys()).chain(view.derived.keys());
         all.filter(|name| name.schema == self.name).map(|name| name.name.clone()).collect()
     }
 
@@ -119,6 +121,10 @@ impl SchemaProvider for LakeSchema {
         }
         if let Some(table) = self.view.tables.get(&name) {
             return table_provider(table, self.columns).map(Some);
+        }
+        if let Some(derived) = self.view.derived.get(&name) {
+            let Some(table) = self.view.tables.get(derived.table()) else { return Ok(None) };
+            return Ok(Some(derived.over(table_provider(table, Columns::All)?)));
         }
         let Some(found) = self.view.views.get(&name) else { return Ok(None) };
         let config = SessionConfig::new();

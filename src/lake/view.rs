@@ -28,6 +28,8 @@ use crate::{
 pub struct LakeView {
     pub tables: BTreeMap<TableName, Arc<TableState>>,
     pub views: BTreeMap<TableName, Arc<ViewState>>,
+    /// Relations that views read in the place of tables; clients do not see them.
+    pub derived: BTreeMap<TableName, Arc<dyn Derive>>,
     /// Functions that the views' SQL calls.
     pub functions: Vec<Arc<ScalarUDF>>,
     /// How far the tables that follow the log record by record reach.
@@ -75,6 +77,15 @@ pub enum Overlay {
     Replace(Vec<RecordBatch>),
     /// What became of some of its rows since.
     Patches(Patches),
+}
+
+/// A relation made of one stored table as it is read, by other means than SQL.
+pub trait Derive: Send + Sync {
+    /// The table that it is made of.
+    fn table(&self) -> &TableName;
+
+    /// The relation over all columns of that table.
+    fn over(&self, table: Arc<dyn TableProvider>) -> Arc<dyn TableProvider>;
 }
 
 /// A query kept under a name; computed when read.
@@ -152,6 +163,9 @@ impl LakeView {
 
     /// Whether clients may not see a relation.
     pub fn is_internal(&self, name: &TableName) -> bool {
+        if self.derived.contains_key(name) {
+            return true;
+        }
         let table = self.tables.get(name).map(|table| table.info.kind);
         let kind = table.or_else(|| self.views.get(name).map(|view| view.info.kind));
         kind == Some(RelationKind::Internal)

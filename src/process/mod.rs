@@ -12,6 +12,7 @@ mod contracts;
 mod derived;
 mod driving;
 mod ends;
+mod events;
 mod feed;
 mod group;
 mod kept;

@@ -13,12 +13,17 @@ use datafusion::{
 };
 
 use crate::{
-    bronze::{accepted_schema, accepted_sql, bronze_view_schema, bronze_view_sql, decode_udf},
+    bronze::{
+        Judge, accepted_schema, accepted_sql, bronze_view_schema, bronze_view_sql, decode_udf,
+    },
     domain::{Offset, Partition, Positions, TableName},
-    lake::{Committed, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState},
+    lake::{
+        Committed, Derive, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState,
+    },
     models::{Class, Plan},
     process::{
         Planned,
+        events::Events,
         quarantine::{self, decisions_view, quarantine_view},
     },
     project::{ACCEPTED, Model, QUARANTINE},
@@ -31,6 +36,8 @@ pub(super) const ACCEPTANCE: &str = "_acceptance";
 pub(super) const QUARANTINED: &str = "_quarantine";
 /// The columns that hold the place of a row of Bronze and of acceptance.
 pub const BRONZE_COLUMNS: (&str, &str) = ("_partition", "_offset");
+/// Schema under which the events of records that may hold arrays are read.
+const EVENTS: &str = "_events";
 /// Position of a seed: a number made of its digest. Persisted: must stay stable.
 pub const SEED_DIGEST: &str = "in/seed";
 
@@ -42,6 +49,22 @@ pub fn bronze_table(stream: &str) -> TableName {
 /// The name under which Bronze is read as stored.
 pub fn raw_name(stream: &str) -> TableName {
     TableName::new(RAW, stream)
+}
+
+/// The events of a stream whose records may hold arrays, made of its `bronze`; `None` where records
+/// are events.
+pub fn events_of(judge: &Arc<Judge>, bronze: TableName) -> Option<(TableName, Arc<dyn Derive>)> {
+    let contract = judge.contract();
+    contract.takes_arrays.then(|| {
+        let events: Arc<dyn Derive> = Arc::new(Events::new(Arc::clone(judge), bronze));
+        (TableName::new(EVENTS, &contract.name), events)
+    })
+}
+
+/// The name under which a view has the records of a stream, each event by itself.
+pub(super) fn events_in(view: &LakeView, stream: &str) -> TableName {
+    let events = TableName::new(EVENTS, stream);
+    if view.derived.contains_key(&events) { events } else { raw_name(stream) }
 }
 
 /// The tables of a stream itself: Bronze, acceptance, quarantine.
@@ -106,6 +129,8 @@ pub fn base_view(planned: &Planned) -> LakeView {
         let contract = judge.contract();
         let raw = TableName::new(RAW, &contract.name);
         let acceptance = TableName::new(ACCEPTANCE, &contract.name);
+        base.derived.extend(events_of(judge, raw.clone()));
+        let events = quoted(&events_in(&base, &contract.name));
         base.functions.push(Arc::new(decode_udf(Arc::clone(judge))));
         base.partitions.insert(contract.name.clone(), contract.partitions);
         let fields = contract.fields.iter().map(|f| (f.name.clone(), f.description.clone()));
@@ -117,7 +142,7 @@ pub fn base_view(planned: &Planned) -> LakeView {
                 columns: fields.collect(),
             }),
             schema: bronze_view_schema(contract),
-            sql: bronze_view_sql(contract, &quoted(&raw)),
+            sql: bronze_view_sql(contract, &events),
             reads: vec![raw.clone()],
         };
         let accepted = ViewState {
@@ -128,7 +153,7 @@ pub fn base_view(planned: &Planned) -> LakeView {
                 columns: BTreeMap::new(),
             }),
             schema: accepted_schema(contract),
-            sql: accepted_sql(contract, &quoted(&raw), &quoted(&acceptance)),
+            sql: accepted_sql(contract, &events, &quoted(&acceptance)),
             reads: vec![raw, acceptance.clone()],
         };
         union.push((contract.name.clone(), acceptance));

@@ -1,11 +1,15 @@
 //! Rows of a stream as its models read them, and as the models' tables store what they make of
 //! them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use arrow::{
     array::{
-        ArrayRef, AsArray as _, BinaryArray, BooleanArray, Int32Array, RecordBatch, StringArray,
+        ArrayRef, AsArray as _, BinaryArray, BooleanArray, Int32Array, Int64Array, RecordBatch,
+        StringArray,
     },
     compute::filter_record_batch,
     datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
@@ -13,7 +17,7 @@ use arrow::{
 };
 
 use crate::{
-    domain::Partition,
+    domain::{Offset, Partition},
     lake::{OFFSET, PARTITION, STREAM},
     models::{ProgramError, RowProgram},
     process::{Error, offset_table::OffsetTable},
@@ -21,6 +25,43 @@ use crate::{
 
 /// The place of an event in a row-wise model's input.
 pub(super) const INDEX: &str = "__index";
+
+/// The position columns of a Bronze batch.
+pub(super) struct Places<'a> {
+    partition: &'a Int32Array,
+    offset: &'a Int64Array,
+    index: &'a Int32Array,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn of(rows: &'a RecordBatch) -> Result<Self, Error> {
+        Ok(Self {
+            partition: column(rows, "_partition")?.as_primitive::<Int32Type>(),
+            offset: column(rows, "_offset")?.as_primitive::<Int64Type>(),
+            index: column(rows, "_index")?.as_primitive::<Int32Type>(),
+        })
+    }
+
+    pub(super) fn at(&self, row: usize) -> (Partition, Offset) {
+        let partition = Partition::try_from(self.partition.value(row)).unwrap_or_default();
+        (partition, self.offset.value(row))
+    }
+
+    pub(super) fn key(&self, row: usize) -> (i32, Offset, i32) {
+        (self.partition.value(row), self.offset.value(row), self.index.value(row))
+    }
+
+    /// The last offset of every partition.
+    pub(super) fn ends(&self) -> BTreeMap<Partition, Offset> {
+        let mut ends = BTreeMap::new();
+        for row in 0..self.offset.len() {
+            let (partition, offset) = self.at(row);
+            let end = ends.entry(partition).or_insert(offset);
+            *end = offset.max(*end);
+        }
+        ends
+    }
+}
 
 /// The rows of a model's output beyond the table's position, as stored: place, then columns.
 pub(super) fn wanted(

@@ -10,9 +10,8 @@ use std::{
 };
 
 use arrow::{
-    array::{AsArray as _, BinaryArray, BooleanArray, Int32Array, Int64Array, RecordBatch},
+    array::{AsArray as _, BinaryArray, BooleanArray, RecordBatch},
     compute::filter_record_batch,
-    datatypes::{Int32Type, Int64Type},
 };
 
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
         accepted_rows, origins, quarantine_rows,
     },
     domain::{Offset, Partition, Place, identity::Identity, record::LogRecord},
-    lake::OffsetWindow,
+    lake::{Committed, OffsetWindow},
     models::Input,
     process::{
         Error,
@@ -29,12 +28,20 @@ use crate::{
         feed::{Fed, Output},
         offset_table::{OffsetTable, SealError},
         plans::RowModel,
-        rows::{carried_rows, column, ran, wanted},
+        rows::{Places, carried_rows, column, ran, wanted},
     },
 };
 
-/// Rows of Bronze that are caught up from the table at once, per partition.
-pub(super) const CATCH_UP_OFFSETS: Offset = 50_000;
+/// Records of Bronze that are caught up from the table at once, per partition: at most, and fewer
+/// where they take more than so many bytes as they are stored.
+const CATCH_UP_OFFSETS: i64 = 50_000;
+const CATCH_UP_BYTES: u64 = 8 << 20;
+
+/// Offsets that are caught up at once, per partition.
+pub(super) fn catch_up_offsets(bronze: &Committed) -> Offset {
+    let each = (bronze.bytes / bronze.rows.max(1)).max(1);
+    i64::try_from(CATCH_UP_BYTES / each).map_or(CATCH_UP_OFFSETS, |n| n.clamp(1, CATCH_UP_OFFSETS))
+}
 
 pub(super) struct StreamTables {
     pub judge: Arc<Judge>,
@@ -80,43 +87,6 @@ pub(super) type Recorded = HashMap<(i32, Offset, i32), Verdict>;
 /// What the accepted rows are, and what models made of them: with each row its place.
 type Outputs = BTreeMap<Input, (RecordBatch, RecordBatch)>;
 
-/// The position columns of a Bronze batch.
-pub(super) struct Places<'a> {
-    partition: &'a Int32Array,
-    offset: &'a Int64Array,
-    index: &'a Int32Array,
-}
-
-impl<'a> Places<'a> {
-    pub(super) fn of(rows: &'a RecordBatch) -> Result<Self, Error> {
-        Ok(Self {
-            partition: column(rows, "_partition")?.as_primitive::<Int32Type>(),
-            offset: column(rows, "_offset")?.as_primitive::<Int64Type>(),
-            index: column(rows, "_index")?.as_primitive::<Int32Type>(),
-        })
-    }
-
-    pub(super) fn at(&self, row: usize) -> (Partition, Offset) {
-        let partition = Partition::try_from(self.partition.value(row)).unwrap_or_default();
-        (partition, self.offset.value(row))
-    }
-
-    pub(super) fn key(&self, row: usize) -> (i32, Offset, i32) {
-        (self.partition.value(row), self.offset.value(row), self.index.value(row))
-    }
-
-    /// The last offset of every partition.
-    fn ends(&self) -> BTreeMap<Partition, Offset> {
-        let mut ends = BTreeMap::new();
-        for row in 0..self.offset.len() {
-            let (partition, offset) = self.at(row);
-            let end = ends.entry(partition).or_insert(offset);
-            *end = offset.max(*end);
-        }
-        ends
-    }
-}
-
 impl StreamTables {
     pub(super) fn name(&self) -> &str {
         &self.judge.contract().name
@@ -140,7 +110,7 @@ impl StreamTables {
         if self.halted.is_some() {
             return false;
         }
-        if self.judge.contract().topic.is_external {
+        if self.judge.contract().is_spread() {
             return self.is_owned;
         }
         self.held.contains(&partition)
@@ -227,13 +197,13 @@ impl StreamTables {
     /// Brings every table up to Bronze, from Bronze. Returns after each stretch with whether more
     /// is left, so that the caller can seal in between.
     pub(super) async fn catch_up(&mut self) -> Result<bool, Error> {
-        let mut windows = BTreeMap::new();
-        let mut more = false;
+        let (mut windows, mut more) = (BTreeMap::new(), false);
+        let at_once = catch_up_offsets(self.bronze.committed());
         for partition in 0..self.judge.contract().partitions {
             let Some((behind, end)) = self.behind(partition) else { continue };
             let from = behind.map_or(0, |at| at + 1);
             if from <= end {
-                let through = end.min(from.saturating_add(CATCH_UP_OFFSETS - 1));
+                let through = end.min(from.saturating_add(at_once - 1));
                 more |= through < end;
                 windows.insert(partition, OffsetWindow { after: behind, through });
             }
@@ -303,15 +273,18 @@ impl StreamTables {
         }
     }
 
-    fn apply(&mut self, rows: &RecordBatch, recorded: &Recorded) -> Result<(), Error> {
-        if rows.num_rows() == 0 {
+    /// What records become. They may hold no event at all, and are behind us all the same.
+    fn apply(&mut self, records: &RecordBatch, recorded: &Recorded) -> Result<(), Error> {
+        if records.num_rows() == 0 {
             return Ok(());
         }
-        let places = Places::of(rows)?;
-        let payload: &BinaryArray = column(rows, "_payload")?.as_binary();
-        let header: &BinaryArray = column(rows, "__identity")?.as_binary();
+        let ends = Places::of(records)?.ends();
+        let rows = self.judge.events(records)?;
+        let places = Places::of(&rows)?;
+        let payload: &BinaryArray = column(&rows, "_payload")?.as_binary();
+        let header: &BinaryArray = column(&rows, "__identity")?.as_binary();
         let is_read = !self.models.is_empty() || !self.read.is_empty();
-        let decoded = self.judge.decode_for(payload, column(rows, "_ts")?, is_read)?;
+        let decoded = self.judge.decode_for(payload, column(&rows, "_ts")?, is_read)?;
         let identity = |row: usize| {
             let (partition, offset) = places.at(row);
             let found = self.judge.identity(&decoded, row, header.value(row));
@@ -322,11 +295,11 @@ impl StreamTables {
         };
         let mut identities: Vec<Identity> =
             (0..rows.num_rows()).map(identity).collect::<Result<_, Error>>()?;
-        let origins = origins(rows);
+        let origins = origins(&rows);
         let verdicts = self.decide(&places, &decoded, &origins, &mut identities, recorded)?;
-        self.quarantine(rows, &places, &decoded, &identities, &verdicts)?;
-        let outputs = self.run_models(rows, &decoded, &verdicts)?;
-        let ends = places.ends();
+        self.quarantine(&rows, &places, &decoded, &identities, &verdicts)?;
+        let rows = self.judge.named(rows, &decoded)?;
+        let outputs = self.run_models(&rows, &decoded, &verdicts)?;
         self.advance_followers(&ends);
         self.advance_readers(outputs, ends);
         Ok(())

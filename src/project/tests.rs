@@ -80,6 +80,12 @@ fn a_wrong_contract_is_placed() {
         (format!("{STREAM}partitions: 0\n"), Some(4), "0 partitions"),
         (format!("{STREAM}partitions: many\n"), Some(4), "invalid type"),
         (STREAM.replace("name: clicks", "name: klicks"), Some(1), "file named `clicks`"),
+        (format!("{STREAM}records: many\n"), Some(4), "expected `events` or `arrays`"),
+        (
+            format!("{STREAM}records: arrays\non_error: reject_event\n"),
+            Some(5),
+            "reject_event cannot take one event out of an array",
+        ),
         (format!("{STREAM}  - {{name: id, type: int}}\n"), Some(3), "declared twice"),
         (STREAM.replace("required: true", "range: {min: 1}"), Some(1), "needs a numeric type"),
         (format!("{STREAM}format: avro\n"), Some(4), "not supported"),

@@ -189,6 +189,7 @@ impl Collector<'_> {
             quarantine: self.reach(&quarantine, stream),
             ..StreamFacts::default()
         };
+        // Of records that hold arrays, each event.
         let columns = ["_partition", "_offset", "_index", "_ts", "_event_id", "_payload"];
         let columns: Vec<&str> = columns.into_iter().chain(["__identity"]).collect();
         self.each_batch(&bronze, &columns, |rows| {
@@ -256,13 +257,18 @@ impl Collector<'_> {
         let mut view = LakeView::default();
         let provider = audited.rows_at(None).await?;
         view.tables.insert(name.clone(), state(name, audited, provider));
+        let mut judges = self.planned.judges.iter();
+        let judge = judges.find(|j| relations::bronze_table(&j.contract().name) == *name);
+        let events = judge.and_then(|judge| relations::events_of(judge, name.clone()));
+        let read = events.as_ref().map_or(name, |(events, _)| events).clone();
+        view.derived.extend(events);
         let others = audited.schema().fields().iter().map(|field| field.name().as_str());
         let others = others.filter(|other| !columns.contains(other));
         let all = columns.iter().copied().chain(others);
         let list: Vec<String> = all.map(|column| format!("\"{column}\"")).collect();
         let wanted: Vec<usize> = (0..columns.len()).collect();
-        let sql = format!("SELECT {} FROM \"{}\".\"{}\"", list.join(", "), name.schema, name.name);
-        let read = async {
+        let sql = format!("SELECT {} FROM \"{}\".\"{}\"", list.join(", "), read.schema, read.name);
+        let visited = async {
             let frame = over(view, Columns::All).sql(&sql).await?;
             let mut rows = frame.execute_stream().await?;
             while let Some(batch) = rows.try_next().await? {
@@ -270,7 +276,9 @@ impl Collector<'_> {
             }
             Ok(())
         };
-        read.await.map_err(|source| Error::Query { table: name.clone(), source: Box::new(source) })
+        visited
+            .await
+            .map_err(|source| Error::Query { table: name.clone(), source: Box::new(source) })
     }
 
     /// What a table says that it was built from.

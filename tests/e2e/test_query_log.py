@@ -168,6 +168,56 @@ def test_parquet_in_another_order_gives_the_same_tables(server, home, filled):
     same_rows(server.sql(of_files), filled.sql(of_files))
 
 
+# -- in arrays
+
+def assert_records(server, count):
+    [(found,)] = server.sql(
+        "SELECT count(DISTINCT concat(_partition, '/', _offset)) FROM bronze.query_log"
+    )
+    assert found == count
+
+
+def test_arrays_hold_the_same_events(server, home, filled):
+    """The stand-in and the fixture in arrays, a kill, all again row by row and in other arrays."""
+    lines, more = len(stand_in()), len(fixture())
+    report = server.push(STORY.stream, STAND_IN, "--as-arrays", 800).finish()
+    found = [report[name] for name in ("lines", "acked", "records", "accepted", "refused")]
+    assert found == [lines, lines, -(-lines // 800), lines, 0], report
+    assert server.push(STORY.stream, FIXTURE, "--as-arrays", 5).finish()["records"] == 4
+    server.wait()
+    records = report["records"] + 4
+    assert_records(server, records)
+    server.kill9()
+    server.start()
+    report = server.push(STORY.stream, STAND_IN, "--as-arrays", 333).finish()
+    assert (report["accepted"], report["repeats"]) == (0, lines), report
+    report = server.push(STORY.stream, FIXTURE).finish()
+    assert (report["records"], report["accepted"], report["acked"]) == (None, 0, more), report
+    server.wait()
+    assert_records(server, records + -(-lines // 333) + more)
+    for sql, rows in wanted_tables(stand_in() + fixture()).items():
+        same_rows(server.sql(sql), rows)
+    set_aside = "SELECT decoded['query_id'], rules, message FROM quarantine.query_log"
+    same_rows(server.sql(set_aside), filled.sql(set_aside))
+    report = verified(server, STORY.project)
+    assert report["green"] and report["not_compared"] == [], report
+
+
+def test_the_sample_in_arrays_gives_the_same_figures(server):
+    """QL-22: arrays of 800, as the real system sends them."""
+    STORY.skip_without_base()
+    report = server.push(STORY.stream, STORY.base, "--as-arrays", 800).finish()
+    assert (report["lines"], report["accepted"], report["records"]) == (STORY.lines, STORY.lines, 11)
+    server.wait()
+    assert_records(server, 11)
+    STORY.assert_figures(server, "base")
+    fixes = STORY.project / "data" / "fixtures" / STORY.fixes_file
+    server.push(STORY.stream, fixes, "--as-arrays", 800).finish()
+    server.wait()
+    STORY.assert_figures(server, "fixed")
+    STORY.assert_quarantine(server)
+
+
 # -- lists and fits of few points
 
 def test_lists_of_ids_of_every_form(server, home):

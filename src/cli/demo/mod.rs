@@ -129,6 +129,7 @@ async fn replay(
             speed: None,
             repeat: false,
             batch_size: 500,
+            as_arrays: None,
             retry_for: RETRY.as_secs(),
             no_resume: false,
             state_dir: Some(folder.join("push")),

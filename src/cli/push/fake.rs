@@ -315,6 +315,7 @@ impl Service {
             partitions: 1,
             limits: Some(limits),
             event_id: self.event_id.into(),
+            takes_arrays: self.event_id != "content",
             log_id: format!("log-{}", self.seen.lock().expect("lock").log),
             ..StreamInfo::default()
         }

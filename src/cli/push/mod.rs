@@ -33,6 +33,7 @@ pub(in crate::cli) use state::home as state_home;
 
 use crate::{
     cli::{Failure, print},
+    domain::array::EVENTS_MAX,
     ingest::proto::StreamInfo,
 };
 use feed::Cut;
@@ -46,6 +47,9 @@ use transfer::{Ended, Transfer};
 
 /// A batch is closed at this size whatever it holds.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Rows of a record at most: no record holds more events.
+const ARRAY_ROWS_MAX: i64 = EVENTS_MAX as i64;
 
 /// Pushes files into a stream.
 #[derive(Debug, clap::Args)]
@@ -93,6 +97,13 @@ pub struct Args {
     #[arg(long, visible_alias = "batch-rows", default_value_t = 500, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch_size: u32,
+    /// Join the rows into records of N: each is a JSON array, and a batch. For a stream whose contract
+    /// says `records: arrays` and whose events carry their identity, so that rows which are joined
+    /// otherwise, or not at all, are the same events. The last record is smaller, and one that
+    /// would be larger than the server takes
+    #[arg(long, value_name = "N", conflicts_with_all = ["batch_size", "repeat"],
+          value_parser = clap::value_parser!(u32).range(1..=ARRAY_ROWS_MAX))]
+    pub as_arrays: Option<u32>,
     /// How long to try again when the server is lost
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub retry_for: u64,
@@ -175,6 +186,7 @@ async fn push(
     let parts = args.parts(&inspect(args).await?);
     let info = look_up(&endpoint, &args.stream).await?;
     check_loop(args, &info)?;
+    check_arrays(args, &info)?;
     let cut = cut_for(args, &info);
     let store = open_store(args, &endpoint, &parts)?;
     let started = Instant::now();
@@ -189,7 +201,7 @@ async fn push(
     report.interrupted = !matches!(ended, Ok(Ended::Complete));
     if let (Some(query), Ok(Ended::Complete)) = (&query, &ended) {
         tokio::select! {
-            answer = verdicts::ask(query, &args.stream, transfer.ranges()) => match answer {
+            answer = verdicts::ask(query, &args.stream, transfer.ranges(), transfer.told_of()) => match answer {
                 Ok(verdicts) => report.set_verdicts(&verdicts),
                 Err(error) => tracing::debug!(%error, "the verdicts are not known"),
             },
@@ -212,6 +224,23 @@ fn check_loop(args: &Args, info: &StreamInfo) -> Result<(), Failure> {
         "--loop would add nothing: stream {stream:?} knows its events {same}, so those of the second \
          round are repeats of the first; push without --loop, or make up events with `sluice generate`"
     )))
+}
+
+/// Several rows in a record are several events only where the contract says so, and the same ones
+/// however they are joined only where each has an identity of its own.
+fn check_arrays(args: &Args, info: &StreamInfo) -> Result<(), Failure> {
+    let stream = &args.stream;
+    let reason = match args.as_arrays {
+        Some(_) if !info.takes_arrays => {
+            "takes one event per record: its contract would have to say `records: arrays`"
+        }
+        Some(_) if info.event_id == "client" => {
+            "does not say what identifies its events (`event_id`), so rows that are joined otherwise \
+             would be other events"
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::invalid(format!("--as-arrays: stream {stream:?} {reason}; push without")))
 }
 
 /// Where the push begins, and what the user should know about it.
@@ -275,12 +304,20 @@ fn cut_for(args: &Args, info: &StreamInfo) -> Cut {
         _ => default,
     };
     let request = limit(limits.max_request_bytes, 4 * BATCH_BYTES_MAX);
+    let event = limit(limits.max_event_bytes, request / 2);
+    if let Some(rows) = args.as_arrays {
+        let rows = rows as usize;
+        // The brackets, and a comma for each row.
+        let bytes = BATCH_BYTES_MAX.min(request / 2).min(event).saturating_sub(rows + 2);
+        let span_us = args.pace().batch_span_us();
+        return Cut { rows, bytes, row_bytes_max: event.saturating_sub(2), span_us };
+    }
     let most = limit(limits.max_batch_events, usize::MAX).min(args.batch_size as usize);
     Cut {
         rows: args.pace().batch_rows(most),
         // Ids and framing need room, too.
         bytes: BATCH_BYTES_MAX.min(request / 2),
-        row_bytes_max: limit(limits.max_event_bytes, request / 2),
+        row_bytes_max: event,
         span_us: args.pace().batch_span_us(),
     }
 }

@@ -20,6 +20,9 @@ pub(super) struct Report {
     pub(super) acked_before: u64,
     /// Events in the log through this run.
     pub(super) acked: u64,
+    /// Records that hold all of these, those of an interrupted run included, where rows were joined
+    /// into arrays; `null` where each row is a record.
+    pub(super) records: Option<u64>,
     /// Of these: events that count, as the lake decided; `null` where that is not known here.
     pub(super) accepted: Option<u64>,
     /// Of these: events whose identity had been accepted before.
@@ -82,6 +85,9 @@ impl fmt::Display for Report {
             writeln!(f, "acked before  {}", self.acked_before)?;
         }
         writeln!(f, "acked         {}", self.acked)?;
+        if let Some(records) = self.records {
+            writeln!(f, "  in records  {records}")?;
+        }
         writeln!(f, "  accepted    {}", known(self.accepted))?;
         writeln!(f, "  repeats     {}", known(self.repeats))?;
         writeln!(f, "  quarantined {}", known(self.quarantined))?;

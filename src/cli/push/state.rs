@@ -52,6 +52,9 @@ pub(super) struct FileState {
     pub(super) line: u64,
     /// Events of these rows that are in the log.
     pub(super) acked: u64,
+    /// Records that hold them: fewer, where several are joined into one.
+    #[serde(default)]
+    pub(super) records: u64,
     pub(super) refused: u64,
     /// Why, the first ones as `file:line: reason`.
     pub(super) reasons: Vec<String>,

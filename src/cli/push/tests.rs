@@ -82,6 +82,68 @@ async fn a_file_arrives_whole_and_in_order() {
 }
 
 #[tokio::test]
+async fn rows_are_joined_into_arrays() {
+    let (fake, place) = (Fake::start("column:n", []).await, Place::new(7));
+    let (report, outcome) = place.push(&fake, &["--as-arrays", "3"]).await;
+    outcome.expect("done");
+    let arrays =
+        ["[{\"n\":0},{\"n\":1},{\"n\":2}]", "[{\"n\":3},{\"n\":4},{\"n\":5}]", "[{\"n\":6}]"];
+    assert_eq!(fake.payloads(), arrays);
+    assert_eq!((report.lines, report.acked, report.records, report.batches), (7, 7, Some(3), 3));
+    assert!(report.to_string().contains("acked         7\n  in records  3\n"), "{report}");
+    // A record is no larger than the server takes: 100 bytes.
+    place.push(&fake, &["--as-arrays", "20"]).await.1.expect("done");
+    let sizes: Vec<usize> = fake.payloads()[3..].iter().map(String::len).collect();
+    assert_eq!(sizes, [57]);
+    let wide = Place::with(&format!("{{\"n\":\"{}\"}}\n", "x".repeat(30)).repeat(3));
+    let report = wide.push(&fake, &["--as-arrays", "20"]).await.0;
+    assert_eq!((report.acked, report.records), (3, Some(2)), "{:?}", fake.payloads());
+}
+
+#[tokio::test]
+async fn a_record_is_refused_with_all_of_its_rows() {
+    let contents = "{\"n\":0}\n{\"n\":1}\n{\"n\":NaN}\n{\"refuse\":1}\n{\"n\":4}\n";
+    let (fake, place) = (Fake::start("column:n", []).await, Place::with(contents));
+    let (report, outcome) = place.push(&fake, &["--as-arrays", "2"]).await;
+    outcome.expect_err("refused lines");
+    assert_eq!(fake.payloads(), ["[{\"n\":0},{\"n\":1}]", "[{\"n\":4}]"]);
+    let counts = (report.lines, report.acked, report.refused, report.records);
+    assert_eq!(counts, (5, 3, 2, Some(2)));
+}
+
+#[tokio::test]
+async fn an_interrupted_push_of_arrays_goes_on_where_it_stopped() {
+    let (fake, place) = (Fake::start("column:n", [(3, Fault::Die)]).await, Place::new(7));
+    let words = ["--as-arrays", "2", "--retry-for", "0"];
+    place.push(&fake, &words).await.1.expect_err("the server is gone");
+    fake.revive();
+    let (report, outcome) = place.push(&fake, &words).await;
+    outcome.expect("done");
+    assert_eq!((report.lines, report.acked_before, report.acked), (7, 4, 3));
+    assert_eq!(report.records, Some(4));
+    let rows: String = numbers(7).join(",");
+    let sent: Vec<String> = fake.payloads().iter().map(|p| p[1..p.len() - 1].to_owned()).collect();
+    assert_eq!(sent.join(","), rows);
+}
+
+#[tokio::test]
+async fn streams_that_do_not_take_arrays_or_know_no_events_refuse_them() {
+    for (event_id, reason) in
+        [("content", "takes one event per record"), ("client", "what identifies its events")]
+    {
+        let (fake, place) = (Fake::start(event_id, []).await, Place::new(2));
+        let args = place.args(&fake.url, &["--as-arrays", "2"]);
+        let error = push(&args, &CancellationToken::new()).await.expect_err("refused");
+        assert!(error.to_string().contains(reason), "{error}");
+        assert!(fake.payloads().is_empty());
+    }
+    for more in [&["--as-arrays", "0"][..], &["--as-arrays", "2", "--loop"]] {
+        let words = ["push", "s", "f"].iter().chain(more);
+        assert!(Command::try_parse_from(words).is_err(), "{more:?}");
+    }
+}
+
+#[tokio::test]
 async fn rows_are_identified_by_file_and_row_number() {
     let (fake, place) = (Fake::start("client", []).await, Place::new(3));
     place.push(&fake, &[]).await.1.expect("done");

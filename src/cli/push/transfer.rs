@@ -54,6 +54,8 @@ pub(super) struct Transfer<'a> {
     stop: CancellationToken,
     pacer: Pacer,
     ranges: Ranges,
+    /// Events whose place in the log is known.
+    located: u64,
     /// What earlier runs of this command got done, and earlier rounds of a loop.
     before: Counts,
     rounds: Counts,
@@ -111,6 +113,7 @@ impl<'a> Transfer<'a> {
             stop,
             pacer: Pacer::new(args.pace()),
             ranges: Ranges::default(),
+            located: 0,
             before: Counts::default(),
             rounds: Counts::default(),
             reasons: Vec::new(),
@@ -265,6 +268,9 @@ impl<'a> Transfer<'a> {
 
     /// `identities`: of the files of the part.
     fn records(&self, batch: &FileBatch, identities: &[String]) -> RecordBatch {
+        if self.args.as_arrays.is_some() {
+            return RecordBatch { records: joined(&batch.events), ..RecordBatch::default() };
+        }
         let records = batch.events.iter().map(|event| event.payload.clone()).collect();
         let id =
             |event: &Event| Bytes::from(format!("{}:{}", identities[event.place.file], event.row));
@@ -279,18 +285,23 @@ impl<'a> Transfer<'a> {
             let message = format!("batch {} was acked but never sent", settled.sequence);
             return Err(Failure::new(ErrorKind::Internal, message));
         };
+        // A record of several is kept or refused as a whole.
+        let each = if self.args.as_arrays.is_some() { batch.events.len() as u64 } else { 1 };
+        let (acked, refused) = (settled.accepted * each, settled.refused() * each);
         file.rows += batch.rows;
         file.line = batch.last_line;
-        file.acked += settled.accepted;
-        file.refused += batch.refused.len() as u64 + settled.refused();
+        file.acked += acked;
+        file.records += settled.accepted;
+        file.refused += batch.refused.len() as u64 + refused;
         file.sequence = settled.sequence + 1;
         self.batches += 1;
         self.took += settled.took;
         let reasons = reasons(&batch, &settled, &flight.names);
         file.reasons.extend(reasons.take(REASONS_MAX.saturating_sub(file.reasons.len())));
         // A loop has no end at which somebody would ask for them.
-        for range in settled.positions.iter().filter(|_| !self.args.repeat) {
-            self.ranges.add(range);
+        if !self.args.repeat && !settled.positions.is_empty() {
+            settled.positions.iter().for_each(|range| self.ranges.add(range));
+            self.located += acked;
         }
         flight.is_dirty = true;
         Ok(())
@@ -336,6 +347,11 @@ impl<'a> Transfer<'a> {
         &self.ranges
     }
 
+    /// How many events are there.
+    pub(super) fn told_of(&self) -> u64 {
+        if self.args.as_arrays.is_some() { self.located } else { self.ranges.count() }
+    }
+
     pub(super) fn report(&self, parts: &[Part]) -> Report {
         let counts = self.counts();
         let inputs = parts.iter().flat_map(|part| &part.inputs);
@@ -345,6 +361,7 @@ impl<'a> Transfer<'a> {
             lines: self.rounds.rows + counts.rows,
             acked_before: self.before.acked,
             acked: self.rounds.acked + counts.acked - self.before.acked,
+            records: self.args.as_arrays.map(|_| self.state.files.iter().map(|f| f.records).sum()),
             refused: self.rounds.refused + counts.refused,
             reasons: self.all_reasons(),
             out_of_order: self.found.get().map(|found| found.out_of_order),
@@ -353,6 +370,21 @@ impl<'a> Transfer<'a> {
         report.set_batches(self.batches, self.took);
         report
     }
+}
+
+/// The events as one array; none where there are none.
+fn joined(events: &[Event]) -> Vec<Bytes> {
+    let [first, others @ ..] = events else { return Vec::new() };
+    let bytes: usize = events.iter().map(|event| event.payload.len() + 1).sum();
+    let mut array = Vec::with_capacity(bytes + 1);
+    array.push(b'[');
+    array.extend_from_slice(&first.payload);
+    for event in others {
+        array.push(b',');
+        array.extend_from_slice(&event.payload);
+    }
+    array.push(b']');
+    vec![array.into()]
 }
 
 /// The reasons of refused rows, as `file:line: reason`, by file and line.

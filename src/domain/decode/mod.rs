@@ -16,7 +16,7 @@ use serde::{Deserializer as _, de};
 use serde_json::value::RawValue;
 
 use crate::domain::{
-    content,
+    array, content,
     contract::{Contract, EventId, Field, FieldType, Severity},
     identity::Fingerprint,
     timestamp::{parse_date, parse_timestamp},
@@ -99,8 +99,17 @@ impl<'a> Decoder<'a> {
             Ok(members) => self.judge(&members),
             Err(error) => Decoded {
                 content: Some(content::of_bytes(&self.contract.name, payload)),
-                ..self.malformed(format!("not one JSON object: {error}"))
+                ..self.malformed(self.reason(payload, &error))
             },
+        }
+    }
+
+    /// Why a payload is not one JSON object.
+    fn reason(&self, payload: &[u8], error: &serde_json::Error) -> String {
+        match self.contract.takes_arrays.then(|| array::events(payload)) {
+            Some(Err(reason)) => format!("not a JSON array of events: {reason}"),
+            Some(Ok(Some(_))) => "not one JSON object: an array in the place of an event".into(),
+            _ => format!("not one JSON object: {error}"),
         }
     }
 

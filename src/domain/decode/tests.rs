@@ -29,6 +29,7 @@ fn contract() -> Contract {
         fields: vec![device, position, amount, field("at", FieldType::Timestamp)],
         key: Vec::new(),
         event_id: EventId::Content,
+        takes_arrays: false,
         event_time: None,
         rules: Vec::new(),
         on_error: OnError::Quarantine,

@@ -106,6 +106,44 @@ fn keys_are_given_or_come_from_the_contract() {
 }
 
 #[test]
+fn every_event_of_an_array_is_judged_and_the_record_kept_or_refused_whole() {
+    let mut contract = contract("clicks");
+    contract.event_id = EventId::Columns(vec!["id".into()]);
+    contract.key = vec!["user_id".into()];
+    let records = [
+        r#"[{"user_id":1,"id":"a"},{"user_id":1,"id":"b","device":"tv"},7]"#,
+        r#"[{"user_id":1,"id":"a"},{"user_id":2,"id":"b"}]"#,
+        r#"[{"user_id":1,"id":"a"}]"#,
+        r#"{"user_id":1,"id":"a"}"#,
+        "[]",
+        "[{",
+    ];
+    let plain = judged(&contract, batch_of(&records));
+    assert_eq!((plain.records.len(), plain.quarantined), (6, 5));
+    contract.takes_arrays = true;
+    let found = judged(&contract, batch_of(&records));
+    assert_eq!((found.records.len(), found.quarantined, found.refused), (6, 2, 0));
+    let errors: Vec<_> = found.errors.iter().map(|e| (e.index, e.field.as_str())).collect();
+    assert_eq!(errors, [(0, "device"), (0, ""), (5, "")]);
+    assert_eq!(found.errors[0].message, "event 1 of the record: \"tv\" is not one of web, mobile");
+    assert_eq!(found.errors[2].message, "not a JSON array of events: it does not end");
+    let keys: Vec<_> = found.records.iter().map(|r| r.key.as_deref()).collect();
+    // That of all events, where they have one.
+    assert_eq!(keys, [None, None, Some(&b"1"[..]), Some(b"1"), None, None]);
+    let named: Vec<_> = found.records.iter().map(|r| r.identity.to_string()).collect();
+    assert_eq!(named[2..4], ["a", "a"]);
+    assert!(named[..2].iter().all(|name| name.starts_with("content:")), "{named:?}");
+
+    contract.event_id = EventId::Client;
+    let by_client = identities(&judged(&contract, batch_of(&records)));
+    assert_eq!(by_client[..2], ["producer:p/3/9/0", "producer:p/3/9/1"]);
+
+    contract.on_error = OnError::RejectBatch;
+    let found = judged(&contract, batch_of(&records));
+    assert!(found.is_refused_whole && found.refused == 2, "{found:?}");
+}
+
+#[test]
 fn arrays_of_another_length_are_refused_by_name() {
     let contract = contract("clicks");
     let three = [event(1), event(2), event(3)];

@@ -31,7 +31,7 @@ use crate::{
         session::{Columns, session},
     },
     log::OffsetRange,
-    process::relations::{ACCEPTANCE, quoted, raw_name},
+    process::relations::{ACCEPTANCE, events_in, quoted},
 };
 
 /// What became of a record that was set aside.
@@ -125,7 +125,7 @@ impl Records {
         }
         let sql = format!(
             "SELECT \"partition\", \"offset\", \"index\", state, reason, accepted_partition, \
-             accepted_offset FROM system.quarantine WHERE stream = {} AND ({})",
+             accepted_offset, accepted_index FROM system.quarantine WHERE stream = {} AND ({})",
             literal(stream),
             at(wanted, ["partition", "offset"])
         );
@@ -134,7 +134,7 @@ impl Records {
             for (row, place) in places(&rows)?.into_iter().enumerate() {
                 let state = match names[row].as_deref() {
                     Some("open") => State::Open,
-                    Some("replayed") => State::Replayed { at: accepted_at(&rows, [5, 6], row)? },
+                    Some("replayed") => State::Replayed { at: accepted_at(&rows, 5, row)? },
                     _ => State::Discarded { reason: reasons[row].clone().unwrap_or_default() },
                 };
                 states.insert(place, state);
@@ -155,7 +155,7 @@ impl Records {
         let sql = format!(
             "SELECT \"_partition\", \"_offset\", \"_index\", \"__identity\", \"_key\", _headers, \
              \"_payload\" FROM {} WHERE {} ORDER BY 1, 2, 3",
-            quoted(&raw_name(stream)),
+            quoted(&events_in(&self.0, stream)),
             at(wanted, ["_partition", "_offset"])
         );
         let asked: BTreeSet<Place> = wanted.iter().copied().collect();
@@ -208,11 +208,11 @@ impl Records {
     pub(super) async fn show(&self, stream: &str, place: Place) -> Result<Option<Shown>, Error> {
         let sql = format!(
             "SELECT s.state, s.reason, s.message, s.contract_version, b.\"_topic\", \
-             b.\"_event_id\", b.\"_ts\", s.rules, s.accepted_partition, s.accepted_offset FROM \
-             system.quarantine AS s JOIN {} AS b ON s.\"partition\" = b.\"_partition\" AND \
+             b.\"_event_id\", b.\"_ts\", s.rules, s.accepted_partition, s.accepted_offset, \
+             s.accepted_index FROM system.quarantine AS s JOIN {} AS b ON s.\"partition\" = b.\"_partition\" AND \
              s.\"offset\" = b.\"_offset\" AND s.\"index\" = b.\"_index\" WHERE s.stream = {} AND \
              s.\"partition\" = {} AND s.\"offset\" = {} AND s.\"index\" = {}",
-            quoted(&raw_name(stream)),
+            quoted(&events_in(&self.0, stream)),
             literal(stream),
             place.partition,
             place.offset,
@@ -235,7 +235,7 @@ impl Records {
             identity: filled(5)?,
             arrived_at: time(rows, 6, 0)?,
             rules: list(rows.column(7), 0)?,
-            accepted_at: accepted_at(rows, [8, 9], 0)?,
+            accepted_at: accepted_at(rows, 8, 0)?,
             key: stored.key.as_deref().map(shown),
             headers: headers.map(|(name, v)| (name.clone(), v.as_deref().map(shown))).collect(),
             decoded: stored.payload.as_deref().and_then(|p| serde_json::from_slice(p).ok()),
@@ -294,15 +294,12 @@ fn place_of(partition: Option<i32>, offset: Option<i64>, index: Option<i32>) -> 
     Some(Place { partition, offset: offset?, index: index? })
 }
 
-/// Where the event of a row counts, by two columns.
-fn accepted_at(
-    rows: &RecordBatch,
-    [partition, offset]: [usize; 2],
-    row: usize,
-) -> Result<Option<Place>, Error> {
-    let partitions = numbers::<Int32Type>(rows, partition, &DataType::Int32)?;
-    let offsets = numbers::<Int64Type>(rows, offset, &DataType::Int64)?;
-    Ok(place_of(partitions[row], offsets[row], Some(0)))
+/// Where the event of a row counts, by three columns from `first` on.
+fn accepted_at(rows: &RecordBatch, first: usize, row: usize) -> Result<Option<Place>, Error> {
+    let partitions = numbers::<Int32Type>(rows, first, &DataType::Int32)?;
+    let offsets = numbers::<Int64Type>(rows, first + 1, &DataType::Int64)?;
+    let indexes = numbers::<Int32Type>(rows, first + 2, &DataType::Int32)?;
+    Ok(place_of(partitions[row], offsets[row], indexes[row]))
 }
 
 fn column(rows: &RecordBatch, column: usize, as_type: &DataType) -> Result<ArrayRef, Error> {

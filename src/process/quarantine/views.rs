@@ -97,6 +97,7 @@ pub(in crate::process) fn decisions_view(streams: &[String]) -> ViewState {
              AS message, q.contract_version AS contract_version, CASE WHEN r.identity IS NOT NULL \
              THEN 'replayed' WHEN d.reason IS NOT NULL THEN 'discarded' ELSE 'open' END AS state, \
              a.\"_partition\" AS accepted_partition, a.\"_offset\" AS accepted_offset, \
+             a.\"_index\" AS accepted_index, \
              d.reason AS reason, d.discarded_at AS discarded_at FROM {} AS q LEFT JOIN {} AS r ON \
              {} LEFT JOIN {} AS a ON a.\"__identity\" = r.identity AND a.verdict = 'accepted' LEFT \
              JOIN {} AS d ON {}",
@@ -110,7 +111,10 @@ pub(in crate::process) fn decisions_view(streams: &[String]) -> ViewState {
     });
     let about = [
         ("state", "open, replayed (its event counts) or discarded"),
-        ("accepted_offset", "With accepted_partition: the record that counts for its event"),
+        (
+            "accepted_offset",
+            "With accepted_partition and accepted_index: what counts for its event",
+        ),
         ("reason", "Why it was discarded"),
     ];
     ViewState {
@@ -141,6 +145,7 @@ fn decisions_schema() -> Schema {
         ("state", DataType::Utf8),
         ("accepted_partition", DataType::Int32),
         ("accepted_offset", DataType::Int64),
+        ("accepted_index", DataType::Int32),
         ("reason", DataType::Utf8),
         ("discarded_at", time),
     ];

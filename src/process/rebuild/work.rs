@@ -26,8 +26,8 @@ use crate::{
         driving::{Driving, computed},
         open::model_spec,
         relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, raw_name, read_id},
-        rows::{carried_rows, column, placed_schema, ran},
-        stream::{CATCH_UP_OFFSETS, Places, recorded},
+        rows::{Places, carried_rows, column, placed_schema, ran},
+        stream::{catch_up_offsets, recorded},
     },
 };
 
@@ -159,10 +159,12 @@ impl<'a> Work<'a> {
         };
         let moves = forward(&rebuild, &source, &self.get(&source)?.positions, stream)?;
         let first = self.get(&rows)?.table.first_offsets(place).await?;
+        let bronze = self.get(&relations::bronze_table(stream))?;
+        let at_once = catch_up_offsets(&bronze.table.committed().await?);
         for (_, partition, last) in self.reach(&source).only(std::slice::from_ref(stream)).iter() {
             let mut from = first.get(&partition).copied().unwrap_or(last + 1);
             while from <= last {
-                let through = last.min(from.saturating_add(CATCH_UP_OFFSETS - 1));
+                let through = last.min(from.saturating_add(at_once - 1));
                 let window = OffsetWindow { after: Some(from - 1), through };
                 let windows = BTreeMap::from([(partition, window)]);
                 let stretch = match input {
@@ -192,7 +194,7 @@ impl<'a> Work<'a> {
         let decisions = recorded(&decisions.table.rows_in(partition, offset, windows).await?)?;
         let bronze = self.get(&relations::bronze_table(stream))?;
         let rows = bronze.table.rows_in(partition, offset, windows).await?;
-        let rows = concat_batches(&bronze_schema(), &rows)?;
+        let rows = self.judge(stream)?.events(&concat_batches(&bronze_schema(), &rows)?)?;
         let places = Places::of(&rows)?;
         let mut good = Vec::new();
         for (number, row) in (0_u32..).zip(0..rows.num_rows()) {
@@ -208,6 +210,7 @@ impl<'a> Work<'a> {
         let rows = take_record_batch(&rows, &UInt32Array::from(good))?;
         let payload: &BinaryArray = column(&rows, "_payload")?.as_binary();
         let decoded = self.judge(stream)?.decode(payload, column(&rows, "_ts")?)?;
+        let rows = self.judge(stream)?.named(rows, &decoded)?;
         let input = accepted_rows(self.judge(stream)?.contract(), &rows, &decoded)?;
         let carried = carried_rows(stream, &rows)?;
         let (rows, carried) = ran(program, &input, &carried).map_err(Failed::Row)?;

@@ -95,6 +95,15 @@ async fn every_change_of_a_contract_is_refused_or_told() {
         ),
         (
             CONTRACT.to_owned(),
+            format!("{CONTRACT}records: arrays\n"),
+            vec![
+                "Error 11: records was events and is now arrays: records that are there already \
+                 would hold other events (keep events, or make a new stream)"
+                    .to_owned(),
+            ],
+        ),
+        (
+            CONTRACT.to_owned(),
             with("event_id: id", "event_id: content\nkey: k"),
             vec![
                 format!(

@@ -1,5 +1,6 @@
 //! The loop as a whole, on an embedded log and real Delta tables.
 
+mod arrays;
 mod by_key;
 mod contracts;
 mod delivery;

@@ -25,6 +25,8 @@ pub(super) struct StreamFile {
     pub(super) event_id: Option<serde_yaml_ng::Value>,
     pub(super) event_time: Option<String>,
     #[serde(default)]
+    pub(super) records: RecordsName,
+    #[serde(default)]
     pub(super) on_error: OnErrorName,
     #[serde(default)]
     pub(super) validation: ValidationName,
@@ -86,7 +88,16 @@ pub(super) struct RangeEntry {
     pub(super) max: Option<f64>,
 }
 
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
+/// What a record holds.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RecordsName {
+    #[default]
+    Events,
+    Arrays,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OnErrorName {
     RejectBatch,

@@ -13,7 +13,10 @@ use crate::{
     project::{Diagnostic, Diagnostics, files, is_identifier, nearest, yaml},
 };
 
-use file::{AcceptedEntry, FieldEntry, RuleEntry, StreamFile, TopicEntry, TopicMode};
+use file::{
+    AcceptedEntry, FieldEntry, OnErrorName, RecordsName, RuleEntry, StreamFile, TopicEntry,
+    TopicMode,
+};
 
 const MAX_PARTITIONS: u32 = 1024;
 /// Names that the decoded view gives to columns of its own.
@@ -72,6 +75,12 @@ impl Reader<'_> {
         }
         self.columns_exist("event_time", entry.event_time.as_slice(), &fields);
         let topic = self.topic(&entry.topic);
+        let takes_arrays = entry.records == RecordsName::Arrays;
+        if takes_arrays && entry.on_error == OnErrorName::RejectEvent {
+            let message = "reject_event cannot take one event out of an array".to_owned();
+            let hint = "use quarantine, which sets it aside alone, or reject_batch";
+            self.report("reject_event", message, Some(hint.into()));
+        }
         let rules = entry.rules.into_iter();
         let rules: Vec<Rule> = rules.filter_map(|(name, rule)| self.rule(name, rule)).collect();
         self.rule_names(&fields, field_rule, &rules);
@@ -81,6 +90,7 @@ impl Reader<'_> {
             fields,
             key,
             event_id,
+            takes_arrays,
             event_time: entry.event_time,
             rules,
             on_error: entry.on_error.into(),
@@ -418,5 +428,7 @@ fn version(contract: &Contract) -> String {
         })
         .collect();
     let meaning = format!("{fields:?} {:?} {:?}", contract.event_id, contract.rules);
+    let arrays = if contract.takes_arrays { " arrays" } else { "" };
+    let meaning = format!("{meaning}{arrays}");
     fingerprint(meaning.as_bytes())[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }

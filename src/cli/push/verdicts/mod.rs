@@ -29,17 +29,23 @@ pub(super) struct Verdicts {
 
 type Unknown = Box<dyn std::error::Error + Send + Sync>;
 
-/// The verdicts on the events at `ranges`; waits until they are visible. An error means that they
+/// The verdicts on the `events` at `ranges`; waits until they are visible. An error means that they
 /// are not known here, not that anything went wrong with the push.
 pub(super) async fn ask(
     endpoint: &Endpoint,
     stream: &str,
     ranges: &Ranges,
+    events: u64,
 ) -> Result<Verdicts, Unknown> {
-    timeout(TIMEOUT, Box::pin(ask_all(channel(endpoint), stream, ranges))).await?
+    timeout(TIMEOUT, Box::pin(ask_all(channel(endpoint), stream, ranges, events))).await?
 }
 
-async fn ask_all(channel: Channel, stream: &str, ranges: &Ranges) -> Result<Verdicts, Unknown> {
+async fn ask_all(
+    channel: Channel,
+    stream: &str,
+    ranges: &Ranges,
+    events: u64,
+) -> Result<Verdicts, Unknown> {
     let mut client = FlightSqlServiceClient::new(channel);
     client.set_header("x-sluice-after", ranges.positions(stream).to_string());
     let mut verdicts = Verdicts::default();
@@ -53,8 +59,8 @@ async fn ask_all(channel: Channel, stream: &str, ranges: &Ranges) -> Result<Verd
         }
     }
     let known = verdicts.accepted + verdicts.repeats + verdicts.quarantined;
-    if known < ranges.count() {
-        return Err(format!("{known} of {} verdicts are known", ranges.count()).into());
+    if known < events {
+        return Err(format!("{known} of {events} verdicts are known").into());
     }
     Ok(verdicts)
 }

@@ -102,7 +102,7 @@ fn the_query_names_every_range() {
 #[tokio::test]
 async fn the_lake_is_asked_for_what_was_acked_once_it_is_visible() {
     let (lake, endpoint, _task) = Lake::start(answer(&[("repeat", 40), ("accepted", 160)])).await;
-    let verdicts = ask(&endpoint, "s", &ranges(100)).await.expect("verdicts");
+    let verdicts = ask(&endpoint, "s", &ranges(100), 200).await.expect("verdicts");
     assert_eq!(verdicts, Verdicts { accepted: 160, repeats: 40, quarantined: 0 });
     let asked = lake.asked.lock().expect("lock");
     assert_eq!(asked.len(), 1);
@@ -114,7 +114,7 @@ async fn the_lake_is_asked_for_what_was_acked_once_it_is_visible() {
 async fn many_ranges_are_asked_for_in_parts_and_added_up() {
     let (lake, endpoint, _task) =
         Lake::start(answer(&[("accepted", 150), ("quarantined", 150)])).await;
-    let verdicts = ask(&endpoint, "s", &ranges(300)).await.expect("verdicts");
+    let verdicts = ask(&endpoint, "s", &ranges(300), 600).await.expect("verdicts");
     assert_eq!(verdicts, Verdicts { accepted: 300, repeats: 0, quarantined: 300 });
     assert_eq!(lake.asked.lock().expect("lock").len(), 2);
 }
@@ -122,17 +122,17 @@ async fn many_ranges_are_asked_for_in_parts_and_added_up() {
 #[tokio::test]
 async fn an_incomplete_or_strange_answer_counts_as_none() {
     let (_lake, endpoint, _task) = Lake::start(answer(&[("accepted", 3)])).await;
-    let error = ask(&endpoint, "s", &ranges(2)).await.expect_err("incomplete");
+    let error = ask(&endpoint, "s", &ranges(2), 4).await.expect_err("incomplete");
     assert_eq!(error.to_string(), "3 of 4 verdicts are known");
     let (_lake, endpoint, _task) = Lake::start(answer(&[("lost", 4)])).await;
-    let error = ask(&endpoint, "s", &ranges(2)).await.expect_err("strange");
+    let error = ask(&endpoint, "s", &ranges(2), 4).await.expect_err("strange");
     assert_eq!(error.to_string(), "unknown verdict \"lost\"");
 }
 
 #[tokio::test]
 async fn nothing_is_asked_where_nothing_was_acked() {
     let endpoint = endpoint("--query-url", "grpc://127.0.0.1:1", "grpc").expect("url");
-    let verdicts = ask(&endpoint, "s", &Ranges::default()).await.expect("verdicts");
+    let verdicts = ask(&endpoint, "s", &Ranges::default(), 0).await.expect("verdicts");
     assert_eq!(verdicts, Verdicts::default());
-    assert!(ask(&endpoint, "s", &ranges(1)).await.is_err(), "nobody listens there");
+    assert!(ask(&endpoint, "s", &ranges(1), 2).await.is_err(), "nobody listens there");
 }
