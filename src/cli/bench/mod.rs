@@ -90,3 +90,15 @@ fn committed(view: &LakeView, schema: &str, name: &str) -> u64 {
 fn stopped() -> Failure {
     Failure::work("stopped before the end: there are no figures")
 }
+
+/// The benchmark that a command line asks for, without the program's name.
+#[cfg(test)]
+fn read(words: Vec<String>) -> What {
+    use clap::Parser as _;
+
+    let cli = crate::cli::Cli::try_parse_from([String::from("sluice")].into_iter().chain(words));
+    match cli.expect("arguments").command {
+        crate::cli::Command::Bench(bench) => bench.what,
+        _ => panic!("not bench"),
+    }
+}

@@ -151,18 +151,13 @@ async fn every_event_of_an_array_counts_by_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_of_an_array_comes_back_alone() {
+    let three = r#"[{"id":"e1","k":"a","v":1},{"id":"e2","k":"b","v":5000},
+                    {"id":"e3","k":"c","v":6000}]"#;
     for kind in ["event_id: id", "event_id: content", "event_id: none"] {
         let contract = contract().replace("event_id: id", kind);
         let mut rig = rig(&contract).await;
         let running = rig.start();
-        send(
-            &rig,
-            &[(
-                "r1",
-                r#"[{"id":"e1","k":"a","v":1},{"id":"e2","k":"b","v":5000},{"id":"e3","k":"c","v":6000}]"#,
-            )],
-        )
-        .await;
+        send(&rig, &[("r1", three)]).await;
         running.settled().await;
         let set_aside = places(&running).await;
         assert_eq!(set_aside.iter().map(|place| place.index).collect::<Vec<_>>(), [1, 2], "{kind}");
@@ -187,14 +182,7 @@ async fn an_event_of_an_array_comes_back_alone() {
         assert_eq!(running.numbers(COUNTS).await, [2, 2, 5_001], "{kind}");
         assert_eq!(places(&running).await, set_aside[1..], "{kind}");
         // The record that it came from, sent once more: nothing new.
-        send(
-            &rig,
-            &[(
-                "r1",
-                r#"[{"id":"e1","k":"a","v":1},{"id":"e2","k":"b","v":5000},{"id":"e3","k":"c","v":6000}]"#,
-            )],
-        )
-        .await;
+        send(&rig, &[("r1", three)]).await;
         running.settled().await;
         assert_eq!(running.numbers(COUNTS).await, [2, 2, 5_001], "{kind}");
         assert_eq!(places(&running).await, set_aside[1..], "{kind}");

@@ -340,20 +340,9 @@ async fn models_kept_by_changes_are_what_their_sql_gives_after_kills() {
         let mut rig = rig().await;
         let mut random = StdRng::seed_from_u64(seed);
         for round in 0..4 {
-            // Commits stop going through at a random point, anywhere between two tables.
-            let running = rig.start_until_refused(random.random_range(1..80));
-            running.view.wait_until(|view| !view.tables.is_empty()).await;
-            for _ in 0..12 {
-                rig.append(batch(&mut random)).await;
-                for _ in 0..random.random_range(0..400) {
-                    tokio::task::yield_now().await;
-                }
-            }
-            let settled = tokio::time::timeout(Duration::from_millis(300), running.view.settle());
-            settled.await.ok();
-            running.kill().await;
-            verified(&rig, &format!("seed {seed}, round {round}")).await;
-            rig.reopen_log().await;
+            let when = format!("seed {seed}, round {round}");
+            let append = async |rig: &Rig, random: &mut StdRng| rig.append(batch(random)).await;
+            killed(&mut rig, &mut random, 80, append, &when).await;
         }
         let running = rig.start();
         running.settled().await;

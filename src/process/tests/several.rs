@@ -135,21 +135,8 @@ async fn models_of_several_inputs_are_what_their_sql_gives_after_kills() {
         let mut rig = rig().await;
         let mut random = StdRng::seed_from_u64(seed);
         for round in 0..4 {
-            // Commits stop going through at a random point, anywhere between two tables.
-            let running = rig.start_until_refused(random.random_range(1..60));
-            running.view.wait_until(|view| !view.tables.is_empty()).await;
-            for _ in 0..12 {
-                append(&rig, &mut random).await;
-                for _ in 0..random.random_range(0..400) {
-                    tokio::task::yield_now().await;
-                }
-            }
-            let settled =
-                tokio::time::timeout(std::time::Duration::from_millis(300), running.view.settle());
-            settled.await.ok();
-            running.kill().await;
-            verified(&rig, &format!("seed {seed}, round {round}")).await;
-            rig.reopen_log().await;
+            let when = format!("seed {seed}, round {round}");
+            killed(&mut rig, &mut random, 60, append, &when).await;
             ensure(&rig).await;
         }
         let running = rig.start();

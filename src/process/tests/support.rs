@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use arrow::{array::AsArray as _, datatypes::Int64Type};
 use datafusion::{execution::runtime_env::RuntimeEnv, prelude::SessionConfig};
+use rand::{Rng as _, rngs::StdRng};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -192,6 +193,30 @@ impl Rig {
     pub(crate) fn start_on(&self, lake: Lake) -> Running {
         start(settings(), self.deps(lake))
     }
+}
+
+/// A run on top of what is there, in which commits stop going through at a random one of the first
+/// `commits`, anywhere between two tables; then a kill. What it leaves is sound.
+pub(crate) async fn killed(
+    rig: &mut Rig,
+    random: &mut StdRng,
+    commits: usize,
+    append: impl AsyncFn(&Rig, &mut StdRng),
+    when: &str,
+) {
+    let running = rig.start_until_refused(random.random_range(1..commits));
+    running.view.wait_until(|view| !view.tables.is_empty()).await;
+    for _ in 0..12 {
+        append(rig, random).await;
+        for _ in 0..random.random_range(0..400) {
+            tokio::task::yield_now().await;
+        }
+    }
+    let settled = tokio::time::timeout(Duration::from_millis(300), running.view.settle());
+    settled.await.ok();
+    running.kill().await;
+    verified(rig, when).await;
+    rig.reopen_log().await;
 }
 
 /// The loop over `deps`, running.

@@ -136,15 +136,11 @@ fn figures(args: &Args, all: &[Measured]) -> Figures {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-    use crate::cli::{Cli, Command, bench::What};
+    use crate::cli::bench::{What, read as read_bench};
 
     fn read(words: Vec<String>) -> Args {
-        let cli = Cli::try_parse_from([String::from("sluice")].into_iter().chain(words));
-        let Command::Bench(bench) = cli.expect("arguments").command else { panic!("not bench") };
-        let What::Backlog(read) = bench.what else { panic!("not backlog") };
+        let What::Backlog(read) = read_bench(words) else { panic!("not backlog") };
         read
     }
 

@@ -122,15 +122,11 @@ fn figures(filled: &Filled, found: &Found) -> Figures {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-    use crate::cli::{Cli, Command, bench::What};
+    use crate::cli::bench::{What, read as read_bench};
 
     fn read(words: Vec<String>) -> Args {
-        let cli = Cli::try_parse_from([String::from("sluice")].into_iter().chain(words));
-        let Command::Bench(bench) = cli.expect("arguments").command else { panic!("not bench") };
-        let What::Dvd(read) = bench.what else { panic!("not dvd") };
+        let What::Dvd(read) = read_bench(words) else { panic!("not dvd") };
         read
     }
 

@@ -74,7 +74,7 @@ fn sql(name: &str) -> String {
 /// The rows that drive a model.
 fn driving(planned: &Planned, name: &str) -> Result<Driving, Failure> {
     let reads = planned.plans.iter().find(|plan| plan.model.name.name == name);
-    let table = reads.and_then(|plan| plan.tables.iter().next().cloned());
+    let table = reads.and_then(|plan| plan.tables.first().cloned());
     let table = table.ok_or_else(|| Failure::work(format!("{name} reads no table")))?;
     let driving = Driving::of(planned, &Input::Table(table));
     driving.map_err(|e| Failure::new(e.kind(), e.to_string()))
