@@ -61,6 +61,30 @@ def test_the_rows_of_a_plain_producer_come_out_of_gold(servers, home, topics, to
     }
 
 
+def test_arrays_of_a_plain_producer(servers, home, topics, topic):
+    """Hundreds of events in a record, some in two of them, bad ones among them, and a kill."""
+    project = external(home, topic)
+    contract = project / "streams" / "orders.yml"
+    contract.write_text(contract.read_text() + "records: arrays\n")
+    topics.fill(topic, [GOOD[:100], [*GOOD[100:200], WRONG[0], 7], []])
+    server = servers(project).start()
+    # The last two are an array of one, and none.
+    topics.fill(topic, [GOOD[200:400], GOOD[350:], GOOD[0], b"[1,"])
+    events = 100 + 102 + 200 + 250 + 2
+    for _ in range(2):
+        until(lambda: count(server, "bronze.orders") == events, SEEN_S, f"{events} events in Bronze")
+        server.wait()
+        same_rows(
+            server.sql("SELECT customer, orders, amount FROM gold.orders_by_customer"),
+            [(customer, 200, 500) for customer in ("c0", "c1", "c2")],
+        )
+        assert rules(server) == {("malformed",): 2, ("type:amount",): 1}
+        places = "SELECT count(DISTINCT concat(_partition, '/', _offset)), max(_index) FROM bronze.orders"
+        assert server.sql(places) == [(6, 249)]
+        server.kill9()
+        server.start()
+
+
 @pytest.mark.parametrize(
     ("event_id", "wanted"), [("order_id", 100), ("none", 200)], ids=["by column", "by place"]
 )
