@@ -182,10 +182,12 @@ class History:
 class Producer(threading.Thread):
     """Publishes batch after batch, each until it is acked; some it gives up when told nothing."""
 
-    def __init__(self, server, protocol, history, name, rng, stream="orders", gives_up=0.2):
+    def __init__(
+        self, server, protocol, history, name, rng, stream="orders", gives_up=0.2, pause_s=0.0
+    ):
         super().__init__(name=name, daemon=True)
         self.server, self.protocol, self.history = server, protocol, history
-        self.rng, self.stream, self.gives_up = rng, stream, gives_up
+        self.rng, self.stream, self.gives_up, self.pause_s = rng, stream, gives_up, pause_s
         self.enough = threading.Event()
         self.acked = 0
         self.failure = None
@@ -199,6 +201,7 @@ class Producer(threading.Thread):
                 batch = [next(events) for _ in range(self.rng.randrange(1, 30))]
                 if self.send(batch):
                     known.extend(batch)
+                self.enough.wait(self.pause_s)
         except Exception as error:  # told by `finish`
             self.failure = error
 

@@ -22,16 +22,21 @@ def seeds():
 
 
 class Load:
-    """Producers that publish, write down what they are told, and go on while a server is away."""
+    """Producers that publish, write down what they are told, and go on while a server is away.
 
-    def __init__(self, server, project, protocol, seed):
+    `pause_s`: how long each rests between two batches.
+    """
+
+    def __init__(self, server, project, protocol, seed, pause_s=0.0):
         self.server, self.project, self.protocol = server, project, protocol
         self.history = History(server.home / "history.ndjson")
         made = random.Random(seed)
-        self.producers = [
-            Producer(server, protocol, self.history, name, random.Random(made.random()), stream)
-            for name, stream in PRODUCERS.items()
-        ]
+
+        def producer(name, stream):
+            rng = random.Random(made.random())
+            return Producer(server, protocol, self.history, name, rng, stream, pause_s=pause_s)
+
+        self.producers = [producer(name, stream) for name, stream in PRODUCERS.items()]
 
     def __enter__(self):
         for producer in self.producers:
