@@ -64,7 +64,7 @@ impl Identities {
     }
 
     /// Decides on the next record in arrival order. A repeat is recognised before any rule counts;
-    /// a bad record is told apart by its content, so the same bad record is set aside once.
+    /// a bad record comes here with what it is set aside under, so that each is set aside once.
     pub fn decide(&mut self, identity: Fingerprint, breaks_contract: bool) -> Verdict {
         let (is_first, verdict) = if breaks_contract {
             let is_known = self.accepted.contains(&identity);

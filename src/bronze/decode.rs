@@ -27,7 +27,7 @@ use crate::domain::{
     columns::ColumnBuilder,
     contract::{Contract, EventId, FieldType, Rule, Severity},
     decode::{Breach, BreachKind, Decoder},
-    identity::{Fingerprint, Identity},
+    identity::{Fingerprint, Identity, fingerprint},
     sql_exprs, sql_guard, sql_limits,
 };
 
@@ -230,6 +230,22 @@ impl Judge {
             EventId::Client => Identity::decode(header).ok(),
         };
         named.or(content).or_else(|| Identity::decode(header).ok())
+    }
+
+    /// The identity under which a row of this identity is set aside, if another: its content, so that
+    /// the same bad record is set aside once and what differs under a taken id is kept. Where events
+    /// have identities of their own, both: equal ones are several.
+    pub fn set_aside(
+        &self,
+        decoded: &DecodedBatch,
+        row: usize,
+        identity: &Identity,
+    ) -> Option<Identity> {
+        let content = decoded.content[row]?;
+        Some(Identity::Content(match self.contract.event_id {
+            EventId::Client => fingerprint(&[identity.encode().as_slice(), &content].concat()),
+            EventId::Columns(_) | EventId::Content => content,
+        }))
     }
 }
 

@@ -306,7 +306,7 @@ impl StreamTables {
     }
 
     /// A verdict for every row: as recorded, or decided now and recorded. A row that is set aside
-    /// takes the identity of its content.
+    /// takes another identity, see [`Judge::set_aside`].
     fn decide(
         &mut self,
         places: &Places<'_>,
@@ -320,26 +320,27 @@ impl StreamTables {
         for (row, identity) in identities.iter_mut().enumerate() {
             let (partition, offset) = places.at(row);
             let key = places.key(row);
-            let content = decoded.content[row].map(Identity::Content);
             if !self.acceptance.wants(partition, offset) {
                 let verdict = recorded.get(&key).copied().ok_or_else(|| Error::Undecided {
                     stream: self.name().to_owned(),
                     partition,
                     offset,
                 })?;
-                if let (Verdict::Quarantined, Some(content)) = (verdict, content) {
-                    *identity = content;
+                if verdict == Verdict::Quarantined
+                    && let Some(aside) = self.judge.set_aside(decoded, row, identity)
+                {
+                    *identity = aside;
                 }
                 verdicts.push(verdict);
                 continue;
             }
             let bad = decoded.breaks(row);
             let mut fingerprint = identity.fingerprint();
-            if let Some(content) = content
-                && bad
+            if bad
                 && !self.identities.is_accepted(&fingerprint)
+                && let Some(aside) = self.judge.set_aside(decoded, row, identity)
             {
-                *identity = content;
+                *identity = aside;
                 fingerprint = identity.fingerprint();
             }
             let verdict = self.identities.decide(fingerprint, bad);

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::support::{CONTRACT, COUNTS, Rig, Running};
+use super::support::{CONTRACT, COUNTS, Rig, Running, event, verified};
 use crate::{
     domain::{
         ErrorKind, Place,
+        identity::Identity,
         quarantine::{Discard, Discarded, Filter, Replay, Replayed},
+        record::Record,
     },
     log::{
         Log as _, StreamSpec,
@@ -230,6 +232,44 @@ async fn a_replay_keeps_its_identity_in_every_kind_of_contract() {
         assert_eq!(running.numbers(ids).await, [7, 3], "{kind}");
         assert_eq!(places(&running.quarantine, None).await, [], "{kind}");
         running.stop().await;
+    }
+}
+
+/// Where no id says that they are one event: each is set aside, once however often it is sent, and
+/// each counts when it comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_bad_events_with_identities_of_their_own_are_several() {
+    for records in ["", "records: arrays\n"] {
+        let mut rig = Rig::new().await;
+        let contract = CONTRACT.replace("event_id: id", "event_id: none") + records;
+        rig.write("streams/events.yml", &contract);
+        let running = rig.start();
+        let named = |name: &str, v: i64| Record {
+            key: Some("one".into()),
+            identity: Identity::Given(name.into()),
+            ..event(1, "a", v)
+        };
+        // The same record again, and another that claims to be one of these, which is kept too.
+        let sent = [("x", 5_000), ("y", 5_000), ("x", 5_000), ("y", 6_000), ("z", 7)];
+        let sent = sent.map(|(name, v)| named(name, v)).to_vec();
+        rig.log().append("events", sent).await.expect("append");
+        running.settled().await;
+        let verdicts = "SELECT verdict, count(*) FROM system.acceptance GROUP BY 1 ORDER BY 1";
+        assert_eq!(running.text(verdicts).await, "accepted 1\nquarantined 3\nrepeat 1");
+        let all = places(&running.quarantine, None).await;
+        assert_eq!(all.len(), 3, "{records}");
+        running.stop().await;
+        verified(&rig, "set aside").await;
+        rig.reopen_log().await;
+        let running = rig.start();
+        let running = restart(&mut rig, running, &contract.replace("v < 1000", "v < 6000")).await;
+        let done = replay(&running, &all).await.expect("replay");
+        assert_eq!((done.replayed, rules(&done)), (2, vec!["small".to_owned()]), "{records}");
+        running.settled().await;
+        assert_eq!(running.numbers(COUNTS).await, [3, 1, 10_007], "{records}");
+        assert_eq!(places(&running.quarantine, None).await, all[2..], "{records}");
+        running.stop().await;
+        verified(&rig, "replayed").await;
     }
 }
 

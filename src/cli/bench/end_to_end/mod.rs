@@ -222,19 +222,15 @@ fn silver_rows(view: &LakeView) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Words {
-        #[command(flatten)]
-        args: Args,
-    }
+    use crate::cli::bench::{What, read};
 
     pub(super) fn args(words: &[&str]) -> Args {
-        let words = ["end-to-end"].iter().chain(words);
-        Words::try_parse_from(words).expect("arguments").args
+        let words = ["bench", "end-to-end"].iter().chain(words).map(|word| (*word).to_owned());
+        match read(words.collect()) {
+            What::EndToEnd(args) => args,
+            _ => panic!("not end-to-end"),
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

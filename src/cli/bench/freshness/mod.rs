@@ -206,19 +206,15 @@ const COUNTS: [&str; 7] = [
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Words {
-        #[command(flatten)]
-        args: Args,
-    }
+    use crate::cli::bench::{What, read};
 
     pub(super) fn args(words: &[&str]) -> Args {
-        let words = ["freshness"].iter().chain(words);
-        Words::try_parse_from(words).expect("arguments").args
+        let words = ["bench", "freshness"].iter().chain(words).map(|word| (*word).to_owned());
+        match read(words.collect()) {
+            What::Freshness(args) => args,
+            _ => panic!("not freshness"),
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
