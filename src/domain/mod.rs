@@ -23,11 +23,12 @@ pub mod record;
 pub mod sql_exprs;
 pub mod sql_guard;
 pub mod sql_limits;
+pub mod sql_ties;
 pub mod timestamp;
 
 pub use assignment::Assignment;
 pub use durability::Durability;
 pub use error::{ErrorKind, chain};
-pub use name::TableName;
+pub use name::{ACCEPTED, TableName};
 pub use place::{ParsePlaceError, Place};
 pub use position::{Offset, ParsePositionsError, Partition, Positions};

@@ -7,6 +7,9 @@ pub struct TableName {
     pub name: String,
 }
 
+/// Schema under which a model sees the accepted rows of a stream.
+pub const ACCEPTED: &str = "accepted";
+
 impl TableName {
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
         Self { schema: schema.into(), name: name.into() }

@@ -17,7 +17,7 @@ use datafusion::{
 };
 
 use crate::{
-    domain::{TableName, change::KEY, sql_limits},
+    domain::{TableName, change::KEY, sql_limits, sql_ties::with_ties_broken},
     lake::view::{LakeView, Overlay, TableState, is_hidden},
 };
 
@@ -57,7 +57,10 @@ fn state(
     let mut config = config.with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
     // It moves `decode(payload)['a']` down as a whole, so that each column decodes for itself.
     config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
-    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
+    let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
+    if columns == Columns::Model {
+        builder = with_ties_broken(builder);
+    }
     let context = SessionContext::new_with_state(sql_limits::build(builder));
     for function in &view.functions {
         context.register_udf(ScalarUDF::clone(function));

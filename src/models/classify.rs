@@ -10,11 +10,11 @@ use datafusion::{
     common::tree_node::{TreeNode as _, TreeNodeRecursion},
     error::DataFusionError,
     execution::SessionState,
-    logical_expr::{Distinct, Expr, LogicalPlan, Volatility},
+    logical_expr::{Expr, LogicalPlan, Volatility},
 };
 
 use crate::{
-    domain::TableName,
+    domain::{TableName, sql_ties},
     models::{
         KeptProgram,
         aggregate::AggregateProgram,
@@ -388,17 +388,17 @@ pub(super) const UNORDERED: [&str; 16] = [
 /// Why a node may give other rows for the same input, if it may.
 fn unstable(node: &LogicalPlan) -> Option<String> {
     match node {
-        LogicalPlan::Limit(_) => Some("limits rows".to_owned()),
         LogicalPlan::Subquery(_) => Some("contains a subquery".to_owned()),
-        LogicalPlan::Window(_) => Some("has a window function".to_owned()),
-        LogicalPlan::Distinct(Distinct::On(_)) => Some("takes one of equal rows".to_owned()),
         LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().find_map(|expr| {
             let name = match expr.clone().unalias() {
+                Expr::AggregateFunction(function) if sql_ties::is_ordered(&function) => {
+                    return None;
+                }
                 Expr::AggregateFunction(function) => function.func.name().to_owned(),
                 other => other.to_string(),
             };
-            let is_ordered = !UNORDERED.contains(&name.as_str());
-            is_ordered.then(|| format!("has {name}(), which may depend on the order of rows"))
+            let is_unknown = !UNORDERED.contains(&name.as_str());
+            is_unknown.then(|| format!("has {name}(), which may depend on the order of rows"))
         }),
         _ => None,
     }

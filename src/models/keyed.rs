@@ -25,7 +25,10 @@ use datafusion::{
 use foldhash::fast::RandomState;
 
 use crate::{
-    domain::change::{Change, KEY, Patch},
+    domain::{
+        change::{Change, KEY, Patch},
+        sql_ties::PLACE,
+    },
     models::{
         Applied, KeptProgram, KeptState, ProgramError,
         kept::with_hidden,
@@ -36,9 +39,6 @@ use crate::{
 
 /// Column of the table: the place of the row in the order of its key. Persisted.
 const ORDER: &str = "__order";
-/// Columns of a stream that no two of its rows have in common.
-const PLACE: [&str; 3] = ["_partition", "_offset", "_index"];
-
 /// The first row of each key, compiled.
 #[derive(Debug)]
 pub(super) struct KeyedProgram {
@@ -83,9 +83,8 @@ impl<'plan> First<'plan> {
                     &filter.input
                 }
                 LogicalPlan::Window(window) => {
-                    let [Expr::WindowFunction(function)] = window.window_expr.as_slice() else {
-                        return None;
-                    };
+                    let [function] = window.window_expr.as_slice() else { return None };
+                    let Expr::WindowFunction(function) = named_as(function) else { return None };
                     let WindowFunction { fun, params } = function.as_ref();
                     let is_rank = rank == Some(window.input.schema().fields().len());
                     if !is_rank || fun.name() != "row_number" || params.partition_by.is_empty() {
@@ -107,6 +106,14 @@ impl<'plan> First<'plan> {
     /// What keys and order are made of.
     pub(super) fn expressions(&self) -> impl Iterator<Item = &'plan Expr> {
         self.partition_by.iter().chain(self.order_by.iter().map(|sort| &sort.expr))
+    }
+}
+
+/// An expression without the name that it is given.
+fn named_as(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => named_as(&alias.expr),
+        expr => expr,
     }
 }
 
@@ -194,9 +201,12 @@ impl KeyedProgram {
             let mut orders = first.order_by.iter();
             orders.any(|sort| scanned(&sort.expr, first.input()).is_some_and(|c| c == *place))
         };
-        if !of_stream || !PLACE.iter().all(is_in_order) {
-            let reason = "rows may tie for the first of their key: end ORDER BY with _ts, \
-                          _partition, _offset, _index";
+        // Equal rows may tie.
+        let mut columns = schema.columns().into_iter().map(Expr::Column);
+        let is_of_all = columns.all(|column| first.order_by.iter().any(|sort| sort.expr == column));
+        if !is_of_all && !(of_stream && PLACE.iter().all(is_in_order)) {
+            let reason =
+                "rows may tie for the first of their key, with columns that cannot be compared";
             return Ok(Err(reason.to_owned()));
         }
         let all = visible.fields().iter().map(|field| SortField::new(field.data_type().clone()));

@@ -26,7 +26,7 @@ use datafusion::{
 };
 
 use crate::{
-    domain::{TableName, identity::fingerprint, sql_guard, sql_limits},
+    domain::{ACCEPTED, TableName, identity::fingerprint, sql_guard, sql_limits, sql_ties},
     models::{
         KeptProgram,
         append::RowProgram,
@@ -35,7 +35,7 @@ use crate::{
         reads::columns_read,
         types::storable,
     },
-    project::{ACCEPTED, Diagnostics, Materialized, Model, Project, QUARANTINE, check_described},
+    project::{Diagnostics, Materialized, Model, Project, QUARANTINE, check_described},
 };
 
 /// Part of every fingerprint: raised when a change of ours changes what models compute.
@@ -298,7 +298,8 @@ impl Planner {
         let mut config =
             SessionConfig::new().with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA);
         config.options_mut().sql_parser.collect_spans = true;
-        let state = sql_limits::build(SessionStateBuilder::new().with_config(config));
+        let builder = SessionStateBuilder::new().with_config(config);
+        let state = sql_limits::build(sql_ties::with_ties_broken(builder));
         let context = SessionContext::new_with_state(state);
         let catalog = Arc::new(MemoryCatalogProvider::new());
         context.register_catalog(CATALOG, Arc::<MemoryCatalogProvider>::clone(&catalog));
@@ -349,6 +350,7 @@ impl Planner {
             Materialized::View => Classified::view(),
             Materialized::Table => classify(&analysed, &seen, &self.state, &schema)?,
         };
+        let ties = sql_ties::decides(&analysed).then(|| "ties broken".to_owned());
         let read = columns_read(analysed, &self.state, DEFAULT_SCHEMA)?;
         let (mut streams, mut read_streams) = (BTreeSet::new(), BTreeSet::new());
         let mut tables = BTreeSet::new();
@@ -364,7 +366,7 @@ impl Planner {
                 Input::Table(_) => drop(tables.insert(name)),
             }
         }
-        parts.extend(views);
+        parts.extend(views.into_iter().chain(ties));
         let digest = fingerprint(parts.join("\u{1}").as_bytes());
         match model.materialized {
             Materialized::View => self.provide(&model.name, Arc::new(ViewTable::new(sql, None))),

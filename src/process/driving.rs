@@ -18,7 +18,7 @@ use datafusion::{
 
 use crate::{
     bronze::accepted_schema,
-    domain::{TableName, change::KEY},
+    domain::{ACCEPTED, TableName, change::KEY},
     lake::{
         LakeView, OFFSET, PARTITION,
         session::{Columns, session},
@@ -29,7 +29,6 @@ use crate::{
         relations::{BRONZE_COLUMNS, quoted},
         rows::{INDEX, place_keys},
     },
-    project::ACCEPTED,
 };
 
 /// The relation whose rows drive a model.

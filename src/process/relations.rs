@@ -16,7 +16,7 @@ use crate::{
     bronze::{
         Judge, accepted_schema, accepted_sql, bronze_view_schema, bronze_view_sql, decode_udf,
     },
-    domain::{Offset, Partition, Positions, TableName},
+    domain::{ACCEPTED, Offset, Partition, Positions, TableName},
     lake::{
         Committed, Derive, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState,
     },
@@ -26,7 +26,7 @@ use crate::{
         events::Events,
         quarantine::{self, decisions_view, quarantine_view},
     },
-    project::{ACCEPTED, Model, QUARANTINE},
+    project::{Model, QUARANTINE},
 };
 
 /// Schema under which Bronze is read as stored; `bronze` is the decoded view.

@@ -82,8 +82,6 @@ pub struct Seed {
 
 /// Schema of seeds.
 pub const SEEDS: &str = "seeds";
-/// Schema under which a model sees the accepted rows of a stream.
-pub const ACCEPTED: &str = "accepted";
 /// Schema under which views see the records of a stream that were set aside.
 pub const QUARANTINE: &str = "quarantine";
 

@@ -9,10 +9,10 @@ use std::{
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, value::Kwargs};
 
 use crate::{
-    domain::{TableName, contract::Contract},
+    domain::{ACCEPTED, TableName, contract::Contract},
     project::{
-        ACCEPTED, Diagnostic, Diagnostics, Materialized, Model, QUARANTINE, Seed, files,
-        is_identifier, nearest, properties::Properties, yaml,
+        Diagnostic, Diagnostics, Materialized, Model, QUARANTINE, Seed, files, is_identifier,
+        nearest, properties::Properties, yaml,
     },
 };
 

@@ -46,7 +46,18 @@ SHAPES = {
         "keyed",
         "the first row of each key",
     ),
-    "gold.tied": (FIRST.replace("{order}", "amount") + "WHERE place = 1", "by key", "rows may tie"),
+    "gold.tied": (
+        FIRST.replace("{order}", "amount") + "WHERE place = 1",
+        "keyed",
+        "the first row of each key",
+    ),
+    "gold.incomparable": (
+        "SELECT customer FROM (SELECT customer, row_number() OVER (PARTITION BY customer ORDER BY amount) "
+        f"AS place FROM (SELECT customer, amount, named_struct('a', 1) AS part FROM {ORDERS}) AS y) AS x "
+        "WHERE place = 1",
+        "by key",
+        "rows may tie for the first of their key, with columns that cannot be compared",
+    ),
     "gold.top": (
         FIRST.replace("{order}", BY_PLACE) + "WHERE place < 3",
         "by key",

@@ -9,8 +9,8 @@ use datafusion::{
         tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
     },
     logical_expr::{
-        Aggregate, BinaryExpr, Distinct, Expr, Join, JoinType, LogicalPlan, Operator, Union,
-        Unnest, Window, WindowFunctionDefinition,
+        Aggregate, BinaryExpr, Distinct, DistinctOn, Expr, Join, JoinType, LogicalPlan, Operator,
+        Union, Unnest, Window, WindowFunctionDefinition,
         expr::AggregateFunction,
         utils::{find_valid_equijoin_key_pair, split_conjunction},
     },
@@ -120,7 +120,9 @@ pub(super) fn trace<'plan>(
         LogicalPlan::Join(join) => joined(join, driving, sides),
         LogicalPlan::Union(union) => united(union, driving, sides),
         LogicalPlan::Limit(_) | LogicalPlan::Sort(_) => Err("limits rows".to_owned()),
-        LogicalPlan::Distinct(_) => Err("takes one of equal rows".to_owned()),
+        LogicalPlan::Distinct(Distinct::On(distinct)) => {
+            Ok(first(distinct, &trace(&distinct.input, driving, sides)?))
+        }
         other => Err(format!("contains {}", other.display())),
     }
 }
@@ -155,6 +157,19 @@ fn grouped(aggregate: &Aggregate, below: Traced) -> Result<Traced, String> {
     columns.resize(aggregate.schema.fields().len(), Origin::Unknown);
     let grouped = Traced { columns, keys: None };
     Ok(Traced { keys: Some(within(below.keys, grouped.held())), ..grouped })
+}
+
+/// Of the rows of each key the first.
+fn first(distinct: &DistinctOn, below: &Traced) -> Traced {
+    let schema = distinct.input.schema();
+    let on = distinct.on_expr.iter().map(|expr| traced(expr, schema, below));
+    let on: Vec<Key> = on.filter_map(|origin| origin.key().cloned()).collect();
+    let columns = distinct.select_expr.iter().map(|expr| {
+        let origin = traced(expr, schema, below);
+        let is_key = origin.key().is_some_and(|key| on.contains(key));
+        if is_key { origin } else { Origin::Unknown }
+    });
+    Traced { columns: columns.collect(), keys: Some(within(below.keys.clone(), on)) }
 }
 
 fn ranked(window: &Window, below: Traced) -> Result<Traced, String> {

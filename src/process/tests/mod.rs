@@ -15,5 +15,6 @@ mod rebuild;
 mod several;
 mod store;
 pub(crate) mod support;
+mod ties;
 mod upkeep;
 mod warnings;
