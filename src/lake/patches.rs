@@ -48,6 +48,12 @@ impl Patches {
         Self(Arc::new(Inner { patches, merged: OnceLock::new() }))
     }
 
+    /// These, and others that came after them.
+    #[must_use]
+    pub fn with(&self, later: impl IntoIterator<Item = Arc<Patch>>) -> Self {
+        Self::new(self.0.patches.iter().cloned().chain(later).collect())
+    }
+
     /// Bytes that they take in memory.
     pub fn bytes(&self) -> usize {
         self.0.patches.iter().map(|patch| patch.bytes()).sum()

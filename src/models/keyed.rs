@@ -204,7 +204,8 @@ impl KeyedProgram {
         // Equal rows may tie.
         let mut columns = schema.columns().into_iter().map(Expr::Column);
         let is_of_all = columns.all(|column| first.order_by.iter().any(|sort| sort.expr == column));
-        if !is_of_all && !(of_stream && PLACE.iter().all(is_in_order)) {
+        let is_of_places = of_stream && PLACE.iter().all(is_in_order);
+        if !is_of_all && !is_of_places {
             let reason =
                 "rows may tie for the first of their key, with columns that cannot be compared";
             return Ok(Err(reason.to_owned()));

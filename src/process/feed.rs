@@ -14,7 +14,8 @@ use crate::{
     models::{Input, with_key},
     process::{
         Error,
-        kept::{Handed, Kept, KeptBy},
+        derived::Derived,
+        kept::{Handed, KeptBy},
         pipeline::Pipeline,
         rows::{column, place_keys},
     },
@@ -49,8 +50,8 @@ impl Pipeline {
             Input::Stream(of) => *of == name,
             Input::Table(table) => stream.models.iter().any(|model| model.name == *table),
         };
-        let kept = self.derived.iter().filter_map(|derived| derived.kept.as_ref());
-        let inputs = kept.filter(|kept| kept.is_following()).flat_map(|kept| &kept.inputs);
+        let inputs =
+            self.derived.iter().filter_map(Derived::follows).flat_map(|(inputs, _)| inputs);
         let read: Vec<&KeptBy> = inputs.filter(|followed| own(&followed.input)).collect();
         let inputs = read.iter().map(|followed| followed.input.clone()).collect();
         if !read.is_empty() {
@@ -88,24 +89,21 @@ impl Pipeline {
     ) -> Result<bool, Error> {
         let (now, mut has_failed) = (self.deps.clock.now_us(), false);
         for derived in &mut self.derived {
-            let Some(kept) = derived.kept.as_mut().filter(|kept| kept.is_following()) else {
-                continue;
-            };
-            let handed = match handed(kept, fed, &changes)? {
+            let Some((inputs, has_sides)) = derived.follows() else { continue };
+            let handed = match handed(inputs, has_sides, fed, &changes)? {
                 What::Changed(handed) => handed,
                 What::Nothing => continue,
                 What::Stopped => {
-                    kept.give_up();
-                    derived.failure = Some("what it reads has stopped".to_owned());
+                    derived.stop("what it reads has stopped");
                     has_failed = true;
                     continue;
                 }
             };
-            let was_failing = derived.failure.is_some();
+            let was_failing = derived.at.failure.is_some();
             if let Some(change) = derived.take(handed, now) {
-                changes.insert(derived.info.name.clone(), (change, derived.positions.clone()));
+                changes.insert(derived.info.name.clone(), (change, derived.at.positions.clone()));
             }
-            has_failed |= was_failing || derived.failure.is_some();
+            has_failed |= was_failing || derived.at.failure.is_some();
         }
         Ok(has_failed)
     }
@@ -125,10 +123,10 @@ impl Pipeline {
                 }
             };
             let (before, rest) = self.derived.split_at_mut(number);
-            let Some(derived) = rest.first_mut().filter(|derived| derived.kept.is_some()) else {
+            let Some(derived) = rest.first_mut().filter(|derived| derived.is_kept()) else {
                 continue;
             };
-            let inputs = derived.kept.iter().flat_map(|kept| &kept.inputs);
+            let inputs = derived.kept().into_iter().flat_map(|kept| &kept.inputs);
             let parents = inputs.map(|input| {
                 let mut before = before.iter();
                 let parent = before.find(|before| Some(&before.info.name) == input.parent())?;
@@ -146,7 +144,7 @@ impl Pipeline {
 pub(super) type Changes = BTreeMap<TableName, (Change, Positions)>;
 
 /// What there is for a model.
-enum What {
+pub(super) enum What {
     /// Of each input.
     Changed(Vec<Handed>),
     Nothing,
@@ -154,10 +152,15 @@ enum What {
     Stopped,
 }
 
-/// What came into the inputs of a model, or became of them.
-fn handed(kept: &Kept, fed: Option<(&str, &Fed)>, changes: &Changes) -> Result<What, Error> {
-    let (mut all, mut has_some) = (Vec::with_capacity(kept.inputs.len()), false);
-    for input in &kept.inputs {
+/// What came into the inputs of a model, or became of them; rows with their keys if it `has_sides`.
+pub(super) fn handed(
+    inputs: &[KeptBy],
+    has_sides: bool,
+    fed: Option<(&str, &Fed)>,
+    changes: &Changes,
+) -> Result<What, Error> {
+    let (mut all, mut has_some) = (Vec::with_capacity(inputs.len()), false);
+    for input in inputs {
         let output = fed.and_then(|(_, fed)| fed.outputs.get(&input.input));
         let of_input = match (output, fed, input.parent()) {
             (Some(Output::Stopped), ..) => return Ok(What::Stopped),
@@ -166,8 +169,7 @@ fn handed(kept: &Kept, fed: Option<(&str, &Fed)>, changes: &Changes) -> Result<W
                 fed.ends.iter().for_each(|(p, at)| reached.advance(stream, *p, *at));
                 let mut change = Change::default();
                 if let Output::Rows(rows, places) = output {
-                    let is_keyed = !kept.sides().is_empty();
-                    change.added.push(wanted(input, is_keyed, stream, rows, places)?);
+                    change.added.push(wanted(input, has_sides, stream, rows, places)?);
                 }
                 Some((change, reached))
             }

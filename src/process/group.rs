@@ -134,7 +134,7 @@ impl Pipeline {
             self.disown().await?;
         }
         self.follow_bronze().await?;
-        self.look_again(true).await?;
+        self.look_at_all(false).await?;
         if is_new_owner {
             let view = self.swap();
             self.trust_recorded(&view);
@@ -172,7 +172,7 @@ impl Pipeline {
             open::load_seed(&self.deps, derived).await?;
         }
         self.load_kept().await?;
-        self.look_again(true).await?;
+        self.look_at_all(false).await?;
         self.report_models();
         Ok(())
     }
@@ -180,6 +180,7 @@ impl Pipeline {
     /// Leaves the tables that have one owner to another.
     async fn disown(&mut self) -> Result<(), Error> {
         self.rounds.shutdown().await;
+        self.finish_looks().await?;
         for derived in &mut self.derived {
             derived.follow().await?;
         }
@@ -219,7 +220,6 @@ impl Pipeline {
         // A commit of ours takes over what others committed just before it, too.
         if moved || self.is_behind() {
             self.follow_bronze().await?;
-            self.look_again(false).await?;
             self.swap();
             moved = true;
         }

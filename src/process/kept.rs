@@ -1,10 +1,8 @@
-//! What a model that is kept by changes has in memory: the running state, and patches on top of the
-//! snapshot.
+//! What a model that is kept by changes has in memory: the running state, and what it was handed.
 //!
 //! The state is a cache of the table: it is loaded from it when this process begins to own the
-//! table, and thrown away with everything else. What is committed comes from the patches, which say
-//! for each step of the inputs what became of the table; so a publication can stop at a mark that
-//! lies behind what is in memory.
+//! table, and thrown away with everything else. What it makes of the table are patches, which say
+//! for each step of the inputs what became of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,16 +21,16 @@ use crate::{
         change::{Change, Patch},
     },
     models::{Applied, Input, KeptProgram, KeptState, ProgramError, Side},
-    process::patch_log::PatchLog,
 };
 
 /// Changes that cannot be computed wait for others that make them computable, in so much memory.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Generations of the tables that sides are computed from.
-type Basis = BTreeMap<TableName, u64>;
+pub(super) type Basis = BTreeMap<TableName, u64>;
 
 /// What a model is kept by.
+#[derive(Clone)]
 pub(super) struct KeptBy {
     pub input: Input,
     /// The stream whose rows, with places, are the input's.
@@ -56,6 +54,11 @@ impl KeptBy {
         }
     }
 
+    /// The model is handed everything so far.
+    pub(super) fn take(&mut self, reached: &Positions) {
+        self.taken.merge(reached);
+    }
+
     /// How far into a partition of a stream the model was handed everything.
     pub(super) fn taken(&self, stream: &str, partition: Partition) -> Option<Offset> {
         self.taken.get(stream, partition)
@@ -65,6 +68,35 @@ impl KeptBy {
 /// A change of an input, and how far this reaches with it.
 pub(super) type Handed = (Change, Positions);
 
+/// How a table stands.
+#[derive(Clone)]
+pub(super) struct Standing {
+    /// Raised whenever the content changes.
+    pub generation: u64,
+    /// How far into the log the content reaches.
+    pub positions: Positions,
+    /// Why the last run failed.
+    pub failure: Option<String>,
+    /// When the content was last found to be that of its inputs, in microseconds.
+    pub computed_at: Option<i64>,
+}
+
+/// What a model has made, in the order in which it did.
+#[derive(Default)]
+pub(super) struct Made {
+    pub steps: Vec<Step>,
+    /// What sides were made of when they were looked at, each with the generation of the table from
+    /// which on it is made with them.
+    pub looks: Vec<(u64, Basis)>,
+}
+
+/// A patch that makes a generation of a table, which reaches `positions` with it.
+pub(super) struct Step {
+    pub patch: Arc<Patch>,
+    pub generation: u64,
+    pub positions: Positions,
+}
+
 /// A model that is kept by changes of its inputs.
 pub(super) struct Kept {
     pub inputs: Vec<KeptBy>,
@@ -73,15 +105,14 @@ pub(super) struct Kept {
     is_read: bool,
     /// `None` while another process owns the table.
     state: Option<Box<dyn KeptState>>,
-    /// What is not committed yet.
-    pub log: PatchLog,
+    /// What was not taken over yet.
+    made: Made,
     /// What could not be computed so far, of each input.
     waiting: Vec<Change>,
     /// Too much of it: nothing is taken in until the next start.
     is_given_up: bool,
-    /// What its sides were made of when they were looked at, newest last, each with the generation
-    /// of the table from which on it is made with them.
-    looks: Vec<(u64, Basis)>,
+    /// What its sides were made of when they were last looked at.
+    seen: Option<Basis>,
     /// The last look did not get through.
     is_look_due: bool,
     /// How far its sides reach, into streams that feed none of the inputs.
@@ -98,9 +129,9 @@ impl Kept {
             program,
             is_read,
             state: None,
-            log: PatchLog::default(),
+            made: Made::default(),
             is_given_up: false,
-            looks: Vec::new(),
+            seen: None,
             is_look_due: false,
             beside: Positions::default(),
             reached: Positions::default(),
@@ -110,10 +141,10 @@ impl Kept {
     /// Throws away what is in memory; the table reaches `positions`.
     pub(super) fn forget(&mut self, positions: &Positions) {
         self.state = None;
-        self.log = PatchLog::default();
+        self.made = Made::default();
         self.waiting = nothing(self.inputs.len());
         self.is_given_up = false;
-        self.looks = Vec::new();
+        self.seen = None;
         self.is_look_due = false;
         for input in &mut self.inputs {
             input.taken = positions.only(&input.streams);
@@ -131,9 +162,9 @@ impl Kept {
         self.is_loaded() && !self.is_given_up
     }
 
-    /// Whether it was handed changes that are not in the table.
+    /// Whether it was handed changes that could not be computed.
     pub(super) fn is_waiting(&self) -> bool {
-        self.is_given_up || self.is_look_due || self.is_touched() || self.has_waiting()
+        self.is_given_up || self.is_look_due || self.has_waiting()
     }
 
     /// Whether rows were handed to it that the table does not show yet.
@@ -158,6 +189,11 @@ impl Kept {
         self.waiting = nothing(self.inputs.len());
     }
 
+    /// The tables that it reads: inputs, and behind what these are joined to.
+    pub(super) fn reads(&self) -> impl Iterator<Item = &TableName> {
+        self.parents().chain(self.sides().iter().flat_map(|side| &side.tables))
+    }
+
     /// The tables among its inputs.
     fn parents(&self) -> impl Iterator<Item = &TableName> {
         self.inputs.iter().filter_map(KeptBy::parent)
@@ -180,14 +216,13 @@ impl Kept {
         let tables = tables.chain(self.parents().filter(|_| self.by_key().is_some()));
         let now = tables.filter_map(|name| Some((name.clone(), *generations.get(name)?)));
         let now: Basis = now.collect();
-        let seen = self.looks.last().map(|(_, basis)| basis);
-        (self.is_look_due || self.is_touched() || seen != Some(&now)).then_some(now)
+        (self.is_look_due || self.is_touched() || self.seen.as_ref() != Some(&now)).then_some(now)
     }
 
     /// Whether the last look was at sides of these generations.
     pub(super) fn has_seen(&self, basis: &Basis) -> bool {
         let mut tables = self.sides().iter().flat_map(|side| &side.tables);
-        let seen = self.looks.last().map(|(_, seen)| seen);
+        let seen = self.seen.as_ref();
         seen.is_some_and(|seen| tables.all(|name| seen.get(name) == basis.get(name)))
     }
 
@@ -262,7 +297,7 @@ impl Kept {
         self.waiting.iter().any(|change| !change.is_empty())
     }
 
-    fn waiting_bytes(&self) -> usize {
+    pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting.iter().map(Change::bytes).sum()
     }
 
@@ -291,20 +326,21 @@ impl Kept {
         basis: Basis,
         positions: &Positions,
         generation: &mut u64,
-    ) -> Result<Change, ProgramError> {
+    ) -> Change {
         self.beside.merge(positions);
         // What waits was handed to it, and is not shown.
         let reached = if self.has_waiting() { self.reached.clone() } else { self.taken() };
         let mut change = Change::default();
         for Applied { patch, change: came } in applied {
-            self.push(patch, generation, &reached)?;
+            self.push(patch, generation, &reached);
             change.extend(came);
         }
         self.state.iter_mut().for_each(|state| state.looked());
-        self.looks.push((*generation, basis));
+        self.made.looks.push((*generation, basis.clone()));
+        self.seen = Some(basis);
         self.is_look_due = false;
         self.reach();
-        Ok(change)
+        change
     }
 
     /// The sides reach `positions` with what they held at the last look.
@@ -317,29 +353,19 @@ impl Kept {
     fn reach(&mut self) {
         if !self.is_touched() && !self.has_waiting() {
             self.reached = self.taken();
-            self.log.reach(&self.reached);
+            if let Some(newest) = self.made.steps.last_mut() {
+                newest.positions.clone_from(&self.reached);
+            }
         }
     }
-
-    /// Whether the table in generation `at` was made with sides, and by key with an input, of these
-    /// `generations`.
-    pub(super) fn was_made_with(&self, at: u64, generations: &Basis) -> bool {
-        if !self.has_looks() {
-            return true;
-        }
-        let before = self.looks.iter().filter(|(from, _)| *from <= at);
-        let last = before.clone().map(|(from, _)| *from).max();
-        let mut of_then = before.filter(|(from, _)| Some(*from) == last);
-        of_then.any(|(_, basis)| basis.iter().all(|(name, of)| generations.get(name) == Some(of)))
+    /// What it made since this was asked last.
+    pub(super) fn made(&mut self) -> Made {
+        std::mem::take(&mut self.made)
     }
 
-    /// The table is committed as of generation `at`.
-    pub(super) fn committed(&mut self, at: u64) {
-        self.log.committed(at);
-        let before = self.looks.iter().filter(|(from, _)| *from <= at);
-        if let Some(last) = before.map(|(from, _)| *from).max() {
-            self.looks.retain(|(from, _)| *from >= last);
-        }
+    /// The patches that were not taken over yet.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.made.steps
     }
 
     /// Fills the state from the table's rows.
@@ -362,7 +388,7 @@ impl Kept {
         let mut change = Change::default();
         for rows in rows {
             let keys: BinaryArray = rows.column(0).as_binary::<i32>().clone();
-            self.push(Patch { keys, rows: rows.slice(0, 0) }, generation, positions)?;
+            self.push(Patch { keys, rows: rows.slice(0, 0) }, generation, positions);
             change.removed.push(self.told(rows)?);
         }
         Ok(change)
@@ -381,7 +407,7 @@ impl Kept {
     ) -> Result<Change, ProgramError> {
         let Some(state) = &mut self.state else { return Ok(Change::default()) };
         let Some(begun) = state.first()? else { return Ok(Change::default()) };
-        self.push(begun.patch, generation, positions)?;
+        self.push(begun.patch, generation, positions);
         Ok(begun.change)
     }
 
@@ -416,8 +442,7 @@ impl Kept {
             Ok(applied) => {
                 self.waiting = nothing(self.inputs.len());
                 let positions = self.taken();
-                let pushed = self.push(applied.patch, generation, &positions);
-                pushed.map_err(|error| error.reason())?;
+                self.push(applied.patch, generation, &positions);
                 self.reach();
                 Ok(applied.change)
             }
@@ -439,21 +464,12 @@ impl Kept {
         &self.reached
     }
 
-    fn push(
-        &mut self,
-        patch: Patch,
-        generation: &mut u64,
-        positions: &Positions,
-    ) -> Result<(), ProgramError> {
+    fn push(&mut self, patch: Patch, generation: &mut u64, positions: &Positions) {
         if !patch.is_empty() {
             *generation += 1;
-            self.log.push(patch, *generation, positions.clone())?;
+            let (patch, positions) = (Arc::new(patch), positions.clone());
+            self.made.steps.push(Step { patch, generation: *generation, positions });
         }
-        Ok(())
-    }
-
-    pub(super) fn pending_bytes(&self) -> usize {
-        self.log.shown().bytes() + self.waiting_bytes()
     }
 }
 

@@ -1,115 +1,341 @@
-//! Models that have to look at more than the rows that came.
+//! When models are looked at that need more than the rows that came, see [`crate::process::pass`].
 //!
-//! Lookups whose sides changed: what became of the driving rows that meet a changed row is made
-//! again, with the side as it was and as it is. Models by key: the SQL is run over the input's rows
-//! under the keys that were touched.
+//! Models that read one another are looked at together, each such group by itself as soon as something
+//! is there to look at and its share of the machine allows: lookups between two micro-batches, so that
+//! each view shows them with what they are joined to; those with models by key beside the loop. And all
+//! of them where a publication or what is recomputed needs them to be of one moment.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use arrow::{
-    array::{AsArray as _, BinaryArray, BooleanArray, RecordBatch},
-    compute::filter_record_batch,
-    datatypes::{Int32Type, Int64Type},
+use arrow::array::RecordBatch;
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
 };
-use datafusion::error::DataFusionError;
-use futures::TryStreamExt as _;
-use tokio::time::Instant;
 
 use crate::{
-    domain::{Partition, Positions, TableName, change::Change},
-    lake::{LakeView, Overlay, TableState, reason_of},
-    models::Applied,
+    domain::TableName,
+    lake::{LakeView, Overlay, TableState},
+    models::Side,
     process::{
-        Error, Planned,
-        derived::Derived,
-        driving::{Driving, computed, computed_of},
-        kept::{Kept, KeptBy},
+        Error,
+        derived::{Derived, Mark},
+        driving::computed,
+        follow::Away,
+        kept::Kept,
         metrics::{self, Stage},
         missed::rows_at,
+        pass::{Looked, Pass, of_sides},
         pipeline::Pipeline,
+        rounds::{self, Job},
     },
 };
 
-impl Pipeline {
-    /// Looks at the sides of every lookup, parents first, and hands on what that changes; not again
-    /// at once where it took long, unless it is `needed`. Whether something changed.
-    pub(super) async fn look_again(&mut self, needed: bool) -> Result<bool, Error> {
-        let started = Instant::now();
-        let has_some = self.derived.iter().any(|d| d.kept.as_ref().is_some_and(Kept::has_looks));
-        if !has_some || (!needed && started < self.next_look) {
-            return Ok(false);
+/// What is looked at, beside the loop.
+#[derive(Default)]
+pub(super) struct Looks {
+    groups: Vec<Group>,
+    /// End with the pipeline.
+    passes: JoinSet<(Scope, Result<Looked, Error>)>,
+    /// Whether a publication waits for all of them to be of one moment, and whether they are.
+    pub wants_mark: bool,
+    pub is_marked: bool,
+}
+
+/// Tables that are looked at together, by their numbers, parents first.
+struct Group {
+    members: Vec<usize>,
+    /// Whether the loop goes on meanwhile.
+    is_beside: bool,
+    is_away: bool,
+    /// Not before then.
+    next: Instant,
+}
+
+/// What a pass looks at.
+#[derive(Clone, Copy)]
+pub(super) enum Scope {
+    Group(usize),
+    /// All groups beside the loop, before tables are recomputed if that `is_round`.
+    All {
+        is_round: bool,
+    },
+}
+
+impl Scope {
+    fn holds(self, number: usize, group: &Group) -> bool {
+        match self {
+            Self::Group(one) => number == one,
+            Self::All { .. } => group.is_beside,
         }
-        let (mut has_looked, mut generations) = (false, self.generations());
-        for number in 0..self.derived.len() {
-            let Some(kept) = self.derived[number].kept.as_ref() else { continue };
-            if !kept.has_looks() || !kept.is_following() {
+    }
+}
+
+impl Looks {
+    pub(super) fn of(derived: &[Derived]) -> Self {
+        let mut of: BTreeMap<&TableName, usize> = BTreeMap::new();
+        let mut numbers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (number, table) in derived.iter().enumerate() {
+            let Some(kept) = table.kept() else { continue };
+            let found: BTreeSet<usize> =
+                kept.reads().filter_map(|name| of.get(name)).copied().collect();
+            if !table.has_looks && found.is_empty() {
                 continue;
             }
-            let (unseen, positions) = (kept.unseen_sides(&generations), self.of_sides(number));
-            let before = self.derived[number].positions.clone();
-            let change = match unseen {
-                Some(basis) => {
-                    has_looked = true;
-                    self.look_at(number, basis, &positions).await?
-                }
-                None => {
-                    self.derived[number].pass(&positions);
-                    Change::default()
-                }
-            };
-            let derived = &self.derived[number];
-            if !change.is_empty() || derived.positions != before {
-                let of = (change, derived.positions.clone());
-                let changes = BTreeMap::from([(derived.info.name.clone(), of)]);
-                self.hand_on(None, changes)?;
-                generations = self.generations();
-            }
+            let into = found.first().copied().unwrap_or(number);
+            let mut members: Vec<usize> =
+                found.iter().filter_map(|group| numbers.remove(group)).flatten().collect();
+            members.push(number);
+            members.sort_unstable();
+            of.extend(members.iter().map(|member| (&derived[*member].info.name, into)));
+            numbers.insert(into, members);
         }
-        if has_looked {
-            metrics::stage(Stage::Looks, started.elapsed());
-            self.next_look = Instant::now() + self.pause_after(started.elapsed());
+        let next = Instant::now();
+        let groups = numbers.into_values().map(|members| {
+            let by_key =
+                |member: &usize| derived[*member].kept().is_some_and(|k| k.by_key().is_some());
+            Group { is_beside: members.iter().any(by_key), members, is_away: false, next }
+        });
+        Self { groups: groups.collect(), ..Self::default() }
+    }
+
+    /// Nothing is looked at for so long, unless it is needed.
+    #[cfg(test)]
+    pub(super) fn pause(&mut self, pause: std::time::Duration) {
+        self.groups.iter_mut().for_each(|group| group.next = Instant::now() + pause);
+    }
+}
+
+impl Pipeline {
+    /// Takes over looks that have ended. Whether there were some.
+    pub(super) fn end_looks(&mut self) -> Result<bool, Error> {
+        let mut has_some = false;
+        while let Some(ended) = self.looks.passes.try_join_next() {
+            let (scope, looked) = told(ended)?;
+            self.end_look(scope, looked?)?;
+            has_some = true;
+        }
+        Ok(has_some)
+    }
+
+    /// Waits for the looks that are under way.
+    pub(super) async fn finish_looks(&mut self) -> Result<(), Error> {
+        while let Some(ended) = self.looks.passes.join_next().await {
+            let (scope, looked) = told(ended)?;
+            self.end_look(scope, looked?)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at lookups that are due, and begins to look at others. Before something is recomputed from
+    /// what is kept by changes, and before a publication, at all. Whether there was a lookup.
+    pub(super) async fn begin_looks(&mut self) -> Result<bool, Error> {
+        if !self.is_owner {
+            return Ok(false);
+        }
+        let has_looked = self.look_between(false).await?;
+        let now = Instant::now();
+        let may_round = now >= self.next_round && self.rounds.is_empty() && self.recomputes_kept();
+        let is_round = may_round && self.is_round_due();
+        if is_round || self.looks.wants_mark {
+            if self.looks.passes.is_empty() && !self.begin_all(is_round).await? {
+                self.looks.is_marked |= std::mem::take(&mut self.looks.wants_mark);
+            }
+            return Ok(has_looked);
+        }
+        let generations = self.generations();
+        for group in 0..self.looks.groups.len() {
+            let Group { is_beside, is_away, next, .. } = self.looks.groups[group];
+            if is_beside && !is_away && next <= now && self.is_due(group, &generations) {
+                self.begin_look(Scope::Group(group));
+            }
         }
         Ok(has_looked)
     }
 
-    /// Looks at the sides of one lookup, which are of generations `basis` and reach `positions`.
-    /// Returns what that makes of its rows.
-    async fn look_at(
-        &mut self,
-        number: usize,
-        basis: BTreeMap<TableName, u64>,
-        positions: &Positions,
-    ) -> Result<Change, Error> {
-        let view = Arc::new(self.build_view());
-        let planned = Arc::clone(&self.deps.planned);
-        let looked = redriven(&view, &planned, &mut self.derived[number], &basis).await;
-        let now = self.deps.clock.now_us();
-        let change = self.derived[number].looked(looked, basis, positions, now)?;
-        self.report_models();
-        Ok(change)
+    /// Looks at lookups that are due, between two micro-batches; not again at once where it took long,
+    /// unless it is `needed`. Whether there were some.
+    async fn look_between(&mut self, needed: bool) -> Result<bool, Error> {
+        self.pass_on()?;
+        let mut has_looked = false;
+        for group in 0..self.looks.groups.len() {
+            let Group { is_beside, next, .. } = self.looks.groups[group];
+            let is_time = needed || next <= Instant::now();
+            if !is_beside && is_time && self.is_due(group, &self.generations()) {
+                let looked = self.pass(Scope::Group(group)).run().await?;
+                self.end_look(Scope::Group(group), looked)?;
+                has_looked = true;
+            }
+        }
+        Ok(has_looked)
     }
 
-    /// How far a lookup's sides reach, into the streams that do not drive it.
-    fn of_sides(&self, number: usize) -> Positions {
-        let derived = &self.derived[number];
-        let (Some(plan), Some(kept)) = (&derived.plan, &derived.kept) else {
-            return Positions::default();
-        };
-        let tables: BTreeSet<&TableName> = kept.sides().iter().flat_map(|s| &s.tables).collect();
-        let driving: BTreeSet<&String> = kept.inputs.iter().flat_map(|i| &i.streams).collect();
-        let mut reached = Positions::default();
-        for stream in plan.streams.iter().filter(|stream| !driving.contains(stream)) {
-            let sides = self.derived.iter().filter(|side| tables.contains(&side.info.name));
-            let fed = sides.filter(|side| {
-                side.plan.as_ref().is_some_and(|plan| plan.streams.contains(stream))
-            });
-            let all = fed.map(|side| side.positions.only(std::slice::from_ref(stream)));
-            reached.merge(&all.reduce(|a, b| a.meet(&b)).unwrap_or_default());
+    /// Whether there is something to look at in a group.
+    fn is_due(&self, group: usize, generations: &Mark) -> bool {
+        let mut members = self.looks.groups[group].members.iter();
+        members.any(|number| self.derived[*number].is_due(generations))
+    }
+
+    /// The same for any of those beside the loop.
+    fn is_some_due(&self, generations: &Mark) -> bool {
+        let groups = self.looks.groups.iter().enumerate();
+        let mut beside = groups.filter(|(_, group)| group.is_beside);
+        beside.any(|(number, _)| self.is_due(number, generations))
+    }
+
+    /// Looks at everything, recomputes what rests on it if that `is_round`, and waits for it.
+    pub(super) async fn look_at_all(&mut self, is_round: bool) -> Result<(), Error> {
+        self.finish_looks().await?;
+        if self.is_owner {
+            self.begin_all(is_round && self.recomputes_kept()).await?;
         }
-        reached
+        self.finish_looks().await
+    }
+
+    /// Whether a publication has to wait until all tables are looked at in one moment.
+    pub(super) fn needs_mark(&self) -> bool {
+        let is_due = self.is_owner && Instant::now() >= self.next_publish;
+        let by_looks = self.publishes_at_marks() && !self.recomputes_kept();
+        is_due && by_looks && !self.looks.is_marked
+    }
+
+    /// Whether nothing is to be looked at.
+    pub(super) fn is_quiet(&self, generations: &Mark) -> bool {
+        self.looks.passes.is_empty() && !self.is_some_due(generations)
+    }
+
+    /// Begins to look at all, and to recompute what is outdated if that `is_round`. Whether there is
+    /// something to do.
+    async fn begin_all(&mut self, is_round: bool) -> Result<bool, Error> {
+        self.look_between(true).await?;
+        let generations = self.generations();
+        let is_round = is_round && self.is_round_due();
+        if !is_round && !self.is_some_due(&generations) {
+            if !self.recomputes_kept() {
+                self.last_mark = generations;
+                self.keep_marks();
+            }
+            return Ok(false);
+        }
+        self.round_mark = generations;
+        self.keep_marks();
+        self.begin_look(Scope::All { is_round });
+        Ok(true)
+    }
+
+    /// Whether what is recomputed is outdated, or will be once all is looked at.
+    fn is_round_due(&mut self) -> bool {
+        let generations = self.generations();
+        self.is_some_due(&generations) || rounds::is_due(&self.outdated().1)
+    }
+
+    fn begin_look(&mut self, scope: Scope) {
+        let pass = self.pass(scope);
+        self.looks.passes.spawn(async move { (scope, pass.run().await) });
+    }
+
+    /// What is looked at, taken out of the loop.
+    pub(super) fn pass(&mut self, scope: Scope) -> Pass {
+        let (view, generations) = (Arc::new(self.build_view()), self.generations());
+        let mut numbers = BTreeSet::new();
+        for (number, group) in self.looks.groups.iter_mut().enumerate() {
+            if scope.holds(number, group) {
+                group.is_away = true;
+                numbers.extend(group.members.iter().copied());
+            }
+        }
+        let members = numbers.into_iter().filter_map(|number| self.derived[number].leave(number));
+        Pass {
+            view,
+            members: members.collect(),
+            generations,
+            planned: Arc::clone(&self.deps.planned),
+            now_us: self.deps.clock.now_us(),
+        }
+    }
+
+    /// Takes over what a look came to, then what came meanwhile.
+    pub(super) fn end_look(&mut self, scope: Scope, looked: Looked) -> Result<(), Error> {
+        let Looked { members, view, generations, took } = looked;
+        let mut left: Vec<(usize, Away)> = Vec::new();
+        for member in members {
+            let number = member.number;
+            left.extend(self.derived[number].come_back(member)?.map(|away| (number, away)));
+        }
+        metrics::stage(Stage::Looks, took);
+        let next = Instant::now() + self.pause_after(took);
+        for (number, group) in self.looks.groups.iter_mut().enumerate() {
+            if scope.holds(number, group) {
+                (group.is_away, group.next) = (false, next);
+            }
+        }
+        if let Scope::All { is_round } = scope {
+            self.end_all(is_round, view, generations);
+        }
+        for (number, away) in left {
+            self.catch_up_on(number, away)?;
+        }
+        self.report_models();
+        Ok(())
+    }
+
+    /// All tables are of one moment, in `view`: what is recomputed is, too, if that `is_round`.
+    fn end_all(&mut self, is_round: bool, view: Arc<LakeView>, generations: Mark) {
+        if is_round {
+            let jobs =
+                self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
+            self.begin_computing(view, jobs, generations);
+        } else if !self.recomputes_kept() {
+            self.last_mark = generations;
+            self.keep_marks();
+            self.looks.is_marked |= std::mem::take(&mut self.looks.wants_mark);
+        }
+    }
+
+    /// Hands a model what it was handed while its state was away.
+    fn catch_up_on(&mut self, number: usize, away: Away) -> Result<(), Error> {
+        let now = self.deps.clock.now_us();
+        for handed in away.queue {
+            if let Some(change) = self.derived[number].take(handed, now) {
+                let derived = &self.derived[number];
+                let of = (change, derived.at.positions.clone());
+                let name = derived.info.name.clone();
+                self.hand_on(None, BTreeMap::from([(name, of)]))?;
+            }
+        }
+        if let Some(reason) = away.stopped {
+            self.derived[number].stop(&reason);
+        }
+        Ok(())
+    }
+
+    /// Where sides reach further and hold what they held, what is joined to them does.
+    fn pass_on(&mut self) -> Result<(), Error> {
+        let mut generations = self.generations();
+        for number in 0..self.derived.len() {
+            let derived = &self.derived[number];
+            let (Some(plan), Some(kept)) = (&derived.plan, derived.kept()) else { continue };
+            if kept.sides().is_empty() || !kept.is_following() {
+                continue;
+            }
+            if kept.unseen_sides(&generations).is_some() {
+                continue;
+            }
+            let positions = of_sides(plan, kept, |name| {
+                let side = self.derived.iter().find(|side| side.info.name == *name)?;
+                Some((side.plan.as_ref()?.streams.as_slice(), &side.at.positions))
+            });
+            if self.derived[number].pass(&positions)? {
+                let derived = &self.derived[number];
+                let of = (Default::default(), derived.at.positions.clone());
+                self.hand_on(None, BTreeMap::from([(derived.info.name.clone(), of)]))?;
+                generations = self.generations();
+            }
+        }
+        Ok(())
     }
 
     /// What the sides of a lookup held when its table was made, if it was.
@@ -119,8 +345,8 @@ impl Pipeline {
     ) -> Result<Option<Vec<Vec<RecordBatch>>>, Error> {
         let mut view = self.build_view();
         let derived = &self.derived[number];
-        let kept = derived.kept.as_ref().filter(|_| derived.table.is_published());
-        let sides = kept.map_or(&[][..], Kept::sides);
+        let kept = derived.kept().filter(|_| derived.table.is_published());
+        let sides: &[Side] = kept.map_or(&[], Kept::sides);
         if sides.is_empty() {
             return Ok(None);
         }
@@ -135,168 +361,14 @@ impl Pipeline {
     }
 }
 
-/// What has to change in a lookup's table, now that its sides are those of `view`.
-async fn redriven(
-    view: &Arc<LakeView>,
-    planned: &Planned,
-    derived: &mut Derived,
-    basis: &BTreeMap<TableName, u64>,
-) -> Result<Vec<Applied>, String> {
-    let Some(kept) = &mut derived.kept else { return Ok(Vec::new()) };
-    let told = |error: DataFusionError| reason_of(&error);
-    let is_by_key = kept.by_key().is_some();
-    let differs = if is_by_key && kept.has_seen(basis) {
-        false
-    } else {
-        let sides = computed(view, kept.sides()).await.map_err(told)?;
-        kept.look(&sides).map_err(|error| error.reason())?
-    };
-    if is_by_key {
-        return rerun(view, planned, kept).await;
-    }
-    if !differs {
-        return Ok(Vec::new());
-    }
-    let mut applied = Vec::new();
-    let mut redrive = |rows: &RecordBatch| {
-        applied.extend(kept.redrive(rows).map_err(|error| error.reason())?);
-        Ok::<(), String>(())
-    };
-    let ([input], [waiting]) = (kept.inputs.as_slice(), kept.waiting()) else {
-        return Err("a lookup has several inputs".to_owned());
-    };
-    // What waits is not in the table, and what it takes out still is.
-    let waits = keys_of(&waiting.added).map_err(|error| error.to_string())?;
-    let scan = Driving::of(planned, &input.input).map_err(|error| error.to_string())?;
-    let mut rows = scan.rows(view).await.map_err(told)?;
-    while let Some(batch) = rows.try_next().await.map_err(told)? {
-        let batch = scan.keyed(&batch).and_then(|(rows, places)| {
-            let rows = taken(input, rows, places)?;
-            without(&rows, &waits)
-        });
-        redrive(&batch.map_err(|error| error.to_string())?)?;
-    }
-    waiting.removed.iter().try_for_each(redrive)?;
-    kept.redriven(applied).map_err(|error| error.reason())
-}
-
-/// What has to change in the table of a model by key, now that some keys were touched.
-async fn rerun(
-    view: &Arc<LakeView>,
-    planned: &Planned,
-    kept: &mut Kept,
-) -> Result<Vec<Applied>, String> {
-    if !kept.is_touched() {
-        return Ok(Vec::new());
-    }
-    let told = |error: DataFusionError| reason_of(&error);
-    let scans = kept.inputs.iter().map(|input| Driving::of(planned, &input.input));
-    let scans = scans.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-    let mut touched = Vec::new();
-    for (input, scan) in scans.iter().enumerate() {
-        let rows = match kept.touched_rows(input).map_err(|error| error.reason())? {
-            Some(rows) => vec![rows],
-            None => read(view, scan, kept, input).await?,
-        };
-        touched.push((scan, rows));
-    }
-    let Some(plan) = kept.by_key() else { return Ok(Vec::new()) };
-    let rows = computed_of(view, plan, &touched).await.map_err(told)?;
-    kept.rerun(&rows).map_err(|error| error.reason())
-}
-
-/// The rows of an input that are under touched keys, looked for among all.
-async fn read(
-    view: &Arc<LakeView>,
-    scan: &Driving,
-    kept: &mut Kept,
-    input: usize,
-) -> Result<Vec<RecordBatch>, String> {
-    let told = |error: DataFusionError| reason_of(&error);
-    let mut touched = Vec::new();
-    let mut rows = scan.rows(view).await.map_err(told)?;
-    while let Some(batch) = rows.try_next().await.map_err(told)? {
-        let of = &kept.inputs[input];
-        let keyed = scan.keyed(&batch).and_then(|(rows, places)| taken(of, rows, places));
-        let rows = keyed.map_err(|error| error.to_string())?;
-        let rows = kept.read(input, &rows).map_err(|error| error.reason())?;
-        touched.extend((rows.num_rows() > 0).then_some(rows));
-    }
-    kept.all_read(input);
-    Ok(touched)
-}
-
-/// Those of the rows of an input that its model was handed.
-fn taken(
-    input: &KeptBy,
-    rows: RecordBatch,
-    places: Option<RecordBatch>,
-) -> Result<RecordBatch, Error> {
-    let (Some(places), Some(stream)) = (places, &input.driven_by) else { return Ok(rows) };
-    let partitions = places.column(0).as_primitive::<Int32Type>();
-    let offsets = places.column(1).as_primitive::<Int64Type>();
-    let taken = partitions.values().iter().zip(offsets.values()).map(|(partition, offset)| {
-        let partition = Partition::try_from(*partition).unwrap_or_default();
-        Some(input.taken(stream, partition).is_some_and(|at| *offset <= at))
-    });
-    Ok(filter_record_batch(&rows, &taken.collect::<BooleanArray>())?)
-}
-
-fn keys_of(batches: &[RecordBatch]) -> Result<BTreeSet<Vec<u8>>, Error> {
-    let mut all = BTreeSet::new();
-    for rows in batches {
-        all.extend(key(rows)?.iter().flatten().map(<[u8]>::to_vec));
-    }
-    Ok(all)
-}
-
-fn without(rows: &RecordBatch, keys: &BTreeSet<Vec<u8>>) -> Result<RecordBatch, Error> {
-    if keys.is_empty() {
-        return Ok(rows.clone());
-    }
-    let stays = key(rows)?.iter().map(|key| Some(key.is_none_or(|key| !keys.contains(key))));
-    Ok(filter_record_batch(rows, &stays.collect::<BooleanArray>())?)
-}
-
-fn key(rows: &RecordBatch) -> Result<&BinaryArray, Error> {
-    let last = rows.columns().last().and_then(|column| column.as_binary_opt::<i32>());
-    last.ok_or_else(|| Error::Internal("a lookup's rows have no keys".to_owned()))
+fn told<T>(ended: Result<T, JoinError>) -> Result<T, Error> {
+    ended.map_err(|error| Error::Internal(format!("looking at tables: {error}")))
 }
 
 impl Derived {
-    /// Its sides reach `positions`, and hold what they held.
-    fn pass(&mut self, positions: &Positions) {
-        if let Some(kept) = &mut self.kept {
-            kept.pass(positions);
-            self.positions = kept.reached().clone();
-        }
-    }
-
-    /// Takes over what a look at the sides gave, in which these are of the generations `basis` and
-    /// reach `positions`. Returns what that makes of its rows.
-    fn looked(
-        &mut self,
-        looked: Result<Vec<Applied>, String>,
-        basis: BTreeMap<TableName, u64>,
-        positions: &Positions,
-        now_us: i64,
-    ) -> Result<Change, Error> {
-        let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
-        let applied = match looked {
-            Ok(applied) => applied,
-            Err(error) => {
-                kept.could_not_look();
-                if self.failure.as_ref() != Some(&error) {
-                    tracing::error!(table = %self.info.name, error, "model failed");
-                }
-                self.failure = Some(error);
-                return Ok(Change::default());
-            }
-        };
-        let mut change = kept.looked(applied, basis, positions, &mut self.generation)?;
-        self.positions = kept.reached().clone();
-        // What could not be computed with the sides of before.
-        change.extend(self.take(Vec::new(), now_us).unwrap_or_default());
-        Ok(change)
+    /// Whether there is something to look at that it has not seen.
+    fn is_due(&self, generations: &Mark) -> bool {
+        let kept = self.kept().filter(|kept| kept.has_looks() && kept.is_following());
+        kept.is_some_and(|kept| kept.unseen_sides(generations).is_some())
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn missed_of(
         };
         let mut change = missed(table, parent).await?;
         change.extend(begun.clone());
-        all.push((change, parent.positions.clone()));
+        all.push((change, parent.at.positions.clone()));
     }
     Ok(all)
 }
@@ -38,7 +38,7 @@ pub(super) async fn whole(parents: &[Option<(&Derived, Change)>]) -> Result<Vec<
         let added = parent.told(&parent.table.all_rows().await?)?;
         let mut change = Change { added, removed: Vec::new() };
         change.extend(begun.clone());
-        all.push((change, parent.positions.clone()));
+        all.push((change, parent.at.positions.clone()));
     }
     Ok(all)
 }

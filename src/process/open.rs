@@ -430,7 +430,7 @@ async fn open_derived(
         let own = Input::Table(name);
         let is_read = deps.planned.plans.iter().any(|plan| plan.driving.contains(&own));
         let inputs = plan.driving.iter().map(|input| kept_by(deps, input)).collect();
-        derived.kept = Some(Kept::new(inputs, Arc::clone(program), is_read));
+        derived.keep_by(Kept::new(inputs, Arc::clone(program), is_read));
     }
     opened.derived.push(derived);
     Ok(None)

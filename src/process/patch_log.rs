@@ -41,11 +41,10 @@ impl PatchLog {
     /// Adds the patch that makes `generation`, of a table that reaches `positions` with it.
     pub(super) fn push(
         &mut self,
-        patch: Patch,
+        patch: Arc<Patch>,
         generation: u64,
         positions: Positions,
     ) -> Result<(), DataFusionError> {
-        let patch = Arc::new(patch);
         self.stamped.push(Stamped { first: generation, last: generation, positions, patch });
         if self.stamped.len() > PATCHES {
             self.merge()?;
@@ -185,7 +184,7 @@ mod tests {
                     };
                 }
                 positions.advance("events", 0, i64::try_from(generation).expect("small"));
-                log.push(patch(&changes), generation, positions.clone()).expect("merged");
+                log.push(Arc::new(patch(&changes)), generation, positions.clone()).expect("merged");
                 assert!(log.stamped.len() <= PATCHES + 1);
                 let mut shown = committed.clone();
                 apply(&mut shown, log.shown());

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
-use tokio::{
-    task::{JoinError, JoinSet},
-    time::Instant,
-};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     bronze::bronze_rows,
@@ -18,10 +15,11 @@ use crate::{
         Deps, Error, Halted, Settings,
         derived::{Derived, Mark},
         ends::if_reachable,
+        looks::Looks,
         metrics::{self, Stage},
         open::{self, Opened},
         quarantine::DiscardTable,
-        rounds::{Computed, Job, is_due, passed_on, run_round},
+        rounds::Computed,
         settle::Settling,
         stream::StreamTables,
         upkeep::Upkeep,
@@ -53,18 +51,17 @@ pub(super) struct Pipeline {
     last_positions: Instant,
     /// The round that is under way, if one is; ends with the pipeline.
     pub(super) rounds: JoinSet<Vec<Computed>>,
-    round_started: Instant,
+    pub(super) round_started: Instant,
     /// The generations that it rests on.
     pub(super) round_mark: Mark,
     /// Those that what is recomputed rests on.
     pub(super) last_mark: Mark,
-    last_round: Duration,
+    pub(super) last_round: Duration,
     /// Not before then may tables be recomputed again.
-    next_round: Instant,
-    /// Not before then need the sides of lookups be looked at again.
-    pub(super) next_look: Instant,
+    pub(super) next_round: Instant,
+    pub(super) looks: Looks,
     /// Not before then may recomputed tables be committed again.
-    next_publish: Instant,
+    pub(super) next_publish: Instant,
     pub(super) settled: u64,
     pub(super) settling: Option<Settling>,
     /// The partitions that it reads.
@@ -87,7 +84,7 @@ impl Pipeline {
         for stream in &mut streams {
             stream.halted = halted.get(stream.name()).cloned();
         }
-        let now = Instant::now();
+        let (now, looks) = (Instant::now(), Looks::of(&derived));
         let mut pipeline = Self {
             settings: settings.clone(),
             deps: deps.clone(),
@@ -105,7 +102,7 @@ impl Pipeline {
             last_mark: Mark::new(),
             last_round: Duration::ZERO,
             next_round: now,
-            next_look: now,
+            looks,
             next_publish: now,
             settled: 0,
             settling: None,
@@ -137,14 +134,15 @@ impl Pipeline {
     /// One micro-batch and what is due after it.
     pub(super) async fn step(&mut self) -> Result<(), Error> {
         self.regroup().await?;
+        if self.derived.iter().map(Derived::handed_bytes).sum::<usize>() > self.settings.seal_bytes
+        {
+            self.finish_looks().await?;
+        }
         let moved = self.poll().await?;
-        let recomputed = match self.rounds.try_join_next() {
-            Some(results) => self.end_round(results).map(|()| true)?,
-            None => false,
-        };
-        let looked = self.look_again(false).await?;
+        let recomputed = self.end_rounds()?;
+        let looked = self.end_looks()? | self.begin_looks().await?;
         if self.rounds.is_empty() && Instant::now() >= self.next_round {
-            self.begin_round(false).await?;
+            self.begin_round();
         }
         if moved || recomputed || looked {
             self.swap();
@@ -225,74 +223,6 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Begins to compute outdated tables beside the micro-batches, over the view of now. Whether
-    /// there are any. Before that, or if it is `needed`, lookups see their sides as they are.
-    async fn begin_round(&mut self, needed: bool) -> Result<bool, Error> {
-        if !self.is_owner {
-            return Ok(false);
-        }
-        let mut outdated = self.outdated();
-        if needed || is_due(&outdated.1) {
-            self.look_again(true).await?;
-            outdated = self.outdated();
-        }
-        let (view, jobs) = outdated;
-        let generations = self.generations();
-        if !is_due(&jobs) {
-            for (name, reached) in passed_on(view, &jobs) {
-                let of_name = self.derived.iter_mut().find(|derived| derived.info.name == name);
-                of_name.into_iter().for_each(|derived| derived.positions.clone_from(&reached));
-            }
-            if !self.derived.iter().any(Derived::lags) {
-                self.last_mark = generations;
-                self.keep_marks();
-            }
-            return Ok(false);
-        }
-        self.round_started = Instant::now();
-        self.round_mark.clone_from(&generations);
-        self.keep_marks();
-        self.rounds.spawn(run_round(view, jobs, generations));
-        Ok(true)
-    }
-
-    /// The tables that may be recomputed, over the view of now.
-    fn outdated(&mut self) -> (Arc<LakeView>, Vec<Job>) {
-        let view = Arc::new(self.build_view());
-        let generations = self.generations();
-        let jobs = self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
-        (view, jobs)
-    }
-
-    /// Takes over the results of a round.
-    fn end_round(&mut self, results: Result<Vec<Computed>, JoinError>) -> Result<(), Error> {
-        let results = results.map_err(|e| Error::Internal(format!("recomputing tables: {e}")))?;
-        let now = self.deps.clock.now_us();
-        for result in results {
-            if let Some(derived) = self.derived.iter_mut().find(|d| d.info.name == result.name) {
-                derived.install(result, now);
-            }
-        }
-        self.last_mark.clone_from(&self.round_mark);
-        self.keep_marks();
-        self.last_round = self.round_started.elapsed();
-        self.next_round = Instant::now() + self.pause_after(self.last_round);
-        self.report_round(self.last_round);
-        Ok(())
-    }
-
-    /// Computes everything that is outdated now, and waits for it.
-    pub(super) async fn whole_round(&mut self) -> Result<(), Error> {
-        loop {
-            while let Some(results) = self.rounds.join_next().await {
-                self.end_round(results)?;
-            }
-            if !self.begin_round(true).await? {
-                return Ok(());
-            }
-        }
-    }
-
     /// The pause after work of this length on one core that keeps it at its share of the machine.
     pub(super) fn pause_after(&self, took: Duration) -> Duration {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -312,7 +242,11 @@ impl Pipeline {
         if is_publishing {
             self.next_publish = Instant::now();
         }
-        if is_publishing || tails > self.settings.seal_bytes || waited >= interval {
+        // What was made of others is committed with them, where all of it is of one moment.
+        let waits = self.needs_mark() && waited < 2 * interval;
+        self.looks.wants_mark |= waits && waited >= interval;
+        let is_due = waited >= interval && !waits;
+        if is_publishing || tails > self.settings.seal_bytes || is_due {
             self.follow_others().await?;
             self.seal(false).await?;
         }
@@ -346,9 +280,13 @@ impl Pipeline {
         // Other processors see how far a table is by what it says, also where it got no rows.
         let positions_too = positions_too || self.deps.membership.is_some();
         let mut committed = self.seal_tables(positions_too).await?;
-        if self.is_owner && (all || Instant::now() >= self.next_publish) {
+        let may_publish = Instant::now() >= self.next_publish && !self.needs_mark();
+        if self.is_owner && (all || may_publish) {
             let publishing = Instant::now();
-            self.look_again(true).await?;
+            if all {
+                self.look_at_all(false).await?;
+            }
+            self.looks.is_marked = false;
             committed += self.publish(positions_too).await?;
             self.next_publish = Instant::now() + self.pause_after(publishing.elapsed());
         }

@@ -34,34 +34,42 @@ impl Pipeline {
         Ok(committed)
     }
 
-    /// What is to be committed of the tables that are kept by changes: what recomputed tables
-    /// were computed from, so that these can be committed with it; without such, all.
+    /// What is to be committed of the tables that are kept by changes: what others were made of
+    /// beside the loop, so that these can be committed with it; without such, all.
     fn mark(&self) -> Mark {
-        let by_sql = self.derived.iter().filter(|derived| derived.kept.is_none());
-        let mut reads = by_sql.filter_map(|derived| derived.plan.as_ref()).flat_map(|p| &p.tables);
-        let is_kept = |name: &TableName| {
-            self.derived.iter().any(|derived| derived.info.name == *name && derived.kept.is_some())
-        };
         let mut mark = self.generations();
-        if reads.any(is_kept) {
+        if self.publishes_at_marks() {
             mark.extend(self.last_mark.clone());
         }
         mark
     }
 
+    /// Whether tables are made of others that move on meanwhile.
+    pub(super) fn publishes_at_marks(&self) -> bool {
+        self.derived.iter().any(|derived| derived.has_looks) || self.recomputes_kept()
+    }
+
+    /// Whether something is recomputed from tables that are kept by changes.
+    pub(super) fn recomputes_kept(&self) -> bool {
+        let by_sql = self.derived.iter().filter(|derived| !derived.is_kept());
+        let mut reads = by_sql.filter_map(|derived| derived.plan.as_ref()).flat_map(|p| &p.tables);
+        let is_kept = |name: &TableName| {
+            self.derived.iter().any(|derived| derived.info.name == *name && derived.is_kept())
+        };
+        reads.any(is_kept)
+    }
+
     /// Tells the tables kept by changes where a publication may stop.
     pub(super) fn keep_marks(&mut self) {
-        for derived in &mut self.derived {
-            if let Some(kept) = &mut derived.kept {
-                let marks = [&self.round_mark, &self.last_mark];
-                let marks = marks.iter().filter_map(|mark| mark.get(&derived.info.name));
-                kept.log.mark(marks.copied().collect());
-            }
+        for derived in self.derived.iter_mut().filter(|derived| derived.is_kept()) {
+            let marks = [&self.round_mark, &self.last_mark];
+            let marks = marks.iter().filter_map(|mark| mark.get(&derived.info.name));
+            derived.mark(marks.copied().collect());
         }
     }
 
     pub(super) fn generations(&self) -> BTreeMap<TableName, u64> {
-        self.derived.iter().map(|d| (d.info.name.clone(), d.generation)).collect()
+        self.derived.iter().map(|d| (d.info.name.clone(), d.at.generation)).collect()
     }
 
     /// After catching up: recomputed tables whose recorded inputs are those of now need no run.
@@ -69,12 +77,12 @@ impl Pipeline {
         let generations = self.generations();
         let mut versions = BTreeMap::new();
         for derived in &mut self.derived {
-            if let Some(plan) = derived.plan.clone().filter(|_| derived.kept.is_none()) {
+            if let Some(plan) = derived.plan.clone().filter(|_| !derived.is_kept()) {
                 let basis = basis(&plan, view, &generations);
                 let positions = view.positions.only(&plan.streams);
                 derived.trust_if_current(basis, &positions, &versions);
             }
-            if derived.published() == Some(derived.generation) {
+            if derived.published() == Some(derived.at.generation) {
                 versions.insert(derived.info.name.clone(), derived.version());
             }
         }

@@ -39,7 +39,7 @@ impl Pipeline {
                 stream.halted.as_ref().map(|_| format!("reads stream {name}, which is stopped"))
             });
             let behind = behind.or(halted);
-            if let Some(reason) = derived.failure.clone().or(behind) {
+            if let Some(reason) = derived.at.failure.clone().or(behind) {
                 lagging.insert(derived.info.name.clone(), reason);
             }
         }

@@ -14,6 +14,7 @@ use arrow::{
 use datafusion::{
     error::DataFusionError, execution::runtime_env::RuntimeEnv, prelude::SessionConfig,
 };
+use tokio::{task::JoinError, time::Instant};
 
 use crate::{
     domain::{Positions, TableName},
@@ -22,7 +23,11 @@ use crate::{
         session::{Columns, session},
     },
     models::{Plan, storable_batch},
-    process::derived::Derived,
+    process::{
+        Error,
+        derived::{Derived, Mark},
+        pipeline::Pipeline,
+    },
 };
 
 /// What a table was computed from.
@@ -70,16 +75,110 @@ impl Job {
         view: &LakeView,
         generations: &BTreeMap<TableName, u64>,
     ) -> Option<Self> {
-        let plan = Arc::clone(derived.plan.as_ref().filter(|_| derived.kept.is_none())?);
+        let plan = Arc::clone(derived.plan.as_ref().filter(|_| !derived.is_kept())?);
         let outdated = derived.is_outdated(&basis(&plan, view, generations));
         Some(Self {
             schema: Arc::clone(derived.table.schema()),
             outdated,
-            failing: derived.failure.is_some(),
-            generation: derived.generation,
+            failing: derived.at.failure.is_some(),
+            generation: derived.at.generation,
             digest: derived.digest,
             plan,
         })
+    }
+}
+
+impl Pipeline {
+    /// Begins to compute outdated tables beside the micro-batches, over the view of now. Whether
+    /// there are any. What is recomputed from what is kept by changes comes with a look at that.
+    pub(super) fn begin_round(&mut self) -> bool {
+        if !self.is_owner {
+            return false;
+        }
+        let (view, jobs) = self.outdated();
+        let generations = self.generations();
+        if !is_due(&jobs) {
+            for (name, reached) in passed_on(view, &jobs) {
+                let of_name = self.derived.iter_mut().find(|derived| derived.info.name == name);
+                of_name.into_iter().for_each(|derived| derived.at.positions.clone_from(&reached));
+            }
+            if self.is_quiet(&generations) {
+                self.last_mark = generations;
+                self.keep_marks();
+            }
+            return false;
+        }
+        if self.recomputes_kept() {
+            return false;
+        }
+        self.begin_computing(view, jobs, generations);
+        true
+    }
+
+    /// Computes `jobs` over a view, in which tables are of these `generations`.
+    pub(super) fn begin_computing(
+        &mut self,
+        view: Arc<LakeView>,
+        jobs: Vec<Job>,
+        generations: Mark,
+    ) {
+        self.round_started = Instant::now();
+        self.round_mark.clone_from(&generations);
+        self.keep_marks();
+        self.rounds.spawn(run_round(view, jobs, generations));
+    }
+
+    /// The tables that may be recomputed, over the view of now.
+    pub(super) fn outdated(&mut self) -> (Arc<LakeView>, Vec<Job>) {
+        let view = Arc::new(self.build_view());
+        let generations = self.generations();
+        let jobs = self.derived.iter().filter_map(|d| Job::of(d, &view, &generations)).collect();
+        (view, jobs)
+    }
+
+    /// Takes over a round that has ended. Whether there was one.
+    pub(super) fn end_rounds(&mut self) -> Result<bool, Error> {
+        let Some(results) = self.rounds.try_join_next() else { return Ok(false) };
+        self.end_round(results).map(|()| true)
+    }
+
+    async fn finish_rounds(&mut self) -> Result<(), Error> {
+        while let Some(results) = self.rounds.join_next().await {
+            self.end_round(results)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over the results of a round.
+    fn end_round(&mut self, results: Result<Vec<Computed>, JoinError>) -> Result<(), Error> {
+        let results = results.map_err(|e| Error::Internal(format!("recomputing tables: {e}")))?;
+        let now = self.deps.clock.now_us();
+        for result in results {
+            if let Some(derived) = self.derived.iter_mut().find(|d| d.info.name == result.name) {
+                derived.install(result, now);
+            }
+        }
+        if self.recomputes_kept() {
+            self.last_mark.clone_from(&self.round_mark);
+            self.keep_marks();
+        }
+        self.last_round = self.round_started.elapsed();
+        self.next_round = Instant::now() + self.pause_after(self.last_round);
+        self.report_round(self.last_round);
+        Ok(())
+    }
+
+    /// Computes everything that is outdated now, and waits for it.
+    pub(super) async fn whole_round(&mut self) -> Result<(), Error> {
+        self.finish_looks().await?;
+        self.finish_rounds().await?;
+        self.look_at_all(true).await?;
+        loop {
+            self.finish_rounds().await?;
+            if !self.begin_round() {
+                return Ok(());
+            }
+        }
     }
 }
 

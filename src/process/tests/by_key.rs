@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::support::*;
 use crate::{
     domain::TableName,
-    process::{Halted, Settings, pipeline::Pipeline},
+    process::{Halted, Settings, looks::Scope, pipeline::Pipeline},
 };
 
 /// What is joined to the rows has changed while nobody ran.
@@ -77,13 +77,14 @@ async fn what_lags_is_committed_with_what_it_was_made_of() {
     while !pipeline.poll().await.expect("poll") {}
     pipeline.whole_round().await.expect("computed");
     // Its input moves, and nobody looks.
-    pipeline.next_look += Duration::from_secs(3_600);
+    let later = Duration::from_secs(3_600);
+    pipeline.looks.pause(later);
+    pipeline.next_round += later;
     rig.append([(3, "a", 1), (4, "b", 7)]).await;
     let sums = "SELECT s FROM sums ORDER BY k";
     while text(&Arc::new(pipeline.build_view()), sums).await != "2\n9" {
         pipeline.step().await.expect("step");
     }
-    // The mark is taken by a step, if it is.
     pipeline.step().await.expect("step");
     let view = Arc::new(pipeline.build_view());
     assert_eq!(text(&view, "SELECT s FROM by_sum ORDER BY s").await, "1\n2");
@@ -93,6 +94,62 @@ async fn what_lags_is_committed_with_what_it_was_made_of() {
     let running = rig.start();
     running.settled().await;
     assert_eq!(running.text("SELECT s, n FROM by_sum ORDER BY s").await, "2 1\n9 1");
+    running.stop().await;
+    verified(&rig, "at the end").await;
+}
+
+/// While a model by key is computed, everything else goes on, and is committed; what comes meanwhile
+/// is taken in afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loop_goes_on_while_a_model_by_key_is_computed() {
+    let rig = Rig::new().await;
+    let ids = "SELECT k, count(DISTINCT id) AS n FROM {{ ref('rows') }} GROUP BY k";
+    rig.write("models/gold/ids.sql", ids);
+    let by_n = "SELECT n, count(*) AS keys FROM {{ ref('ids') }} GROUP BY n";
+    rig.write("models/gold/by_n.sql", by_n);
+    let shown = [
+        "SELECT count(*) FROM silver.rows",
+        "SELECT coalesce(sum(n), 0) FROM ids",
+        "SELECT coalesce(sum(n * keys), 0) FROM by_n",
+    ];
+    let deps = rig.deps(rig.plain_lake());
+    let mut pipeline = Pipeline::open(&settings(), &deps, &Halted::new()).await.expect("open");
+    pipeline.catch_up().await.expect("caught up");
+    let see = async |pipeline: &mut Pipeline| {
+        let view = Arc::new(pipeline.build_view());
+        let mut seen = Vec::new();
+        for sql in shown {
+            seen.extend(numbers(&view, sql).await);
+        }
+        let reached = ["ids", "by_n"].map(|name| {
+            let table = &view.tables[&TableName::new("gold", name)];
+            table.positions.iter().map(|(_, _, at)| at + 1).sum::<i64>()
+        });
+        (seen, reached)
+    };
+    rig.append([(1, "a", 1), (2, "b", 2)]).await;
+    while !pipeline.poll().await.expect("poll") {}
+    let pass = pipeline.pass(Scope::All { is_round: false });
+    assert_eq!(see(&mut pipeline).await, (vec![2, 0, 0], [0, 0]));
+    rig.append([(3, "a", 1), (4, "c", 7)]).await;
+    pipeline.looks.pause(Duration::from_secs(3_600));
+    while see(&mut pipeline).await.0[0] < 4 {
+        pipeline.step().await.expect("step");
+    }
+    pipeline.looks.wants_mark = true;
+    pipeline.seal(false).await.expect("sealed");
+    // Of the moment in which it began, and no later.
+    let looked = pass.run().await.expect("looked");
+    pipeline.end_look(Scope::All { is_round: false }, looked).expect("taken over");
+    assert_eq!(see(&mut pipeline).await, (vec![4, 2, 2], [2, 2]));
+    pipeline.seal(false).await.expect("sealed");
+    pipeline.look_at_all(false).await.expect("looked");
+    assert_eq!(see(&mut pipeline).await, (vec![4, 4, 4], [4, 4]));
+    drop(pipeline);
+    verified(&rig, "after the kill").await;
+    let running = rig.start();
+    running.settled().await;
+    assert_eq!(running.text("SELECT n, keys FROM by_n ORDER BY n").await, "1 2\n2 1");
     running.stop().await;
     verified(&rig, "at the end").await;
 }

@@ -262,7 +262,7 @@ async fn check_tables(rig: &Rig) {
             b.column_by_name("n").expect("n").as_primitive::<Int64Type>().values().to_vec()
         })
         .sum();
-    let promised = below(&|p| totals.positions.get("events", p));
+    let promised = below(&|p| totals.at.positions.get("events", p));
     assert_eq!(counted, i64::try_from(promised.len()).expect("small"), "gold.totals");
 }
 

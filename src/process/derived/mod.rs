@@ -4,18 +4,21 @@
 //! What was computed is visible at once and is committed at a mark, with the positions that it was
 //! computed from.
 
+mod by_changes;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::RecordBatch;
 
 use crate::{
-    domain::{Positions, TableName, chain, change::Change},
+    domain::{Positions, TableName},
     lake::{Committed, Lake, LakeError, Move, Overlay, RelationInfo, Table, TableSpec, TableState},
     models::Plan,
     process::{
-        kept::{Handed, Kept},
-        missed::{missed_of, whole},
+        follow::Away,
+        kept::{Kept, Standing},
         offset_table::{Followed, SealError},
+        patch_log::PatchLog,
         relations::{SEED_DIGEST, read_id, seed_position},
         rounds::{Basis, Computed, Digest, Outcome},
     },
@@ -27,8 +30,17 @@ pub(super) struct Derived {
     pub table: Table,
     /// `None` for a seed.
     pub plan: Option<Arc<Plan>>,
-    /// Present if it is kept by changes.
-    pub kept: Option<Kept>,
+    /// Present if it is kept by changes, and its state at hand.
+    kept: Option<Kept>,
+    /// Present while that is worked on beside the loop.
+    away: Option<Away>,
+    /// Whether it has to look at more than the rows that come.
+    pub has_looks: bool,
+    /// What was made of it by changes and is not committed.
+    log: PatchLog,
+    /// What its sides were made of when they were looked at, newest last, each with the generation
+    /// of the table from which on it is made with them.
+    looks: Vec<(u64, Mark)>,
     /// Above the levels of every replaced table that it reads.
     pub level: usize,
     /// The streams whose positions it carries.
@@ -38,19 +50,12 @@ pub(super) struct Derived {
     committed: Committed,
     /// Newer than the snapshot, not committed yet.
     pending: Option<Vec<RecordBatch>>,
-    /// Raised whenever the content changes.
-    pub generation: u64,
+    pub at: Standing,
     pub digest: Option<Digest>,
     /// What the last run was over.
     basis: Option<Basis>,
     /// What the content was computed from; the last run may have failed.
     made_of: Option<Basis>,
-    /// How far into the log the content reaches.
-    pub positions: Positions,
-    /// Why the last run failed.
-    pub failure: Option<String>,
-    /// When the content was last found to be that of its inputs, in microseconds.
-    computed_at: Option<i64>,
 }
 
 impl Derived {
@@ -80,18 +85,19 @@ impl Derived {
             table,
             plan,
             kept: None,
+            away: None,
+            has_looks: false,
+            log: PatchLog::default(),
+            looks: Vec::new(),
             level,
             streams: streams.to_vec(),
             parent_ids,
             committed,
             pending: None,
-            generation: 1,
+            at: Standing { generation: 1, positions, failure: None, computed_at: None },
             digest: None,
             basis: None,
             made_of: None,
-            positions,
-            failure: None,
-            computed_at: None,
         })
     }
 
@@ -109,7 +115,7 @@ impl Derived {
         let moves = vec![Move { app_id: SEED_DIGEST.to_owned(), from, to }];
         self.table.replace(std::slice::from_ref(rows), moves).await?;
         self.committed = self.table.committed().await?;
-        self.generation += 1;
+        self.at.generation += 1;
         Ok(())
     }
 
@@ -123,13 +129,14 @@ impl Derived {
         let is_loaded = self.kept.as_ref().is_some_and(Kept::is_loaded);
         if moved || is_loaded || self.made_of.is_some() || self.pending.is_some() {
             (self.pending, self.digest) = (None, None);
-            (self.basis, self.made_of, self.failure) = (None, None, None);
-            self.positions = recorded(&self.table, &self.streams);
-            self.generation += 1;
+            (self.basis, self.made_of, self.at.failure) = (None, None, None);
+            self.at.positions = recorded(&self.table, &self.streams);
+            self.at.generation += 1;
         }
         if let Some(kept) = &mut self.kept {
-            kept.forget(&self.positions);
+            kept.forget(&self.at.positions);
         }
+        (self.log, self.looks) = (PatchLog::default(), Vec::new());
         Ok(moved)
     }
 
@@ -144,105 +151,18 @@ impl Derived {
             .parent_ids
             .iter()
             .all(|(name, id)| self.table.position(&read_id(id)) == parents.get(name).copied());
-        if self.table.is_published() && by_version && self.positions == *positions {
+        if self.table.is_published() && by_version && self.at.positions == *positions {
             self.made_of = Some(basis.clone());
             self.basis = Some(basis);
         }
     }
 
-    /// Begins to keep it by changes, on top of the table as it is committed: takes in what its
-    /// `parents`, those of its inputs that are kept so, have beyond the version that is recorded;
-    /// with each comes what it made of its own start. If it was made already, then with `sides`.
-    /// Returns what this makes of the visible rows.
-    pub(super) async fn load(
-        &mut self,
-        sides: Option<Vec<Vec<RecordBatch>>>,
-        parents: Vec<Option<(&Self, Change)>>,
-        now_us: i64,
-    ) -> Result<Change, super::Error> {
-        let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
-        let rows = if kept.holds_rows() { self.table.all_rows().await? } else { Vec::new() };
-        kept.load(&rows)?;
-        if let Some(sides) = sides {
-            kept.recall(&sides)?;
-        }
-        let mut change = Change::default();
-        if !self.table.is_published() {
-            match kept.begin(&mut self.generation, &self.positions) {
-                Ok(begun) => change = begun,
-                // It may be that it can be computed once rows are there.
-                Err(error) => self.failure = Some(error.reason()),
-            }
-        }
-        if parents.iter().all(Option::is_none) {
-            return Ok(change);
-        }
-        let handed = match missed_of(&self.table, &parents).await {
-            Ok(handed) => handed,
-            Err(error) => {
-                let error = chain(&error);
-                tracing::warn!(table = %self.info.name, error, "made anew: its input is not there");
-                let rows = if kept.holds_rows() { rows } else { self.table.all_rows().await? };
-                change.extend(kept.restart(&rows, &mut self.generation, &self.positions)?);
-                // Not all of its inputs are tables that can be handed to it again.
-                if kept.by_key().is_some() {
-                    kept.empty();
-                }
-                whole(&parents).await?
-            }
-        };
-        change.extend(self.take(handed, now_us).unwrap_or_default());
-        Ok(change)
-    }
-
-    /// Begins a lookup again with an empty table. Returns what this makes of its rows.
-    pub(super) async fn load_anew(&mut self) -> Result<Change, super::Error> {
-        let Some(kept) = &mut self.kept else { return Ok(Change::default()) };
-        let rows = self.table.all_rows().await?;
-        let mut change = kept.restart(&rows, &mut self.generation, &self.positions)?;
-        kept.empty();
-        change.extend(kept.begin(&mut self.generation, &self.positions)?);
-        Ok(change)
-    }
-
-    /// What readers are told of stored rows.
-    pub(super) fn told(&self, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>, super::Error> {
-        let Some(kept) = &self.kept else { return Ok(rows.to_vec()) };
-        Ok(rows.iter().map(|rows| kept.told(rows)).collect::<Result<_, _>>()?)
-    }
-
-    /// Takes in a change of each input. Returns what became of its visible rows, unless that cannot be
-    /// computed.
-    pub(super) fn take(&mut self, handed: Vec<Handed>, now_us: i64) -> Option<Change> {
-        let kept = self.kept.as_mut()?;
-        match kept.take(handed, &mut self.generation) {
-            Ok(change) => {
-                self.positions = kept.reached().clone();
-                self.failure = None;
-                self.computed_at = Some(now_us);
-                Some(change)
-            }
-            Err(error) => {
-                if self.failure.as_ref() != Some(&error) {
-                    tracing::error!(table = %self.info.name, error, "model failed");
-                }
-                self.failure = Some(error);
-                None
-            }
-        }
-    }
-
     /// The generation of the content that is committed; `None` if that is no more known.
     pub(super) fn published(&self) -> Option<u64> {
-        match &self.kept {
-            Some(kept) => Some(kept.log.first_pending().map_or(self.generation, |first| first - 1)),
-            None => self.pending.is_none().then_some(self.generation),
+        match self.is_kept() {
+            true => Some(self.log.first_pending().map_or(self.at.generation, |first| first - 1)),
+            false => self.pending.is_none().then_some(self.at.generation),
         }
-    }
-
-    /// Whether it does not show yet what its input holds: it is computed by key, and will be soon.
-    pub(super) fn lags(&self) -> bool {
-        self.failure.is_none() && self.kept.as_ref().is_some_and(Kept::is_touched)
     }
 
     pub(super) fn is_outdated(&self, basis: &Basis) -> bool {
@@ -253,23 +173,23 @@ impl Derived {
     pub(super) fn install(&mut self, result: Computed, now_us: i64) {
         if !matches!(result.outcome, Outcome::Failed(_)) {
             self.made_of = Some(result.basis.clone());
-            self.computed_at = Some(now_us);
+            self.at.computed_at = Some(now_us);
         }
         self.basis = Some(result.basis);
         match result.outcome {
-            Outcome::Unchanged => self.positions = result.positions,
+            Outcome::Unchanged => self.at.positions = result.positions,
             Outcome::Rows(rows, digest) => {
-                self.failure = None;
-                self.positions = result.positions;
+                self.at.failure = None;
+                self.at.positions = result.positions;
                 if self.digest != Some(digest) {
                     self.digest = Some(digest);
                     self.pending = Some(rows);
-                    self.generation += 1;
+                    self.at.generation += 1;
                 }
             }
             Outcome::Failed(error) => {
                 tracing::error!(table = %self.info.name, %error, "model failed");
-                self.failure = Some(error);
+                self.at.failure = Some(error);
             }
         }
     }
@@ -277,12 +197,12 @@ impl Derived {
     /// Whether the content was built from its streams at least up to `positions`.
     pub(super) fn reaches(&self, positions: &Positions) -> bool {
         let streams: Vec<String> = self.streams.iter().map(|s| s.stream.clone()).collect();
-        self.positions.covers(&positions.only(&streams))
+        self.at.positions.covers(&positions.only(&streams))
     }
 
     /// When the content was last found to be that of its inputs, in microseconds.
     pub(super) fn computed_at(&self) -> Option<i64> {
-        self.computed_at
+        self.at.computed_at
     }
 
     pub(super) fn committed(&self) -> &Committed {
@@ -292,7 +212,7 @@ impl Derived {
     pub(super) fn pending_bytes(&self) -> usize {
         let rows = self.pending.iter().flatten();
         let pending: usize = rows.map(RecordBatch::get_array_memory_size).sum();
-        pending + self.kept.as_ref().map_or(0, Kept::pending_bytes)
+        pending + self.log.shown().bytes() + self.handed_bytes()
     }
 
     /// Gives the positions of `from` to `to`, another name of a stream's log.
@@ -331,22 +251,24 @@ impl Derived {
         force: bool,
     ) -> Result<bool, SealError> {
         let name = &self.info.name;
-        if let Some(kept) = &mut self.kept {
+        if self.is_kept() {
             // What waits of a parent's changes is in its version, and not in this table.
+            let is_waiting = self.kept.as_ref().is_some_and(Kept::is_waiting)
+                || self.away.as_ref().is_some_and(|away| away.is_waiting);
             let mut parents = self.parent_ids.keys();
-            let at = mark.get(name).copied().unwrap_or(self.generation).min(self.generation);
-            let rests_on_mark = !kept.is_waiting()
+            let at = mark.get(name).copied().unwrap_or(self.at.generation).min(self.at.generation);
+            let rests_on_mark = !is_waiting
                 && parents.all(|name| published.generations.get(name) == mark.get(name))
-                && kept.was_made_with(at, &published.generations);
+                && self.was_made_with(at, &published.generations);
             if !self.parent_ids.is_empty() && !rests_on_mark {
                 return Ok(false);
             }
-            if let Some((patches, positions)) = kept.log.up_to(at) {
+            if let Some((patches, positions)) = self.log.up_to(at) {
                 let moves = self.moves(&positions, published);
                 self.table.patch(&patches, moves).await?;
-                self.kept.iter_mut().for_each(|kept| kept.committed(at));
-            } else if force && at == self.generation && self.failure.is_none() {
-                let moves = self.moves(&self.positions, published);
+                self.is_committed(at);
+            } else if force && at == self.at.generation && self.at.failure.is_none() {
+                let moves = self.moves(&self.at.positions, published);
                 if moves.is_empty() && self.table.is_published() {
                     return Ok(false);
                 }
@@ -359,7 +281,7 @@ impl Derived {
                 let mut made_of = basis.generations.iter();
                 made_of.all(|(name, of)| published.generations.get(name) == Some(of))
             });
-            let moves = self.moves(&self.positions, published);
+            let moves = self.moves(&self.at.positions, published);
             if !rests_on_published || (self.pending.is_none() && (!force || moves.is_empty())) {
                 return Ok(false);
             }
@@ -396,12 +318,10 @@ impl Derived {
 
     /// The table as queries see it.
     pub(super) fn state(&self) -> TableState {
-        let overlay = match (&self.kept, &self.pending) {
-            (Some(kept), _) if !kept.log.shown().is_empty() => {
-                Overlay::Patches(kept.log.shown().clone())
-            }
-            (_, Some(rows)) => Overlay::Replace(rows.clone()),
-            _ => Overlay::None,
+        let overlay = match &self.pending {
+            Some(rows) => Overlay::Replace(rows.clone()),
+            None if !self.log.shown().is_empty() => Overlay::Patches(self.log.shown().clone()),
+            None => Overlay::None,
         };
         TableState {
             info: Arc::clone(&self.info),
@@ -409,7 +329,7 @@ impl Derived {
             committed: Some(self.committed.clone()),
             overlay,
             streams: self.plan.as_ref().map_or_else(Vec::new, |plan| plan.streams.clone()),
-            positions: self.positions.clone(),
+            positions: self.at.positions.clone(),
         }
     }
 }
