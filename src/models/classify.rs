@@ -366,7 +366,7 @@ fn side(
 }
 
 /// Aggregates for which the order of rows is nothing.
-pub(super) const UNORDERED: [&str; 16] = [
+pub(super) const UNORDERED: [&str; 17] = [
     "count",
     "sum",
     "avg",
@@ -374,6 +374,7 @@ pub(super) const UNORDERED: [&str; 16] = [
     "max",
     "bool_and",
     "bool_or",
+    "approx_distinct",
     "median",
     "percentile_cont",
     "stddev",

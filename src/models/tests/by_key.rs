@@ -7,9 +7,10 @@ use super::{
 use crate::{lake::Patches, models::with_key};
 
 /// Over `t`, and joined to the sides `d` and `e`.
-const SHAPES: [&str; 37] = [
+const SHAPES: [&str; 38] = [
     "SELECT k, count(DISTINCT v) AS n, max(v) AS most FROM t GROUP BY k",
     "SELECT t.k, max(x.a) AS m FROM t CROSS JOIN (SELECT a FROM d ORDER BY a DESC LIMIT 2) AS x GROUP BY t.k",
+    "SELECT k, approx_distinct(v) AS about, count(DISTINCT v) AS n FROM t GROUP BY k",
     // Where rows tie, their other columns decide.
     "SELECT k, v, j, row_number() OVER (PARTITION BY k ORDER BY j) AS r, ntile(3) OVER (PARTITION BY k) AS n \
      FROM t",
