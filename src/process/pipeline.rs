@@ -242,11 +242,14 @@ impl Pipeline {
         if is_publishing {
             self.next_publish = Instant::now();
         }
-        // What was made of others is committed with them, where all of it is of one moment.
-        let waits = self.needs_mark() && waited < 2 * interval;
-        self.looks.wants_mark |= waits && waited >= interval;
-        let is_due = waited >= interval && !waits;
-        if is_publishing || tails > self.settings.seal_bytes || is_due {
+        let is_full = tails > self.settings.seal_bytes;
+        let is_due = is_publishing || waited >= interval;
+        // What was made of others is committed with them, where all of it is of one moment; however
+        // often what grows has to be committed meanwhile.
+        let needs_mark = self.needs_mark();
+        self.looks.wants_mark |= needs_mark && (is_full || is_due);
+        let waits = needs_mark && waited < 2 * interval;
+        if is_full || (is_due && !waits) {
             self.follow_others().await?;
             self.seal(false).await?;
         }

@@ -153,3 +153,30 @@ async fn the_loop_goes_on_while_a_model_by_key_is_computed() {
     running.stop().await;
     verified(&rig, "at the end").await;
 }
+
+/// Where what grows is committed more often than tables are looked at, these are committed too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn models_by_key_are_committed_while_memory_is_short() {
+    for (seal_bytes, seal_interval_ms) in [(1, 3_600_000), (1 << 30, 1)] {
+        let rig = Rig::new().await;
+        let ids = "SELECT k, count(DISTINCT id) AS n FROM {{ ref('rows') }} GROUP BY k";
+        rig.write("models/gold/ids.sql", ids);
+        let short = Settings { seal_bytes, seal_interval_ms, recompute_percent: 100, ..settings() };
+        let deps = rig.deps(rig.plain_lake());
+        let mut pipeline = Pipeline::open(&short, &deps, &Halted::new()).await.expect("open");
+        pipeline.catch_up().await.expect("caught up");
+        // Something is always new.
+        let (mut id, mut rows) = (0, 0);
+        while rows < 3 {
+            assert!(id < 500, "nothing was committed: {rows} rows");
+            id += 1;
+            rig.append([(id, ["a", "b", "c"][id % 3], 1)]).await;
+            pipeline.step().await.expect("step");
+            let view = pipeline.build_view();
+            let committed = view.tables[&TableName::new("gold", "ids")].committed.clone();
+            rows = committed.map_or(0, |committed| committed.rows);
+        }
+        drop(pipeline);
+        verified(&rig, "after the kill").await;
+    }
+}
