@@ -113,28 +113,25 @@ fn limit(limit: Limit) -> Result<Transformed<LogicalPlan>> {
 }
 
 /// What is limited, in an order without ties; `None` if it is.
-fn sorted(plan: &Arc<LogicalPlan>) -> Result<Option<LogicalPlan>> {
-    Ok(match plan.as_ref() {
+fn sorted(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+    Ok(match plan {
         LogicalPlan::Sort(sort) => {
             let mut sort = sort.clone();
             let is_changed = complete(&mut sort.expr, &sort.input);
             is_changed.then_some(LogicalPlan::Sort(sort))
         }
-        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) if is_sorted(plan) => {
-            let below = plan.inputs().first().map(|below| Arc::new(LogicalPlan::clone(below)));
-            let below = below.map_or(Ok(None), |below| sorted(&below))?;
-            match below {
-                Some(below) => Some(plan.with_new_exprs(plan.expressions(), vec![below])?),
-                None => None,
-            }
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_)
+            if is_sorted(plan) =>
+        {
+            let below = plan.inputs().first().map_or(Ok(None), |below| sorted(below))?;
+            let over = |below| plan.with_new_exprs(plan.expressions(), vec![below]);
+            below.map(over).transpose()?
         }
         LogicalPlan::Limit(_) => None,
         _ => {
             let mut order = Vec::new();
             match complete(&mut order, plan) {
-                true => {
-                    Some(LogicalPlanBuilder::new_from_arc(Arc::clone(plan)).sort(order)?.build()?)
-                }
+                true => Some(LogicalPlanBuilder::from(plan.clone()).sort(order)?.build()?),
                 false => None,
             }
         }
@@ -204,6 +201,7 @@ fn is_sorted(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Sort(_) => true,
         LogicalPlan::Projection(projection) => is_sorted(&projection.input),
+        LogicalPlan::Filter(filter) => is_sorted(&filter.input),
         LogicalPlan::SubqueryAlias(alias) => is_sorted(&alias.input),
         _ => false,
     }
@@ -242,6 +240,11 @@ fn is_of_a_row(function: &WindowFunction) -> bool {
         .iter()
         .any(|bound| !matches!(bound, WindowFrameBound::CurrentRow) && !bound.is_unbounded());
     OF_A_ROW.contains(&name) && !is_by_value
+}
+
+/// Whether a function over a window is of its rows in an order.
+pub fn is_of_an_order(name: &str) -> bool {
+    OF_A_ROW.contains(&name) || OF_TIES.contains(&name)
 }
 
 /// Whether an aggregate takes rows in an order without ties.

@@ -30,7 +30,7 @@ use crate::{
         missed::rows_at,
         pass::{Looked, Pass, of_sides},
         pipeline::Pipeline,
-        rounds::{self, Job},
+        rounds::Job,
     },
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Looks {
     groups: Vec<Group>,
     /// End with the pipeline.
     passes: JoinSet<(Scope, Result<Looked, Error>)>,
+    /// Whether what is recomputed from what is kept by changes waits for a look at all of that.
+    pub wants_round: bool,
     /// Whether a publication waits for all of them to be of one moment, and whether they are.
     pub wants_mark: bool,
     pub is_marked: bool,
@@ -138,11 +140,13 @@ impl Pipeline {
         }
         let has_looked = self.look_between(false).await?;
         let now = Instant::now();
-        let may_round = now >= self.next_round && self.rounds.is_empty() && self.recomputes_kept();
-        let is_round = may_round && self.is_round_due();
+        let is_round = self.looks.wants_round;
         if is_round || self.looks.wants_mark {
-            if self.looks.passes.is_empty() && !self.begin_all(is_round).await? {
-                self.looks.is_marked |= std::mem::take(&mut self.looks.wants_mark);
+            if self.looks.passes.is_empty() {
+                self.looks.wants_round = false;
+                if !self.begin_all(is_round).await? {
+                    self.looks.is_marked |= std::mem::take(&mut self.looks.wants_mark);
+                }
             }
             return Ok(has_looked);
         }
@@ -180,7 +184,7 @@ impl Pipeline {
     }
 
     /// The same for any of those beside the loop.
-    fn is_some_due(&self, generations: &Mark) -> bool {
+    pub(super) fn is_some_due(&self, generations: &Mark) -> bool {
         let groups = self.looks.groups.iter().enumerate();
         let mut beside = groups.filter(|(_, group)| group.is_beside);
         beside.any(|(number, _)| self.is_due(number, generations))
@@ -207,12 +211,11 @@ impl Pipeline {
         self.looks.passes.is_empty() && !self.is_some_due(generations)
     }
 
-    /// Begins to look at all, and to recompute what is outdated if that `is_round`. Whether there is
+    /// Begins to look at all, before tables are recomputed if that `is_round`. Whether there is
     /// something to do.
     async fn begin_all(&mut self, is_round: bool) -> Result<bool, Error> {
         self.look_between(true).await?;
         let generations = self.generations();
-        let is_round = is_round && self.is_round_due();
         if !is_round && !self.is_some_due(&generations) {
             if !self.recomputes_kept() {
                 self.last_mark = generations;
@@ -224,12 +227,6 @@ impl Pipeline {
         self.keep_marks();
         self.begin_look(Scope::All { is_round });
         Ok(true)
-    }
-
-    /// Whether what is recomputed is outdated, or will be once all is looked at.
-    fn is_round_due(&mut self) -> bool {
-        let generations = self.generations();
-        self.is_some_due(&generations) || rounds::is_due(&self.outdated().1)
     }
 
     fn begin_look(&mut self, scope: Scope) {

@@ -140,10 +140,11 @@ impl Pipeline {
         }
         let moved = self.poll().await?;
         let recomputed = self.end_rounds()?;
-        let looked = self.end_looks()? | self.begin_looks().await?;
+        let ended = self.end_looks()?;
         if self.rounds.is_empty() && Instant::now() >= self.next_round {
             self.begin_round();
         }
+        let looked = ended | self.begin_looks().await?;
         if moved || recomputed || looked {
             self.swap();
         }

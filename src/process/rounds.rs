@@ -95,8 +95,13 @@ impl Pipeline {
         if !self.is_owner {
             return false;
         }
-        let (view, jobs) = self.outdated();
         let generations = self.generations();
+        let recomputes_kept = self.recomputes_kept();
+        if recomputes_kept && self.is_some_due(&generations) {
+            self.looks.wants_round = true;
+            return false;
+        }
+        let (view, jobs) = self.outdated();
         if !is_due(&jobs) {
             for (name, reached) in passed_on(view, &jobs) {
                 let of_name = self.derived.iter_mut().find(|derived| derived.info.name == name);
@@ -108,7 +113,8 @@ impl Pipeline {
             }
             return false;
         }
-        if self.recomputes_kept() {
+        if recomputes_kept {
+            self.looks.wants_round = true;
             return false;
         }
         self.begin_computing(view, jobs, generations);

@@ -11,13 +11,12 @@ use datafusion::{
     logical_expr::{
         Aggregate, BinaryExpr, Distinct, DistinctOn, Expr, Join, JoinType, LogicalPlan, Operator,
         Union, Unnest, Window, WindowFunctionDefinition,
-        expr::AggregateFunction,
         utils::{find_valid_equijoin_key_pair, split_conjunction},
     },
 };
 
 use crate::{
-    domain::TableName,
+    domain::{TableName, sql_ties},
     models::{
         classify::{UNORDERED, not_deterministic},
         plan::scanned_name,
@@ -64,23 +63,6 @@ impl Traced {
         self.columns.iter().filter_map(Origin::key).cloned().collect()
     }
 }
-
-/// Functions that are of the first, the last or all rows in an order.
-const OF_AN_ORDER: [&str; 13] = [
-    "row_number",
-    "rank",
-    "dense_rank",
-    "percent_rank",
-    "cume_dist",
-    "ntile",
-    "lead",
-    "lag",
-    "first_value",
-    "last_value",
-    "nth_value",
-    "array_agg",
-    "string_agg",
-];
 
 /// Traces the rows of `plan` to those of the `driving` relations; what is joined to them and reads
 /// none of these is added to `sides`. An error says what cannot be traced.
@@ -138,11 +120,9 @@ fn reads(plan: &LogicalPlan, names: &BTreeSet<TableName>) -> bool {
 
 fn grouped(aggregate: &Aggregate, below: Traced) -> Result<Traced, String> {
     for expr in &aggregate.aggr_expr {
-        if let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias()
-        {
-            let name = func.name();
-            let is_ordered = OF_AN_ORDER.contains(&name) && !params.order_by.is_empty();
-            if !UNORDERED.contains(&name) && !is_ordered {
+        if let Expr::AggregateFunction(function) = expr.clone().unalias() {
+            let name = function.func.name();
+            if !UNORDERED.contains(&name) && !sql_ties::is_ordered(&function) {
                 return Err(format!("has {name}(), which may depend on the order of rows"));
             }
         }
@@ -180,7 +160,7 @@ fn ranked(window: &Window, below: Traced) -> Result<Traced, String> {
         };
         let (name, params) = (function.fun.name().to_owned(), &function.params);
         let is_aggregate = matches!(function.fun, WindowFunctionDefinition::AggregateUDF(_));
-        let needs_order = OF_AN_ORDER.contains(&name.as_str());
+        let needs_order = sql_ties::is_of_an_order(&name);
         if params.order_by.is_empty() && needs_order {
             return Err(format!("has {name}() without ORDER BY"));
         }

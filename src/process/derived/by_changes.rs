@@ -96,8 +96,8 @@ impl Derived {
         of_then.any(|(_, basis)| basis.iter().all(|(name, of)| generations.get(name) == Some(of)))
     }
 
-    /// The table is committed as of generation `at`.
-    pub(super) fn is_committed(&mut self, at: u64) {
+    /// The table is committed as of generation `at`: what made it is needed no more.
+    pub(super) fn forget_committed(&mut self, at: u64) {
         self.log.committed(at);
         let before = self.looks.iter().filter(|(from, _)| *from <= at);
         if let Some(last) = before.map(|(from, _)| *from).max() {

@@ -266,7 +266,7 @@ impl Derived {
             if let Some((patches, positions)) = self.log.up_to(at) {
                 let moves = self.moves(&positions, published);
                 self.table.patch(&patches, moves).await?;
-                self.is_committed(at);
+                self.forget_committed(at);
             } else if force && at == self.at.generation && self.at.failure.is_none() {
                 let moves = self.moves(&self.at.positions, published);
                 if moves.is_empty() && self.table.is_published() {
