@@ -22,7 +22,8 @@ use crate::{
 Models stand below what they read. The class says how a model is kept:
 
   view       computed by each query
-  append     a row for each row that comes: an update costs the rows that came
+  append     a row for each row that comes, of one input or of several (UNION ALL): an update costs the
+             rows that came
   aggregate  running values per group: an update costs the groups that it touches
   keyed      the first row per key: an update costs the keys that it touches
   lookup     rows joined to dimensions: an update costs the rows that came, and those that meet a

@@ -10,11 +10,11 @@ use datafusion::{
     common::tree_node::{TreeNode as _, TreeNodeRecursion},
     error::DataFusionError,
     execution::SessionState,
-    logical_expr::{Expr, LogicalPlan, Volatility},
+    logical_expr::LogicalPlan,
 };
 
 use crate::{
-    domain::{TableName, sql_ties},
+    domain::TableName,
     models::{
         KeptProgram,
         aggregate::AggregateProgram,
@@ -23,7 +23,8 @@ use crate::{
         keyed::{First, KeyedProgram},
         lookup::{GroupedProgram, Joins, LookupProgram},
         plan::{Class, Program, scanned_name},
-        steps::{unnest_refused, unnested_column},
+        shape::{filters_groups, not_deterministic, row_base, row_wise, unstable, unstable_in},
+        united::{UnitedProgram, branches, is_constant},
     },
 };
 
@@ -48,6 +49,13 @@ pub(super) struct Seen {
     pub is_side: bool,
     /// Whether it changes with a stream.
     pub is_fed: bool,
+}
+
+impl Seen {
+    /// Whether its rows only come.
+    fn only_grows(&self) -> bool {
+        matches!(self.rows, Rows::Arrive | Rows::Grow)
+    }
 }
 
 /// How a stored model is kept.
@@ -103,6 +111,18 @@ pub(super) fn classify(
         Ok((name, _)) => format!("rows of {name} are replaced as a whole"),
         Err(reason) => reason,
     };
+    match united(plan, known, state, visible)? {
+        Some(Ok(United { driving, program, .. })) => {
+            let (class, reason) = match program.sides().is_empty() {
+                true => (Class::Project, "unites the rows of its inputs, one by one"),
+                false => (Class::Lookup, "unites rows that are joined to what is known of them"),
+            };
+            let (reason, program) = (reason.to_owned(), Program::Kept(program));
+            return Ok(Classified { class, reason, driving, program });
+        }
+        Some(Err(reason)) => return by_key(plan, known, state, visible, reason),
+        None => {}
+    }
     for (class, kept, what) in [
         (
             Class::Keyed,
@@ -114,8 +134,8 @@ pub(super) fn classify(
     ] {
         match kept(plan, known, state, visible)? {
             Some(Ok((driving, program))) => {
-                let (reason, driving) = (what.to_owned(), vec![driving]);
-                return Ok(Classified { class, reason, driving, program: Program::Kept(program) });
+                let program = Program::Kept(program);
+                return Ok(Classified { class, reason: what.to_owned(), driving, program });
             }
             Some(Err(reason)) => return by_key(plan, known, state, visible, reason),
             None => {}
@@ -126,7 +146,7 @@ pub(super) fn classify(
 
 /// A plan as one that is kept in a certain way: what drives it, and how; or why it cannot be kept
 /// so. `None` if it does something else.
-type Kept = Option<Result<(TableName, Arc<dyn KeptProgram>), String>>;
+type Kept = Option<Result<(Vec<TableName>, Arc<dyn KeptProgram>), String>>;
 type Classify = fn(
     &LogicalPlan,
     &BTreeMap<TableName, Seen>,
@@ -134,7 +154,7 @@ type Classify = fn(
     &SchemaRef,
 ) -> Result<Kept, DataFusionError>;
 
-fn kept(driving: TableName, program: Result<impl KeptProgram + 'static, String>) -> Kept {
+fn kept(driving: Vec<TableName>, program: Result<impl KeptProgram + 'static, String>) -> Kept {
     Some(program.map(|program| (driving, Arc::new(program) as Arc<dyn KeptProgram>)))
 }
 
@@ -233,7 +253,8 @@ fn aggregate(
         let Some(below) = above.inputs().first().copied() else { break };
         above = below;
     }
-    let Some(joins) = Joins::of(input) else {
+    let base = row_base(input);
+    if branches(base)?.len() == 1 && Joins::of(input).is_none() {
         let (name, rows) = match row_wise(input, known) {
             Ok((name, Rows::Replaced)) => {
                 let reason = format!("aggregates {name}, whose rows are replaced as a whole");
@@ -244,22 +265,103 @@ fn aggregate(
         };
         let grows = matches!(rows, Rows::Arrive | Rows::Grow);
         let program = AggregateProgram::compile(plan, grows, state, Arc::clone(visible))?;
-        return Ok(kept(name, program));
-    };
-    // Of the rows of the join itself: what is done to them before they are grouped is the
-    // aggregate's.
-    let joined = joins.joined();
-    let fields = joined.schema().fields().iter();
+        return Ok(kept(vec![name], program));
+    }
+    // Of the rows of the join or the union itself: what is done to them before they are grouped is
+    // the aggregate's.
+    let fields = base.schema().fields().iter();
     let fields: Vec<_> = fields.map(|field| field.as_ref().clone().with_nullable(true)).collect();
-    let rows = Arc::new(Schema::new(fields));
-    let joined = match lookup(joined, known, state, &rows)? {
-        Some(Ok(joined)) => joined,
+    let (driving, rows, grows) = match given(base, known, state, &Arc::new(Schema::new(fields)))? {
+        Some(Ok(given)) => given,
         Some(Err(reason)) => return Ok(Some(Err(format!("aggregates what {reason}")))),
         None => return Ok(None),
     };
-    let groups = AggregateProgram::compile(plan, false, state, Arc::clone(visible))?;
-    let (name, joined) = joined;
-    Ok(kept(name, groups.map(|groups| GroupedProgram::new(joined, groups))))
+    let groups = AggregateProgram::compile(plan, grows, state, Arc::clone(visible))?;
+    Ok(kept(driving, groups.map(|groups| GroupedProgram::new(rows, groups))))
+}
+
+/// What a union or a join gives to an aggregate over it: what drives it, and whether its rows only
+/// come.
+#[allow(clippy::type_complexity, reason = "said above")]
+fn given(
+    base: &LogicalPlan,
+    known: &BTreeMap<TableName, Seen>,
+    state: &SessionState,
+    rows: &SchemaRef,
+) -> Result<Option<Result<(Vec<TableName>, Arc<dyn KeptProgram>, bool), String>>, DataFusionError> {
+    if let Some(found) = united(base, known, state, rows)? {
+        return Ok(Some(found.and_then(|United { driving, program, grows }| {
+            if program.has_constants() {
+                return Err("unites rows with some that are always there".to_owned());
+            }
+            Ok((driving, program as Arc<dyn KeptProgram>, grows))
+        })));
+    }
+    let Some(joins) = Joins::of(base) else { return Ok(None) };
+    let found = lookup(&joins, known, state, rows)?;
+    Ok(Some(
+        found.map(|(name, program)| (vec![name], Arc::new(program) as Arc<dyn KeptProgram>, false)),
+    ))
+}
+
+/// What UNION ALL puts together.
+struct United {
+    driving: Vec<TableName>,
+    program: Arc<UnitedProgram>,
+    /// Whether rows only come.
+    grows: bool,
+}
+
+/// The rows of several inputs put together, if that is at the top.
+fn united(
+    plan: &LogicalPlan,
+    known: &BTreeMap<TableName, Seen>,
+    state: &SessionState,
+    visible: &SchemaRef,
+) -> Result<Option<Result<United, String>>, DataFusionError> {
+    let branches = branches(plan)?;
+    if branches.len() == 1 {
+        return Ok(None);
+    }
+    let (mut driving, mut programs, mut grows) = (Vec::new(), Vec::new(), true);
+    for branch in &branches {
+        if is_constant(branch) {
+            let (joins, visible) = (Joins::none(branch), Arc::clone(visible));
+            let program = match unstable_in(branch)? {
+                None => LookupProgram::compile(&joins, Vec::new(), true, state, visible)?,
+                Some(reason) => Err(reason),
+            };
+            match program {
+                Ok(program) => programs.push((None, program)),
+                Err(reason) => return Ok(Some(Err(format!("unites what {reason}")))),
+            }
+            continue;
+        }
+        let joins = Joins::of(branch).unwrap_or_else(|| Joins::none(branch));
+        let (name, program) = match lookup(&joins, known, state, visible)? {
+            Ok(found) => found,
+            Err(reason) => return Ok(Some(Err(format!("unites what {reason}")))),
+        };
+        grows &= joins.sides().next().is_none() && known.get(&name).is_some_and(Seen::only_grows);
+        let input = driving.iter().position(|of| *of == name).unwrap_or_else(|| {
+            driving.push(name);
+            driving.len() - 1
+        });
+        programs.push((Some(input), program));
+    }
+    let grown = |name: &TableName| known.get(name).is_some_and(Seen::only_grows);
+    // How far a table is in a stream says nothing of how far it is in what lags behind that.
+    if let (Some(one), Some(other)) =
+        (driving.iter().find(|name| grown(name)), driving.iter().find(|name| !grown(name)))
+    {
+        let reason = format!("unites {one}, whose rows only come, with {other}, whose rows may go");
+        return Ok(Some(Err(reason)));
+    }
+    if driving.is_empty() {
+        return Ok(None);
+    }
+    let program = UnitedProgram::new(programs, Arc::clone(visible));
+    Ok(Some(program.map(|program| United { driving, program, grows })))
 }
 
 /// The first row of each key.
@@ -287,7 +389,7 @@ fn keyed(
     match row_wise(first.input(), known) {
         Ok((name, rows @ (Rows::Arrive | Rows::Grow))) => {
             let (of_stream, visible) = (rows == Rows::Arrive, Arc::clone(visible));
-            Ok(kept(name, KeyedProgram::compile(plan, &first, of_stream, state, visible)?))
+            Ok(kept(vec![name], KeyedProgram::compile(plan, &first, of_stream, state, visible)?))
         }
         Ok((name, _)) => Ok(Some(Err(format!("takes the first of rows of {name} that may go")))),
         Err(reason) => Ok(Some(Err(format!("takes the first row of what {reason}")))),
@@ -301,44 +403,44 @@ fn joined(
     state: &SessionState,
     visible: &SchemaRef,
 ) -> Result<Kept, DataFusionError> {
-    let found = lookup(plan, known, state, visible)?;
-    Ok(found.and_then(|found| match found {
-        Ok((name, program)) => kept(name, Ok(program)),
+    let Some(joins) = Joins::of(plan) else { return Ok(None) };
+    Ok(match lookup(&joins, known, state, visible)? {
+        Ok((name, program)) => kept(vec![name], Ok(program)),
         Err(reason) => Some(Err(reason)),
-    }))
+    })
 }
 
-/// The same, with what drives it.
-#[allow(clippy::type_complexity, reason = "what the others have, before it is boxed")]
+/// The rows of one relation, joined to others or not, and what drives them.
 fn lookup(
-    plan: &LogicalPlan,
+    joins: &Joins<'_>,
     known: &BTreeMap<TableName, Seen>,
     state: &SessionState,
     visible: &SchemaRef,
-) -> Result<Option<Result<(TableName, LookupProgram), String>>, DataFusionError> {
-    let Some(joins) = Joins::of(plan) else { return Ok(None) };
+) -> Result<Result<(TableName, LookupProgram), String>, DataFusionError> {
     let refused = joins.refused();
     if let Some(reason) = refused.or_else(|| joins.expressions().iter().find_map(not_deterministic))
     {
-        return Ok(Some(Err(reason)));
+        return Ok(Err(reason));
     }
+    let does = if joins.sides().next().is_some() { "joins" } else { "reads" };
     let (name, rows) = match row_wise(joins.driving(), known) {
         Ok((name, Rows::Replaced)) => {
-            return Ok(Some(Err(format!("joins {name}, whose rows are replaced as a whole"))));
+            return Ok(Err(format!("{does} {name}, whose rows are replaced as a whole")));
         }
         Ok(found) => found,
-        Err(reason) => return Ok(Some(Err(format!("joins what {reason}")))),
+        Err(reason) if does == "joins" => return Ok(Err(format!("joins what {reason}"))),
+        Err(reason) => return Ok(Err(reason)),
     };
     let mut tables = Vec::new();
     for plan in joins.sides() {
         match side(plan, known)? {
             Ok(behind) => tables.push(behind),
-            Err(reason) => return Ok(Some(Err(reason))),
+            Err(reason) => return Ok(Err(reason)),
         }
     }
     let rows_stay = matches!(rows, Rows::Arrive | Rows::Grow);
-    let program = LookupProgram::compile(&joins, tables, rows_stay, state, Arc::clone(visible))?;
-    Ok(Some(program.map(|program| (name, program))))
+    let program = LookupProgram::compile(joins, tables, rows_stay, state, Arc::clone(visible))?;
+    Ok(program.map(|program| (name, program)))
 }
 
 /// The stored tables behind a plan to whose rows others are joined; or why it is none for that.
@@ -363,123 +465,4 @@ fn side(
     tables.sort();
     tables.dedup();
     Ok(refused.map_or(Ok(tables), Err))
-}
-
-/// Aggregates for which the order of rows is nothing.
-pub(super) const UNORDERED: [&str; 17] = [
-    "count",
-    "sum",
-    "avg",
-    "min",
-    "max",
-    "bool_and",
-    "bool_or",
-    "approx_distinct",
-    "median",
-    "percentile_cont",
-    "stddev",
-    "stddev_pop",
-    "var",
-    "var_pop",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-];
-
-/// Why a node may give other rows for the same input, if it may.
-fn unstable(node: &LogicalPlan) -> Option<String> {
-    match node {
-        LogicalPlan::Subquery(_) => Some("contains a subquery".to_owned()),
-        LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().find_map(|expr| {
-            let name = match expr.clone().unalias() {
-                Expr::AggregateFunction(function) if sql_ties::is_ordered(&function) => {
-                    return None;
-                }
-                Expr::AggregateFunction(function) => function.func.name().to_owned(),
-                other => other.to_string(),
-            };
-            let is_unknown = !UNORDERED.contains(&name.as_str());
-            is_unknown.then(|| format!("has {name}(), which may depend on the order of rows"))
-        }),
-        _ => None,
-    }
-    .or_else(|| node.expressions().iter().find_map(not_deterministic))
-}
-
-/// Whether a filter stands over the top aggregation.
-fn filters_groups(plan: &LogicalPlan) -> bool {
-    let mut node = plan;
-    loop {
-        node = match node {
-            LogicalPlan::Projection(projection) => &projection.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
-            LogicalPlan::Filter(filter) => &filter.input,
-            LogicalPlan::Aggregate(_) => return true,
-            _ => return false,
-        };
-    }
-}
-
-/// The one relation whose rows a plan projects and filters, one by one; or what else it does.
-fn row_wise(
-    plan: &LogicalPlan,
-    known: &BTreeMap<TableName, Seen>,
-) -> Result<(TableName, Rows), String> {
-    let mut node = plan;
-    loop {
-        let exprs: &[Expr] = match node {
-            LogicalPlan::Projection(projection) => &projection.expr,
-            LogicalPlan::Filter(filter) => std::slice::from_ref(&filter.predicate),
-            _ => &[],
-        };
-        if let Some(reason) = exprs.iter().find_map(not_deterministic) {
-            return Err(reason);
-        }
-        node = match node {
-            LogicalPlan::Projection(projection) => &projection.input,
-            LogicalPlan::Filter(filter) => &filter.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
-            LogicalPlan::Unnest(unnest) if unnested_column(unnest).is_some() => &unnest.input,
-            LogicalPlan::Unnest(_) => return Err(unnest_refused()),
-            LogicalPlan::TableScan(scan) => {
-                let name = scanned_name(scan);
-                let reads = || format!("reads {}", scan.table_name.table());
-                return known.get(&name).map(|of| (name, of.rows)).ok_or_else(reads);
-            }
-            LogicalPlan::Aggregate(_) => return Err("aggregates rows (GROUP BY)".into()),
-            LogicalPlan::Join(_) => return Err("joins relations".into()),
-            LogicalPlan::Window(_) => return Err("has a window function".into()),
-            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
-                return Err("orders or limits rows".into());
-            }
-            LogicalPlan::Distinct(_) => return Err("removes equal rows (DISTINCT)".into()),
-            LogicalPlan::Union(_) => return Err("unites relations (UNION)".into()),
-            LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-                return Err("reads no relation".into());
-            }
-            other => return Err(format!("contains {}", other.display())),
-        };
-    }
-}
-
-pub(super) fn not_deterministic(expr: &Expr) -> Option<String> {
-    let mut reason = None;
-    let walked = expr.apply(|part| {
-        let found = match part {
-            Expr::ScalarFunction(call)
-                if call.func.signature().volatility != Volatility::Immutable =>
-            {
-                Some(format!("{}() is not deterministic", call.func.name()))
-            }
-            Expr::ScalarSubquery(_)
-            | Expr::InSubquery(_)
-            | Expr::Exists(_)
-            | Expr::SetComparison(_) => Some("contains a subquery".to_owned()),
-            _ => None,
-        };
-        let stop = found.is_some();
-        reason = found;
-        Ok(if stop { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    });
-    walked.err().map(|error| error.to_string()).or(reason)
 }

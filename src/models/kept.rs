@@ -14,7 +14,7 @@ use crate::{
     models::{ProgramError, lookup::Side},
 };
 
-/// A model that is kept by changes of its inputs, compiled: of one, unless it is by key.
+/// A model that is kept by changes of its inputs, compiled.
 pub trait KeptProgram: Debug + Send + Sync {
     /// The columns of the table: the key, what else it needs to go on, then those of the model.
     fn stored_schema(&self) -> &SchemaRef;
@@ -39,7 +39,12 @@ pub trait KeptProgram: Debug + Send + Sync {
         true
     }
 
-    /// What it joins to the rows of its input, computed by SQL.
+    /// Whether rows have to come with their keys.
+    fn takes_keys(&self) -> bool {
+        !self.sides().is_empty()
+    }
+
+    /// What it joins to the rows of its inputs, computed by SQL.
     fn sides(&self) -> &[Side] {
         &[]
     }
@@ -86,7 +91,7 @@ pub trait KeptState: Debug + Send + Sync {
     fn apply_all(&mut self, changes: &[Change], is_read: bool) -> Result<Applied, ProgramError> {
         match changes {
             [change] => self.apply(change, is_read),
-            _ => Err(not_by_key()),
+            _ => Err(of_one()),
         }
     }
 
@@ -99,9 +104,10 @@ pub trait KeptState: Debug + Send + Sync {
         Ok(false)
     }
 
-    /// What has to become of rows of the input that were taken in, now that the sides differ.
+    /// What has to become of rows of an input that were taken in, now that the sides differ.
     fn redrive(
         &self,
+        _input: usize,
         _rows: &RecordBatch,
         _is_read: bool,
     ) -> Result<Option<Applied>, ProgramError> {
@@ -157,6 +163,10 @@ pub trait KeptState: Debug + Send + Sync {
 
     /// How many rows there are.
     fn count(&self) -> usize;
+}
+
+fn of_one() -> ProgramError {
+    DataFusionError::Internal("a model of one input was handed several".to_owned()).into()
 }
 
 fn not_by_key() -> ProgramError {

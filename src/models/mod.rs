@@ -13,8 +13,10 @@ mod keyed;
 mod lookup;
 mod plan;
 mod reads;
+mod shape;
 mod steps;
 mod types;
+mod united;
 
 #[cfg(test)]
 mod tests;

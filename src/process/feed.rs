@@ -1,6 +1,9 @@
 //! What comes into the streams, handed on to the models that are kept by changes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{AsArray as _, BooleanArray, RecordBatch},
@@ -85,12 +88,32 @@ impl Pipeline {
     pub(super) fn hand_on(
         &mut self,
         fed: Option<(&str, &Fed)>,
+        changes: Changes,
+    ) -> Result<bool, Error> {
+        self.hand_on_to(fed, changes, &BTreeSet::new())
+    }
+
+    /// The same for what became of tables in a look, in which those of these numbers took it in.
+    pub(super) fn hand_on_beyond(
+        &mut self,
+        looked: &BTreeSet<usize>,
+        changes: Changes,
+    ) -> Result<(), Error> {
+        self.hand_on_to(None, changes, looked)?;
+        Ok(())
+    }
+
+    fn hand_on_to(
+        &mut self,
+        fed: Option<(&str, &Fed)>,
         mut changes: Changes,
+        without: &BTreeSet<usize>,
     ) -> Result<bool, Error> {
         let (now, mut has_failed) = (self.deps.clock.now_us(), false);
-        for derived in &mut self.derived {
-            let Some((inputs, has_sides)) = derived.follows() else { continue };
-            let handed = match handed(inputs, has_sides, fed, &changes)? {
+        let derived = self.derived.iter_mut().enumerate();
+        for (_, derived) in derived.filter(|(number, _)| !without.contains(number)) {
+            let Some((inputs, takes_keys)) = derived.follows() else { continue };
+            let handed = match handed(inputs, takes_keys, fed, &changes)? {
                 What::Changed(handed) => handed,
                 What::Nothing => continue,
                 What::Stopped => {
@@ -152,10 +175,10 @@ pub(super) enum What {
     Stopped,
 }
 
-/// What came into the inputs of a model, or became of them; rows with their keys if it `has_sides`.
+/// What came into the inputs of a model, or became of them; rows with their keys if it `takes_keys`.
 pub(super) fn handed(
     inputs: &[KeptBy],
-    has_sides: bool,
+    takes_keys: bool,
     fed: Option<(&str, &Fed)>,
     changes: &Changes,
 ) -> Result<What, Error> {
@@ -169,7 +192,7 @@ pub(super) fn handed(
                 fed.ends.iter().for_each(|(p, at)| reached.advance(stream, *p, *at));
                 let mut change = Change::default();
                 if let Output::Rows(rows, places) = output {
-                    change.added.push(wanted(input, has_sides, stream, rows, places)?);
+                    change.added.push(wanted(input, takes_keys, stream, rows, places)?);
                 }
                 Some((change, reached))
             }
@@ -185,12 +208,12 @@ pub(super) fn handed(
 /// The rows that a model was not handed before, with their keys if it needs these.
 fn wanted(
     input: &KeptBy,
-    is_keyed: bool,
+    takes_keys: bool,
     stream: &str,
     rows: &RecordBatch,
     places: &RecordBatch,
 ) -> Result<RecordBatch, Error> {
-    let keyed = match is_keyed {
+    let keyed = match takes_keys {
         true => Some(with_key(rows, Arc::new(place_keys(places)?))?),
         false => None,
     };
@@ -198,7 +221,7 @@ fn wanted(
     let partitions = column(places, PARTITION)?.as_primitive::<Int32Type>().values();
     let offsets = column(places, OFFSET)?.as_primitive::<Int64Type>().values();
     let at: BTreeMap<i32, Option<Offset>> = {
-        let numbers: std::collections::BTreeSet<i32> = partitions.iter().copied().collect();
+        let numbers: BTreeSet<i32> = partitions.iter().copied().collect();
         let at = |number| input.taken(stream, Partition::try_from(number).unwrap_or_default());
         numbers.into_iter().map(|number| (number, at(number))).collect()
     };

@@ -11,8 +11,8 @@ use crate::{
 pub(super) struct Away {
     /// With how far it was handed everything, what is queued included.
     pub inputs: Vec<KeptBy>,
-    /// Whether it joins its rows to others, and so is handed their keys.
-    pub has_sides: bool,
+    /// Whether rows have to come with their keys.
+    pub takes_keys: bool,
     /// Whether something could not be computed when it left.
     pub is_waiting: bool,
     /// What it is handed when its state is back.
@@ -25,7 +25,7 @@ impl Away {
     pub(super) fn of(kept: &Kept) -> Self {
         Self {
             inputs: kept.inputs.clone(),
-            has_sides: !kept.sides().is_empty(),
+            takes_keys: kept.takes_keys(),
             is_waiting: kept.is_waiting(),
             queue: Vec::new(),
             stopped: None,

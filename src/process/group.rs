@@ -156,7 +156,7 @@ impl Pipeline {
                     break;
                 }
                 if self.tail_bytes() > self.settings.seal_bytes {
-                    self.seal_tables(false).await?;
+                    self.seal_tables(false, false).await?;
                 }
             }
         }

@@ -204,6 +204,11 @@ impl Kept {
         self.program.holds_rows()
     }
 
+    /// Whether rows have to come with their keys.
+    pub(super) fn takes_keys(&self) -> bool {
+        self.program.takes_keys()
+    }
+
     /// What it joins to the rows of its inputs.
     pub(super) fn sides(&self) -> &[Side] {
         self.program.sides()
@@ -240,9 +245,13 @@ impl Kept {
         self.state.as_mut().map_or(Ok(false), |state| state.look(sides))
     }
 
-    /// What has to become of driving rows, now that the sides differ.
-    pub(super) fn redrive(&self, rows: &RecordBatch) -> Result<Option<Applied>, ProgramError> {
-        self.state.as_ref().map_or(Ok(None), |state| state.redrive(rows, self.is_read))
+    /// What has to become of rows of an input, now that the sides differ.
+    pub(super) fn redrive(
+        &self,
+        input: usize,
+        rows: &RecordBatch,
+    ) -> Result<Option<Applied>, ProgramError> {
+        self.state.as_ref().map_or(Ok(None), |state| state.redrive(input, rows, self.is_read))
     }
 
     /// The same for all of them, as changes of the table.

@@ -2,8 +2,9 @@
 //!
 //! Models that read one another are looked at together, each such group by itself as soon as something
 //! is there to look at and its share of the machine allows: lookups between two micro-batches, so that
-//! each view shows them with what they are joined to; those with models by key beside the loop. And all
-//! of them where a publication or what is recomputed needs them to be of one moment.
+//! each view shows them with what they are joined to; models by key, and what reads them, beside the loop,
+//! where they hold up nothing that they read. And all of them where a publication or what is recomputed
+//! needs them to be of one moment.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,10 +81,16 @@ impl Looks {
     pub(super) fn of(derived: &[Derived]) -> Self {
         let mut of: BTreeMap<&TableName, usize> = BTreeMap::new();
         let mut numbers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        // By key, or reading such.
+        let mut beside: BTreeSet<&TableName> = BTreeSet::new();
         for (number, table) in derived.iter().enumerate() {
             let Some(kept) = table.kept() else { continue };
-            let found: BTreeSet<usize> =
-                kept.reads().filter_map(|name| of.get(name)).copied().collect();
+            let is_beside = kept.by_key().is_some() || kept.reads().any(|of| beside.contains(of));
+            if is_beside {
+                beside.insert(&table.info.name);
+            }
+            let read = kept.reads().filter(|name| beside.contains(name) == is_beside);
+            let found: BTreeSet<usize> = read.filter_map(|name| of.get(name)).copied().collect();
             if !table.has_looks && found.is_empty() {
                 continue;
             }
@@ -97,9 +104,8 @@ impl Looks {
         }
         let next = Instant::now();
         let groups = numbers.into_values().map(|members| {
-            let by_key =
-                |member: &usize| derived[*member].kept().is_some_and(|k| k.by_key().is_some());
-            Group { is_beside: members.iter().any(by_key), members, is_away: false, next }
+            let is_beside = members.iter().any(|of| beside.contains(&derived[*of].info.name));
+            Group { members, is_beside, is_away: false, next }
         });
         Self { groups: groups.collect(), ..Self::default() }
     }
@@ -162,7 +168,10 @@ impl Pipeline {
 
     /// Looks at lookups that are due, between two micro-batches; not again at once where it took long,
     /// unless it is `needed`. Whether there were some.
-    async fn look_between(&mut self, needed: bool) -> Result<bool, Error> {
+    pub(super) async fn look_between(&mut self, needed: bool) -> Result<bool, Error> {
+        if !self.is_owner {
+            return Ok(false);
+        }
         self.pass_on()?;
         let mut has_looked = false;
         for group in 0..self.looks.groups.len() {
@@ -256,11 +265,16 @@ impl Pipeline {
 
     /// Takes over what a look came to, then what came meanwhile.
     pub(super) fn end_look(&mut self, scope: Scope, looked: Looked) -> Result<(), Error> {
-        let Looked { members, view, generations, took } = looked;
-        let mut left: Vec<(usize, Away)> = Vec::new();
+        let Looked { members, changes, view, generations, took } = looked;
+        let (mut left, mut looked): (Vec<(usize, Away)>, _) = (Vec::new(), BTreeSet::new());
         for member in members {
             let number = member.number;
+            looked.insert(number);
             left.extend(self.derived[number].come_back(member)?.map(|away| (number, away)));
+        }
+        // To those that read them and were not looked at with them.
+        for changes in changes {
+            self.hand_on_beyond(&looked, changes)?;
         }
         metrics::stage(Stage::Looks, took);
         let next = Instant::now() + self.pause_after(took);

@@ -53,6 +53,8 @@ pub(super) struct OffsetTable {
     committed: Committed,
     tail: Vec<RecordBatch>,
     tail_bytes: usize,
+    /// What the next seal commits, if more may come before it.
+    cut: Option<Cut>,
     /// Per partition, the last offset included, tail included.
     at: Vec<Option<Offset>>,
     /// Per partition, the last offset that is committed: as we did it, or as the table says.
@@ -60,6 +62,13 @@ pub(super) struct OffsetTable {
     /// The partitions whose rows this process writes.
     held: Vec<bool>,
     state: Option<Arc<TableState>>,
+}
+
+/// The beginning of a tail.
+struct Cut {
+    batches: usize,
+    /// How far the table reaches with it.
+    at: Vec<Option<Offset>>,
 }
 
 impl OffsetTable {
@@ -85,6 +94,7 @@ impl OffsetTable {
             committed,
             tail: Vec::new(),
             tail_bytes: 0,
+            cut: None,
             at,
             state: None,
         })
@@ -182,17 +192,25 @@ impl OffsetTable {
         self.tail_bytes
     }
 
-    /// Commits the tail with its positions. Positions alone are committed only when `force`d.
+    /// What comes from now on is no part of the next seal.
+    pub(super) fn cut(&mut self) {
+        self.cut = Some(Cut { batches: self.tail.len(), at: self.at.clone() });
+    }
+
+    /// Commits the tail, or as much of it as was cut, with its positions. Positions alone are
+    /// committed only when `force`d.
     pub(super) async fn seal(&mut self, force: bool) -> Result<bool, SealError> {
-        let moves = self.moves();
-        if moves.is_empty() || (self.tail.is_empty() && !force) {
+        let whole = || Cut { batches: self.tail.len(), at: self.at.clone() };
+        let Cut { batches, at } = self.cut.take().unwrap_or_else(whole);
+        let moves = self.moves_to(&at);
+        if moves.is_empty() || (batches == 0 && !force) {
             return Ok(false);
         }
-        self.table.append(&self.tail, moves).await?;
+        self.table.append(&self.tail[..batches], moves).await?;
         self.committed = self.table.committed().await?;
-        self.tail.clear();
-        self.tail_bytes = 0;
-        self.sealed.clone_from(&self.at);
+        self.tail.drain(..batches);
+        self.count_tail();
+        self.sealed = at;
         self.take_positions()?;
         Ok(true)
     }
@@ -219,8 +237,8 @@ impl OffsetTable {
         [self.columns.0, self.columns.1]
     }
 
-    fn moves(&self) -> Vec<Move> {
-        let ends = self.app_ids.iter().zip(self.sealed.iter().zip(&self.at));
+    fn moves_to(&self, at: &[Option<Offset>]) -> Vec<Move> {
+        let ends = self.app_ids.iter().zip(self.sealed.iter().zip(at));
         ends.filter_map(|(app_id, (from, at))| {
             let (from, to) = (*from, (*at)?);
             (from != Some(to)).then(|| Move { app_id: app_id.clone(), from, to })
@@ -320,13 +338,18 @@ impl OffsetTable {
             return Ok(());
         }
         let small = self.tail.iter().rev().take_while(|b| b.num_rows() < MERGE_BELOW_ROWS).count();
-        let start = self.tail.len() - small;
+        let cut = self.cut.as_ref().map_or(0, |cut| cut.batches);
+        let start = (self.tail.len() - small).max(cut);
         let merged = concat_batches(self.table.schema(), &self.tail[start..]);
         let merged = merged.map_err(|e| self.table.unread()(e.into()))?;
         self.tail.truncate(start);
         self.tail.push(merged);
-        self.tail_bytes = self.tail.iter().map(RecordBatch::get_array_memory_size).sum();
+        self.count_tail();
         Ok(())
+    }
+
+    fn count_tail(&mut self) {
+        self.tail_bytes = self.tail.iter().map(RecordBatch::get_array_memory_size).sum();
     }
 }
 

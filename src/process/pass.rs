@@ -58,6 +58,8 @@ pub(super) struct Pass {
 /// What a look came to.
 pub(super) struct Looked {
     pub members: Vec<Member>,
+    /// What became of these, in the order in which it did.
+    pub changes: Vec<Changes>,
     /// What they show with all else that it rests on.
     pub view: Arc<LakeView>,
     /// Of all tables, as `view` shows them.
@@ -67,7 +69,7 @@ pub(super) struct Looked {
 
 impl Pass {
     pub(super) async fn run(mut self) -> Result<Looked, Error> {
-        let started = Instant::now();
+        let (started, mut all_changes) = (Instant::now(), Vec::new());
         for number in 0..self.members.len() {
             let Member { kept, at, .. } = &self.members[number];
             if !kept.has_looks() || !kept.is_following() {
@@ -79,11 +81,12 @@ impl Pass {
             if !change.is_empty() || at.positions != before {
                 let (name, of) = (plan.model.name.clone(), (change, at.positions.clone()));
                 self.show(number);
-                self.hand_on(BTreeMap::from([(name, of)]))?;
+                all_changes.push(self.hand_on(BTreeMap::from([(name, of)]))?);
             }
         }
         let Self { members, view, generations, .. } = self;
-        Ok(Looked { members, view, generations, took: started.elapsed() })
+        let (changes, took) = (all_changes, started.elapsed());
+        Ok(Looked { members, changes, view, generations, took })
     }
 
     /// Looks at the sides of one model. Returns what that makes of its rows.
@@ -103,12 +106,12 @@ impl Pass {
         kept.look_at(name, at, looked, (basis, &positions), *now_us)
     }
 
-    /// Hands what became of a table to those that read it, parents first.
-    fn hand_on(&mut self, mut changes: Changes) -> Result<(), Error> {
+    /// Hands what became of a table to those that read it, parents first. Returns what became of all.
+    fn hand_on(&mut self, mut changes: Changes) -> Result<Changes, Error> {
         for number in 0..self.members.len() {
             let Member { plan, kept, at, .. } = &mut self.members[number];
-            let has_sides = !kept.sides().is_empty();
-            if let What::Changed(handed) = handed(&kept.inputs, has_sides, None, &changes)? {
+            let takes_keys = kept.takes_keys();
+            if let What::Changed(handed) = handed(&kept.inputs, takes_keys, None, &changes)? {
                 let name = &plan.model.name;
                 if let Some(change) = kept.follow(name, at, handed, self.now_us) {
                     changes.insert(name.clone(), (change, at.positions.clone()));
@@ -116,7 +119,7 @@ impl Pass {
                 self.show(number);
             }
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// Shows a table as it is now.
@@ -178,25 +181,24 @@ async fn redriven(
         return Ok(Vec::new());
     }
     let mut applied = Vec::new();
-    let mut redrive = |rows: &RecordBatch| {
-        applied.extend(kept.redrive(rows).map_err(|error| error.reason())?);
+    let mut redrive = |number: usize, rows: &RecordBatch| {
+        applied.extend(kept.redrive(number, rows).map_err(|error| error.reason())?);
         Ok::<(), String>(())
     };
-    let ([input], [waiting]) = (kept.inputs.as_slice(), kept.waiting()) else {
-        return Err("a lookup has several inputs".to_owned());
-    };
-    // What waits is not in the table, and what it takes out still is.
-    let waits = keys_of(&waiting.added).map_err(|error| error.to_string())?;
-    let scan = Driving::of(planned, &input.input).map_err(|error| error.to_string())?;
-    let mut rows = scan.rows(view).await.map_err(told)?;
-    while let Some(batch) = rows.try_next().await.map_err(told)? {
-        let batch = scan.keyed(&batch).and_then(|(rows, places)| {
-            let rows = taken(input, rows, places)?;
-            without(&rows, &waits)
-        });
-        redrive(&batch.map_err(|error| error.to_string())?)?;
+    for (number, (input, waiting)) in kept.inputs.iter().zip(kept.waiting()).enumerate() {
+        // What waits is not in the table, and what it takes out still is.
+        let waits = keys_of(&waiting.added).map_err(|error| error.to_string())?;
+        let scan = Driving::of(planned, &input.input).map_err(|error| error.to_string())?;
+        let mut rows = scan.rows(view).await.map_err(told)?;
+        while let Some(batch) = rows.try_next().await.map_err(told)? {
+            let batch = scan.keyed(&batch).and_then(|(rows, places)| {
+                let rows = taken(input, rows, places)?;
+                without(&rows, &waits)
+            });
+            redrive(number, &batch.map_err(|error| error.to_string())?)?;
+        }
+        waiting.removed.iter().try_for_each(|rows| redrive(number, rows))?;
     }
-    waiting.removed.iter().try_for_each(redrive)?;
     kept.redriven(applied).map_err(|error| error.reason())
 }
 

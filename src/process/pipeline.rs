@@ -17,6 +17,7 @@ use crate::{
         ends::if_reachable,
         looks::Looks,
         metrics::{self, Stage},
+        offset_table::OffsetTable,
         open::{self, Opened},
         quarantine::DiscardTable,
         rounds::Computed,
@@ -56,6 +57,8 @@ pub(super) struct Pipeline {
     pub(super) round_mark: Mark,
     /// Those that what is recomputed rests on.
     pub(super) last_mark: Mark,
+    /// Those that are being committed, if a seal is under way.
+    pub(super) seal_mark: Mark,
     pub(super) last_round: Duration,
     /// Not before then may tables be recomputed again.
     pub(super) next_round: Instant,
@@ -100,6 +103,7 @@ impl Pipeline {
             round_started: now,
             round_mark: Mark::new(),
             last_mark: Mark::new(),
+            seal_mark: Mark::new(),
             last_round: Duration::ZERO,
             next_round: now,
             looks,
@@ -172,10 +176,13 @@ impl Pipeline {
 
     /// The next records from the log, through every table. Whether there were any.
     pub(super) async fn poll(&mut self) -> Result<bool, Error> {
+        self.poll_for(Duration::from_millis(self.settings.poll_wait_ms)).await
+    }
+
+    async fn poll_for(&mut self, wait: Duration) -> Result<bool, Error> {
         let Some(reader) = &mut self.reader else {
             return Err(Error::Internal("the log has no reader".to_owned()));
         };
-        let wait = Duration::from_millis(self.settings.poll_wait_ms);
         let chunks = reader.poll(self.settings.batch_bytes, wait).await?;
         let mut moved = false;
         for chunk in chunks.into_iter().filter(|chunk| !chunk.records.is_empty()) {
@@ -283,15 +290,16 @@ impl Pipeline {
         }
         // Other processors see how far a table is by what it says, also where it got no rows.
         let positions_too = positions_too || self.deps.membership.is_some();
-        let mut committed = self.seal_tables(positions_too).await?;
         let may_publish = Instant::now() >= self.next_publish && !self.needs_mark();
+        let cut = if all { None } else { Some(self.cut()) };
+        let mut committed = self.seal_tables(positions_too, !all).await?;
         if self.is_owner && (all || may_publish) {
             let publishing = Instant::now();
             if all {
                 self.look_at_all(false).await?;
             }
             self.looks.is_marked = false;
-            committed += self.publish(positions_too).await?;
+            committed += self.publish(positions_too, cut).await?;
             self.next_publish = Instant::now() + self.pause_after(publishing.elapsed());
         }
         if self.is_owner {
@@ -307,23 +315,53 @@ impl Pipeline {
         Ok(())
     }
 
+    /// What comes from now on is no part of the seal that follows. Returns how far Bronze reaches
+    /// with it.
+    fn cut(&mut self) -> Positions {
+        let mut reached = Positions::default();
+        for stream in &mut self.streams {
+            reached.merge(&stream.bronze.positions());
+            stream.tables_mut().for_each(OffsetTable::cut);
+        }
+        self.seal_mark = self.mark();
+        self.keep_marks();
+        reached
+    }
+
     /// Commits the tables that grow: Bronze, then what was decided, then what follows from that,
-    /// parents first.
-    pub(super) async fn seal_tables(&mut self, positions_too: bool) -> Result<usize, Error> {
+    /// parents first. What comes meanwhile is taken in between if it `goes_on`: everything must have
+    /// been cut.
+    pub(super) async fn seal_tables(
+        &mut self,
+        positions_too: bool,
+        goes_on: bool,
+    ) -> Result<usize, Error> {
+        self.streams.iter_mut().for_each(|stream| stream.anchors.sealed());
         let bronze = self.streams.iter_mut().map(|stream| stream.bronze.seal(positions_too));
         let mut committed = try_join_all(bronze).await?.into_iter().filter(|done| *done).count();
-        self.streams.iter_mut().for_each(|stream| stream.anchors.sealed());
         self.trim_log().await?;
         crash::point("process.trimmed");
+        self.go_on(goes_on).await?;
         let decisions = self.streams.iter_mut().map(|s| s.seal_decisions(positions_too));
         committed += try_join_all(decisions).await?.into_iter().filter(|done| *done).count();
+        self.go_on(goes_on).await?;
         let models = self.streams.iter().flat_map(|stream| &stream.models);
         for level in 0..=models.map(|model| model.level).max().unwrap_or_default() {
             let tables = self.streams.iter_mut().flat_map(|stream| stream.tables_at(level));
             let tables = tables.map(|table| table.seal(positions_too));
             committed += try_join_all(tables).await?.into_iter().filter(|done| *done).count();
+            self.go_on(goes_on).await?;
         }
         Ok(committed)
+    }
+
+    /// Between two commits of a seal: what has come meanwhile is taken in and shown.
+    pub(super) async fn go_on(&mut self, goes_on: bool) -> Result<(), Error> {
+        if goes_on && self.poll_for(Duration::ZERO).await? {
+            self.look_between(false).await?;
+            self.swap();
+        }
+        Ok(())
     }
 
     /// Lets the log forget what Bronze holds durably.

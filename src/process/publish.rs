@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use futures::future::try_join_all;
 
 use crate::{
-    domain::TableName,
+    domain::{Positions, TableName},
     lake::LakeView,
     process::{
         Error,
@@ -17,10 +17,18 @@ use crate::{
 };
 
 impl Pipeline {
-    /// Commits tables whose rows are replaced, parents first, one level side by side.
-    pub(super) async fn publish(&mut self, positions_too: bool) -> Result<usize, Error> {
-        let mark = self.mark();
-        let mut published = Published::default();
+    /// Commits tables whose rows are replaced, parents first, one level side by side: as they were at
+    /// the `cut`, if there was one, up to which Bronze reaches; else as they are.
+    pub(super) async fn publish(
+        &mut self,
+        positions_too: bool,
+        cut: Option<Positions>,
+    ) -> Result<usize, Error> {
+        let mark = match cut {
+            Some(_) => std::mem::take(&mut self.seal_mark),
+            None => self.mark(),
+        };
+        let mut published = Published { cut, ..Published::default() };
         let mut committed = 0;
         let levels = self.derived.iter().map(|derived| derived.level).max().unwrap_or_default();
         for level in 0..=levels {
@@ -30,13 +38,14 @@ impl Pipeline {
             committed += try_join_all(commits).await?.into_iter().filter(|done| *done).count();
             let done = self.derived.iter().filter(|derived| derived.level == level);
             done.for_each(|derived| published.add(derived));
+            self.go_on(published.cut.is_some()).await?;
         }
         Ok(committed)
     }
 
     /// What is to be committed of the tables that are kept by changes: what others were made of
     /// beside the loop, so that these can be committed with it; without such, all.
-    fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         let mut mark = self.generations();
         if self.publishes_at_marks() {
             mark.extend(self.last_mark.clone());
@@ -62,7 +71,7 @@ impl Pipeline {
     /// Tells the tables kept by changes where a publication may stop.
     pub(super) fn keep_marks(&mut self) {
         for derived in self.derived.iter_mut().filter(|derived| derived.is_kept()) {
-            let marks = [&self.round_mark, &self.last_mark];
+            let marks = [&self.round_mark, &self.last_mark, &self.seal_mark];
             let marks = marks.iter().filter_map(|mark| mark.get(&derived.info.name));
             derived.mark(marks.copied().collect());
         }

@@ -149,8 +149,26 @@ SHAPES = {
     "gold.least": (f"SELECT order_id FROM {ORDERS} ORDER BY 1 LIMIT 3", "recompute", "orders or limits"),
     "gold.united": (
         f"SELECT order_id FROM {ORDERS} UNION ALL SELECT order_id FROM {ORDERS}",
+        "append",
+        "unites the rows of its inputs",
+    ),
+    "gold.united_names": (
+        f"SELECT o.order_id, k.n FROM {ORDERS} AS o JOIN {{{{ ref('kinds') }}}} AS k ON k.customer = o.customer "
+        f"UNION ALL SELECT order_id, 0 FROM {ORDERS}",
+        "lookup",
+        "unites rows that are joined",
+    ),
+    "gold.united_sums": (
+        "SELECT customer, sum(amount) AS amount FROM (SELECT customer, amount FROM {{ ref('rows') }} "
+        f"UNION ALL SELECT customer, -amount FROM {ORDERS}) AS x GROUP BY customer",
+        "aggregate",
+        "sums up the rows",
+    ),
+    "gold.united_groups": (
+        f"SELECT customer, count(*) AS n FROM {ORDERS} GROUP BY customer UNION ALL "
+        f"SELECT customer, 0 FROM {ORDERS}",
         "by key",
-        "unites relations",
+        "unites what aggregates rows (GROUP BY)",
     ),
     "gold.clocked": (f"SELECT now() AS at FROM {ORDERS}", "recompute", "now() is not determ"),
     "gold.asked": (

@@ -18,8 +18,8 @@ use datafusion::{
 use crate::{
     domain::{TableName, sql_ties},
     models::{
-        classify::{UNORDERED, not_deterministic},
         plan::scanned_name,
+        shape::{UNORDERED, not_deterministic},
     },
 };
 

@@ -1,4 +1,4 @@
-//! Joined rows, summed up per group: a lookup whose rows are in no table, below an aggregate.
+//! Joined or united rows, summed up per group: what gives them has no table, below an aggregate.
 
 use std::sync::Arc;
 
@@ -7,22 +7,20 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use crate::{
     domain::change::Change,
     models::{
-        Applied, KeptProgram, KeptState, ProgramError,
-        aggregate::AggregateProgram,
-        lookup::{LookupProgram, Side, state::LookupState},
+        Applied, KeptProgram, KeptState, ProgramError, aggregate::AggregateProgram, lookup::Side,
     },
 };
 
 #[derive(Debug)]
 pub(crate) struct GroupedProgram {
-    joined: Arc<LookupProgram>,
+    joined: Arc<dyn KeptProgram>,
     groups: Arc<AggregateProgram>,
 }
 
 impl GroupedProgram {
     /// `groups` takes the rows that `joined` gives.
-    pub(crate) fn new(joined: LookupProgram, groups: AggregateProgram) -> Self {
-        Self { joined: Arc::new(joined), groups: Arc::new(groups) }
+    pub(crate) fn new(joined: Arc<dyn KeptProgram>, groups: AggregateProgram) -> Self {
+        Self { joined, groups: Arc::new(groups) }
     }
 }
 
@@ -37,9 +35,13 @@ impl KeptProgram for GroupedProgram {
 
     fn begin(self: Arc<Self>) -> Result<Box<dyn KeptState>, ProgramError> {
         Ok(Box::new(GroupedState {
-            joined: LookupState::new(Arc::clone(&self.joined))?,
+            joined: Arc::clone(&self.joined).begin()?,
             groups: Arc::clone(&self.groups).begin()?,
         }))
+    }
+
+    fn takes_keys(&self) -> bool {
+        self.joined.takes_keys()
     }
 
     fn sides(&self) -> &[Side] {
@@ -49,7 +51,7 @@ impl KeptProgram for GroupedProgram {
 
 #[derive(Debug)]
 struct GroupedState {
-    joined: LookupState,
+    joined: Box<dyn KeptState>,
     groups: Box<dyn KeptState>,
 }
 
@@ -63,7 +65,11 @@ impl KeptState for GroupedState {
     }
 
     fn apply(&mut self, change: &Change, is_read: bool) -> Result<Applied, ProgramError> {
-        let joined = self.joined.apply(change, true)?;
+        self.apply_all(std::slice::from_ref(change), is_read)
+    }
+
+    fn apply_all(&mut self, changes: &[Change], is_read: bool) -> Result<Applied, ProgramError> {
+        let joined = self.joined.apply_all(changes, true)?;
         self.groups.apply(&joined.change, is_read)
     }
 
@@ -75,8 +81,13 @@ impl KeptState for GroupedState {
         self.joined.look(sides)
     }
 
-    fn redrive(&self, rows: &RecordBatch, _: bool) -> Result<Option<Applied>, ProgramError> {
-        self.joined.redrive(rows, true)
+    fn redrive(
+        &self,
+        input: usize,
+        rows: &RecordBatch,
+        _: bool,
+    ) -> Result<Option<Applied>, ProgramError> {
+        self.joined.redrive(input, rows, true)
     }
 
     fn redriven(

@@ -10,6 +10,7 @@ mod side;
 mod state;
 
 pub(super) use grouped::GroupedProgram;
+pub(super) use state::LookupState;
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ use crate::{
     models::{
         KeptProgram, KeptState, ProgramError,
         kept::with_hidden,
-        lookup::{side::Content, state::LookupState},
+        lookup::side::Content,
         steps::{Steps, evaluate, named, unnested_column},
         types::storable_batch,
     },
@@ -57,7 +58,7 @@ pub(super) struct LookupProgram {
 }
 
 /// What is joined to the driving rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Side {
     /// What computes it, over the relations of the planner.
     pub plan: LogicalPlan,
@@ -111,16 +112,6 @@ impl<'plan> Joins<'plan> {
     /// A plan without joins, as it is.
     pub(super) fn none(plan: &'plan LogicalPlan) -> Self {
         Self { joins: Vec::new(), driving: plan }
-    }
-
-    /// The last join.
-    pub(super) fn joined(&self) -> &'plan LogicalPlan {
-        let mut node = self.joins.first().map_or(self.driving, |(top, _)| *top);
-        while !matches!(node, LogicalPlan::Join(_)) {
-            let Some(below) = node.inputs().first().copied() else { break };
-            node = below;
-        }
-        node
     }
 
     /// The plan of the driving rows.

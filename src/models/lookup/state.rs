@@ -22,7 +22,7 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct LookupState {
+pub(in crate::models) struct LookupState {
     program: Arc<LookupProgram>,
     /// To compare what became of a row with what becomes of it.
     columns: RowConverter,
@@ -42,7 +42,7 @@ struct Joined {
 }
 
 impl LookupState {
-    pub(super) fn new(program: Arc<LookupProgram>) -> Result<Self, ProgramError> {
+    pub(in crate::models) fn new(program: Arc<LookupProgram>) -> Result<Self, ProgramError> {
         let fields = program.visible.fields().iter();
         let columns = fields.map(|field| SortField::new(field.data_type().clone()));
         let sides = program.levels.iter().map(|level| Content::new(&[], level));
@@ -53,6 +53,11 @@ impl LookupState {
             next: None,
             is_empty: false,
         })
+    }
+
+    /// See [`KeptState::empty`], also where nothing is joined.
+    pub(in crate::models) fn make_empty(&mut self) {
+        self.is_empty = true;
     }
 
     /// Driving rows, whose key is the last column, joined to `sides`.
@@ -171,7 +176,12 @@ impl KeptState for LookupState {
         Ok(differs || self.is_empty)
     }
 
-    fn redrive(&self, rows: &RecordBatch, is_read: bool) -> Result<Option<Applied>, ProgramError> {
+    fn redrive(
+        &self,
+        _: usize,
+        rows: &RecordBatch,
+        is_read: bool,
+    ) -> Result<Option<Applied>, ProgramError> {
         let Some((now, touched)) = &self.next else { return Ok(None) };
         if self.is_empty {
             let after = self.join(rows, now)?;

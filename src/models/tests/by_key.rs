@@ -40,7 +40,7 @@ const SHAPES: [&str; 38] = [
     "SELECT k, j, v AS since, lead(v) OVER (PARTITION BY k ORDER BY v, _offset) AS until FROM t",
     "SELECT a.k, count(*) AS pairs FROM t AS a JOIN t AS b ON a.k = b.k AND a.v < b.v GROUP BY a.k",
     "SELECT k, max(n) AS most FROM (SELECT k, j, count(*) AS n FROM t GROUP BY k, j) AS x GROUP BY k",
-    "SELECT k, count(*) AS n FROM (SELECT k, v FROM t WHERE v > 0 UNION ALL SELECT k, j AS v FROM t \
+    "SELECT k, count(DISTINCT v) AS n FROM (SELECT k, v FROM t WHERE v > 0 UNION ALL SELECT k, j AS v FROM t \
      WHERE b) AS x GROUP BY k",
     "SELECT t.k, count(DISTINCT d.a) AS n FROM t LEFT JOIN d ON d.k = t.k GROUP BY t.k",
     "SELECT a.k, max(a.v) AS most FROM t AS a LEFT SEMI JOIN d ON d.k = a.k GROUP BY a.k",
@@ -86,8 +86,8 @@ const OF_SEVERAL: [&str; 33] = [
      GROUP BY coalesce(t.k, u.k)",
     "SELECT coalesce(a.k, b.k) AS k, a.v, b.v AS w FROM t AS a FULL JOIN t AS b ON a.k = b.k AND a.v < b.v",
     // Each of its rows comes of one row.
-    "SELECT k, v FROM t UNION ALL SELECT k, j AS v FROM u WHERE b",
-    "SELECT k FROM t UNION SELECT k FROM u",
+    "SELECT k, v FROM t UNION ALL SELECT u.k, u.j AS v FROM u LEFT SEMI JOIN t ON t.k = u.k WHERE u.b",
+    "SELECT k FROM t UNION SELECT u.k FROM u LEFT SEMI JOIN t ON t.j = u.j AND t.k = u.k",
     "SELECT k, max(v) AS most FROM (SELECT k, v FROM t UNION ALL SELECT k, v FROM u WHERE b) AS x GROUP BY k",
     "SELECT k, what, count(DISTINCT v) AS n FROM (SELECT k, 't' AS what, v FROM t UNION ALL \
      SELECT k, 'u' AS what, v FROM u) AS x GROUP BY k, what",

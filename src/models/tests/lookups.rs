@@ -264,7 +264,7 @@ fn keeps_up(sql: &str, wanted: Class, rows_go: bool, seed: u64) {
         let differs = state.look(&sides(program.as_ref(), &now)).expect(sql);
         let half = all.num_rows() / 2;
         let halves = [all.slice(0, half), all.slice(half, all.num_rows() - half)];
-        let parts = halves.iter().filter_map(|rows| state.redrive(rows, true).expect(sql));
+        let parts = halves.iter().filter_map(|rows| state.redrive(0, rows, true).expect(sql));
         let parts: Vec<Applied> = parts.collect();
         assert!(differs || parts.is_empty(), "{sql}");
         for applied in state.redriven(parts, true).expect(sql) {

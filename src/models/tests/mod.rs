@@ -3,6 +3,7 @@
 
 mod by_key;
 mod lookups;
+mod united;
 
 use std::{collections::BTreeMap, sync::Arc};
 

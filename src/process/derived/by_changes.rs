@@ -52,10 +52,8 @@ impl Derived {
     /// What it is kept by and follows, with whether it is handed keys.
     pub(in crate::process) fn follows(&self) -> Option<(&[KeptBy], bool)> {
         match (&self.kept, &self.away) {
-            (Some(kept), _) if kept.is_following() => {
-                Some((&kept.inputs, !kept.sides().is_empty()))
-            }
-            (None, Some(away)) if away.stopped.is_none() => Some((&away.inputs, away.has_sides)),
+            (Some(kept), _) if kept.is_following() => Some((&kept.inputs, kept.takes_keys())),
+            (None, Some(away)) if away.stopped.is_none() => Some((&away.inputs, away.takes_keys)),
             _ => None,
         }
     }

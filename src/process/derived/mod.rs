@@ -295,6 +295,9 @@ impl Derived {
     }
 
     fn moves(&self, positions: &Positions, published: &Published) -> Vec<Move> {
+        // Up to there it holds the same.
+        let positions =
+            &published.cut.as_ref().map_or(positions.clone(), |cut| positions.meet(cut));
         let streams = positions.iter().filter_map(|(stream, partition, offset)| {
             let followed = self.streams.iter().find(|followed| followed.stream == stream)?;
             Some((followed.input_app_id(partition), offset))
@@ -343,6 +346,8 @@ pub(super) struct Published {
     pub versions: BTreeMap<TableName, i64>,
     /// Of those whose content is known to be what the version holds.
     pub generations: BTreeMap<TableName, u64>,
+    /// How far Bronze is committed, where more came since.
+    pub cut: Option<Positions>,
 }
 
 impl Published {

@@ -270,14 +270,11 @@ impl<'a> Work<'a> {
         let runtime = Arc::new(RuntimeEnv::default());
         let context = session(&view, Columns::Model, SessionConfig::new(), runtime);
         if let Program::Kept(program) = &plan.program {
-            match plan.driving.as_slice() {
-                [input] if program.by_key().is_none() => {
-                    self.by_changes(program, input, &view, &mut rebuild).await?;
-                }
-                _ => {
-                    let rows = context.sql(&plan.model.sql).await?.collect().await?;
-                    by_key(program, &rows, &mut rebuild).await?;
-                }
+            if program.by_key().is_none() {
+                self.by_changes(program, &plan.driving, &view, &mut rebuild).await?;
+            } else {
+                let rows = context.sql(&plan.model.sql).await?.collect().await?;
+                by_key(program, &rows, &mut rebuild).await?;
             }
             return Ok(rebuild.commit(moves, true).await?);
         }
@@ -288,11 +285,11 @@ impl<'a> Work<'a> {
         Ok(rebuild.commit(moves, true).await?)
     }
 
-    /// A model that is kept by changes, over its whole input.
+    /// A model that is kept by changes, over its whole inputs.
     async fn by_changes(
         &self,
         program: &Arc<dyn KeptProgram>,
-        input: &Input,
+        inputs: &[Input],
         view: &Arc<LakeView>,
         rebuild: &mut Rebuild,
     ) -> Result<(), Failed> {
@@ -301,16 +298,22 @@ impl<'a> Work<'a> {
             state.look(&computed(view, program.sides()).await?).map_err(Failed::Row)?;
             state.looked();
         }
-        state.first().map_err(Failed::Row)?;
-        let driving = Driving::of(self.planned, input)?;
+        let first = state.first().map_err(Failed::Row)?;
+        if let Some(first) = first.filter(|_| !program.holds_rows()) {
+            rebuild.write(&first.patch.rows).await?;
+        }
         let runtime = Arc::new(RuntimeEnv::default());
         let context = session(view, Columns::All, SessionConfig::new(), runtime);
-        let mut rows = context.sql(&driving.sql()).await?.execute_stream().await?;
-        while let Some(batch) = rows.try_next().await? {
-            let change = Change { added: vec![driving.keyed(&batch)?.0], removed: Vec::new() };
-            let applied = state.apply(&change, false).map_err(Failed::Row)?;
-            if !program.holds_rows() {
-                rebuild.write(&applied.patch.rows).await?;
+        for (number, input) in inputs.iter().enumerate() {
+            let driving = Driving::of(self.planned, input)?;
+            let mut rows = context.sql(&driving.sql()).await?.execute_stream().await?;
+            while let Some(batch) = rows.try_next().await? {
+                let mut changes = vec![Change::default(); inputs.len()];
+                changes[number].added.push(driving.keyed(&batch)?.0);
+                let applied = state.apply_all(&changes, false).map_err(Failed::Row)?;
+                if !program.holds_rows() {
+                    rebuild.write(&applied.patch.rows).await?;
+                }
             }
         }
         for rows in state.rows() {

@@ -12,6 +12,7 @@ mod models;
 mod projects;
 mod quarantine;
 mod rebuild;
+mod sealing;
 mod several;
 mod store;
 pub(crate) mod support;
