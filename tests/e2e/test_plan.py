@@ -153,14 +153,14 @@ SHAPES = {
         "unites the rows of its inputs",
     ),
     "gold.united_names": (
-        f"SELECT o.order_id, k.n FROM {ORDERS} AS o JOIN {{{{ ref('kinds') }}}} AS k ON k.customer = o.customer "
-        f"UNION ALL SELECT order_id, 0 FROM {ORDERS}",
+        f"SELECT o.order_id, t.amount FROM {ORDERS} AS o JOIN {{{{ ref('totals') }}}} AS t ON t.customer = o.customer "
+        f"UNION ALL SELECT order_id, amount FROM {ORDERS}",
         "lookup",
         "unites rows that are joined",
     ),
     "gold.united_sums": (
-        "SELECT customer, sum(amount) AS amount FROM (SELECT customer, amount FROM {{ ref('rows') }} "
-        f"UNION ALL SELECT customer, -amount FROM {ORDERS}) AS x GROUP BY customer",
+        "SELECT order_id, sum(amount) AS amount FROM (SELECT order_id, amount FROM {{ ref('rows') }} "
+        f"UNION ALL SELECT order_id, -amount FROM {ORDERS}) AS x GROUP BY order_id",
         "aggregate",
         "sums up the rows",
     ),

@@ -297,7 +297,7 @@ impl Derived {
     fn moves(&self, positions: &Positions, published: &Published) -> Vec<Move> {
         // Up to there it holds the same.
         let positions =
-            &published.cut.as_ref().map_or(positions.clone(), |cut| positions.meet(cut));
+            &published.cut.as_ref().map_or_else(|| positions.clone(), |cut| positions.meet(cut));
         let streams = positions.iter().filter_map(|(stream, partition, offset)| {
             let followed = self.streams.iter().find(|followed| followed.stream == stream)?;
             Some((followed.input_app_id(partition), offset))
