@@ -124,20 +124,22 @@ impl Judge {
         &self.contract
     }
 
-    /// Decodes and judges every payload, of records with these `times`. Null payloads are malformed
-    /// ones.
+    /// Decodes and judges every payload, of records with these `keys` and `times`. Null payloads are
+    /// tombstones, or malformed.
     pub fn decode(
         &self,
         payloads: &BinaryArray,
+        keys: &BinaryArray,
         times: &ArrayRef,
     ) -> Result<DecodedBatch, DataFusionError> {
-        self.decode_for(payloads, times, true)
+        self.decode_for(payloads, keys, times, true)
     }
 
     /// The same; columns are gathered only for a reader of them, or for the contract's rules.
     pub fn decode_for(
         &self,
         payloads: &BinaryArray,
+        keys: &BinaryArray,
         times: &ArrayRef,
         columns_are_read: bool,
     ) -> Result<DecodedBatch, DataFusionError> {
@@ -147,23 +149,25 @@ impl Judge {
         let mut columns: Vec<ColumnBuilder> =
             self.contract.fields.iter().map(|f| ColumnBuilder::new(f.data_type, rows)).collect();
         let mut rescued = StringBuilder::new();
-        let mut breaches = Vec::with_capacity(n);
+        let (mut breaches, mut deletes) = (Vec::with_capacity(n), Vec::with_capacity(n));
         let (mut ids, mut content) = (Vec::with_capacity(n), Vec::with_capacity(n));
         let has_id = !self.contract.event_id.columns().is_empty();
-        for payload in payloads {
-            let decoded = payload.map_or_else(|| decoder.no_value(), |p| decoder.decode(p));
+        for (payload, key) in payloads.iter().zip(keys) {
+            let decoded = payload.map_or_else(|| decoder.no_value(key), |p| decoder.decode(p));
             if rows > 0 {
                 for (column, value) in columns.iter_mut().zip(&decoded.values) {
                     column.push(value);
                 }
             }
-            let id = decoder.given_id(&decoded);
+            // A tombstone has no id of its own: that of its key is the row's.
+            let id = payload.and_then(|_| decoder.given_id(&decoded));
             let is_nameless = has_id && id.is_none() && decoded.content.is_none();
             let hash = payload.filter(|_| is_nameless).map(|payload| decoder.content(payload));
             rescued.append_option(decoded.rescued);
             content.push(decoded.content.or(hash));
             ids.push(id);
             breaches.push(decoded.breaches);
+            deletes.push(decoded.is_delete);
         }
         let arrays: Vec<ArrayRef> =
             columns.into_iter().map(ColumnBuilder::finish).collect::<Result<_, _>>()?;
@@ -173,7 +177,7 @@ impl Judge {
             let mut judged = fields.columns().to_vec();
             judged.push(cast(times, self.judged.field(fields.num_columns()).data_type())?);
             let judged = RecordBatch::try_new(Arc::clone(&self.judged), judged)?;
-            self.apply_rules(&judged, &mut breaches)?;
+            self.apply_rules(&judged, &deletes, &mut breaches)?;
         }
         for (row, broken) in breaches.iter().enumerate() {
             if breaks(broken) && content[row].is_none() && payloads.is_valid(row) {
@@ -187,6 +191,7 @@ impl Judge {
     fn apply_rules(
         &self,
         fields: &RecordBatch,
+        deletes: &[bool],
         breaches: &mut [Vec<Breach>],
     ) -> Result<(), DataFusionError> {
         for (rule, expr) in self.contract.rules.iter().zip(&self.rules) {
@@ -204,7 +209,7 @@ impl Judge {
                     }
                 }
             }
-            for (row, message) in found {
+            for (row, message) in found.into_iter().filter(|(row, _)| !deletes[*row]) {
                 let broken = &mut breaches[row];
                 if broken.first().is_none_or(|b| b.kind != BreachKind::Malformed) {
                     broken.push(Breach {

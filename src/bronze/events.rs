@@ -109,7 +109,8 @@ impl Judge {
     pub fn told(&self, rows: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
         let events = self.events(rows)?;
         let payloads: &BinaryArray = column(&events, "_payload")?.as_binary();
-        let decoded = self.decode_for(payloads, column(&events, "_ts")?, false)?;
+        let keys: &BinaryArray = column(&events, "_key")?.as_binary();
+        let decoded = self.decode_for(payloads, keys, column(&events, "_ts")?, false)?;
         Ok(self.named(events, &decoded)?)
     }
 }

@@ -34,14 +34,14 @@ const VERDICT: &str = "_verdict";
 /// Of contracts with rules that only warn.
 pub const WARNINGS: &str = "_warnings";
 
-/// `sluice_decode_<stream>(payload, time)`: a struct of the typed fields, `_warnings` where the
+/// `sluice_decode_<stream>(payload, key, time)`: a struct of the typed fields, `_warnings` where the
 /// contract has any, `_rescued` and `_verdict`.
 pub fn decode_udf(judge: Arc<Judge>) -> ScalarUDF {
     let name = function_name(judge.contract());
     let contract = Arc::clone(judge.contract());
     let fields = told_schema(&contract);
     // The optimiser may put the column itself, as Parquet gives it, in the place of its cast.
-    let signature = Signature::any(2, Volatility::Immutable);
+    let signature = Signature::any(3, Volatility::Immutable);
     ScalarUDF::from(Decode { name, judge, fields, signature })
 }
 
@@ -85,19 +85,23 @@ impl ScalarUDFImpl for Decode {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [payload, times] = args.args.as_slice() else {
-            return exec_err!("{} takes two arguments", self.name);
+        let [payload, key, times] = args.args.as_slice() else {
+            return exec_err!("{} takes three arguments", self.name);
         };
-        let payload = payload.to_array(args.number_rows)?;
-        let payload = arrow::compute::cast(&payload, &DataType::Binary)?;
+        let binary = |value: &ColumnarValue| -> Result<ArrayRef> {
+            Ok(arrow::compute::cast(&value.to_array(args.number_rows)?, &DataType::Binary)?)
+        };
+        let (payload, key) = (binary(payload)?, binary(key)?);
         let times = times.to_array(args.number_rows)?;
-        let decoded = self.judge.decode(as_binary_array(&payload)?, &times)?;
+        let decoded =
+            self.judge.decode(as_binary_array(&payload)?, as_binary_array(&key)?, &times)?;
         let verdict = verdicts(&decoded);
         let mut columns: Vec<ArrayRef> = decoded.fields.columns().to_vec();
         columns.extend(decoded.warnings());
         columns.push(Arc::new(decoded.rescued));
         columns.push(verdict);
-        let nulls = payload.logical_nulls();
+        let is_event = self.judge.contract().takes_tombstones();
+        let nulls = if is_event { None } else { payload.logical_nulls() };
         let decoded = StructArray::try_new(self.fields.clone(), columns, nulls)?;
         Ok(ColumnarValue::Array(Arc::new(decoded)))
     }
@@ -119,7 +123,7 @@ pub fn bronze_view_sql(contract: &Contract, events: &str) -> String {
     let decoded = decoded.map(|name| format!("d['{name}'] AS \"{name}\""));
     let list: Vec<String> = decoded.chain(columns).collect();
     format!(
-        "SELECT {} FROM (SELECT *, {}(\"_payload\", \"_ts\") AS d FROM {events})",
+        "SELECT {} FROM (SELECT *, {}(\"_payload\", \"_key\", \"_ts\") AS d FROM {events})",
         list.join(", "),
         function_name(contract)
     )
@@ -131,8 +135,8 @@ pub fn accepted_sql(contract: &Contract, events: &str, acceptance: &str) -> Stri
     let meta = META_COLUMNS.iter().map(|name| format!("\"{name}\""));
     let list: Vec<String> = decoded.chain(meta).collect();
     format!(
-        "SELECT {} FROM (SELECT b.*, {}(b.\"_payload\", b.\"_ts\") AS d FROM {events} AS b JOIN \
-         {acceptance} AS a ON b.\"_partition\" = a.\"_partition\" AND b.\"_offset\" = \
+        "SELECT {} FROM (SELECT b.*, {}(b.\"_payload\", b.\"_key\", b.\"_ts\") AS d FROM {events} AS b \
+         JOIN {acceptance} AS a ON b.\"_partition\" = a.\"_partition\" AND b.\"_offset\" = \
          a.\"_offset\" AND b.\"_index\" = a.\"_index\" WHERE a.verdict = 'accepted')",
         list.join(", "),
         function_name(contract)
@@ -154,7 +158,7 @@ fn told_schema(contract: &Contract) -> Fields {
 
 /// SQL of what the contract makes of the record in the row `row`.
 pub fn decoded_sql(contract: &Contract, row: &str) -> String {
-    format!("{}({row}.\"_payload\", {row}.\"_ts\")", function_name(contract))
+    format!("{}({row}.\"_payload\", {row}.\"_key\", {row}.\"_ts\")", function_name(contract))
 }
 
 /// The type of that.

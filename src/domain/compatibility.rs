@@ -27,6 +27,9 @@ pub struct RecordedContract {
     /// Whether a record may hold several events.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub takes_arrays: bool,
+    /// What a record without a value is an event of, as `FIELD = VALUE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tombstones: Option<String>,
     pub fields: Vec<RecordedField>,
     /// SQL by name.
     pub rules: BTreeMap<String, String>,
@@ -74,6 +77,7 @@ impl From<&Contract> for RecordedContract {
             key: contract.key_columns(),
             event_id: contract.event_id.describe(),
             takes_arrays: contract.takes_arrays,
+            tombstones: tombstones(contract),
             fields: contract.fields.iter().map(field).collect(),
             rules: contract.rules.iter().map(|r| (r.name.clone(), r.sql.clone())).collect(),
             warnings: warnings(contract),
@@ -148,6 +152,12 @@ pub fn differences(recorded: &RecordedContract, contract: &Contract) -> Vec<Diff
     found
 }
 
+/// What a record without a value is an event of.
+fn tombstones(contract: &Contract) -> Option<String> {
+    let deletes = contract.deletes.as_ref().filter(|deletes| deletes.tombstones)?;
+    Some(format!("{} = {}", deletes.field, deletes.values.first()?))
+}
+
 /// The names of the rules that only warn.
 fn warnings(contract: &Contract) -> BTreeSet<String> {
     let rules = contract.rules.iter().filter(|rule| rule.severity == Severity::Warn);
@@ -194,7 +204,17 @@ fn of_the_stream(recorded: &RecordedContract, contract: &Contract) -> Vec<Differ
             "events that count already would not be known again",
         ),
     ];
-    let changed = compared.into_iter().filter(|(_, then, now, _)| then != now);
+    // What came without a value before was set aside, and stays so.
+    let deletes = recorded.tombstones.as_ref().map(|then| {
+        let now = tombstones(contract).unwrap_or_else(|| "none".to_owned());
+        (
+            "tombstones",
+            then.clone(),
+            now,
+            "records without a value that count already would be others",
+        )
+    });
+    let changed = compared.into_iter().chain(deletes).filter(|(_, then, now, _)| then != now);
     changed
         .map(|(name, then, now, why)| {
             let message = format!("{name} was {then} and is now {now}: {why}");

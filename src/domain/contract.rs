@@ -15,6 +15,8 @@ pub struct Contract {
     /// The columns whose values are the partition key; empty: none.
     pub key: Vec<String>,
     pub event_id: EventId,
+    /// Which events take the row of their key away.
+    pub deletes: Option<Deletes>,
     /// A record may hold a JSON array of events, each by itself.
     pub takes_arrays: bool,
     /// The column that tells when an event happened.
@@ -28,6 +30,19 @@ pub struct Contract {
     pub topic: Topic,
     /// Digest of what decides how a payload is decoded and judged.
     pub version: String,
+}
+
+/// Which events take the row of their key away: of these only that key, their id and their time are
+/// judged. What becomes of the row is up to the models, which see the field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletes {
+    /// The field that says what an event does.
+    pub field: String,
+    /// Its values that mean a delete, one at least.
+    pub values: Vec<String>,
+    /// A record with a key and without a value deletes too: as an event of that key with the first of
+    /// the values.
+    pub tombstones: bool,
 }
 
 /// Where a stream's records live when the log is Kafka.
@@ -168,6 +183,11 @@ impl Contract {
     /// Whether a rule only warns, so that events carry `_warnings`.
     pub fn warns(&self) -> bool {
         self.rules.iter().any(|rule| rule.severity == Severity::Warn)
+    }
+
+    /// Whether a record without a value is an event.
+    pub fn takes_tombstones(&self) -> bool {
+        self.deletes.as_ref().is_some_and(|deletes| deletes.tombstones)
     }
 
     /// The typed columns of a decoded event, all nullable.

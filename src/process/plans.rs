@@ -78,7 +78,8 @@ pub fn plan(project: Project) -> Result<Planned, Diagnostics> {
 /// is decided stays decided.
 fn relations(streams: &[Contract]) -> BTreeMap<String, Relation> {
     let relation = |contract: &Contract| {
-        let columns = contract.fields.iter().map(|f| (f.name.clone(), read_as(f)));
+        let read = |f: &Field| read_as(f) + &deleted_by(contract, f);
+        let columns = contract.fields.iter().map(|f| (f.name.clone(), read(f)));
         let warnings = contract.warns().then(|| (WARNINGS.to_owned(), warned_by(contract)));
         Relation {
             schema: accepted_schema(contract),
@@ -93,6 +94,14 @@ fn relations(streams: &[Contract]) -> BTreeMap<String, Relation> {
 fn read_as(field: &Field) -> String {
     let read = [&field.source, &field.format].into_iter().flatten();
     read.fold(field.data_type.name(), |all, part| format!("{all} {part:?}"))
+}
+
+/// What records without a value decide about a field: that of their key, and what they do.
+fn deleted_by(contract: &Contract, field: &Field) -> String {
+    let deletes = contract.deletes.as_ref().filter(|deletes| deletes.tombstones);
+    let does = deletes.filter(|deletes| deletes.field == field.name);
+    let does = does.and_then(|deletes| deletes.values.first());
+    does.map_or_else(String::new, |value| format!(" deletes {value:?}"))
 }
 
 /// What decides the warnings about a record: the rules, and the fields that they name.

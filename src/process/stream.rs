@@ -284,7 +284,8 @@ impl StreamTables {
         let payload: &BinaryArray = column(&rows, "_payload")?.as_binary();
         let header: &BinaryArray = column(&rows, "__identity")?.as_binary();
         let is_read = !self.models.is_empty() || !self.read.is_empty();
-        let decoded = self.judge.decode_for(payload, column(&rows, "_ts")?, is_read)?;
+        let keys: &BinaryArray = column(&rows, "_key")?.as_binary();
+        let decoded = self.judge.decode_for(payload, keys, column(&rows, "_ts")?, is_read)?;
         let identity = |row: usize| {
             let (partition, offset) = places.at(row);
             let found = self.judge.identity(&decoded, row, header.value(row));

@@ -136,6 +136,32 @@ fn a_wrong_contract_is_placed() {
             Some(3),
             "field `id`: accepted_values: `values` is empty",
         ),
+        (
+            format!("{STREAM}deletes: {{field: opp, values: [d]}}\n"),
+            Some(4),
+            "deletes: `opp` is not a field of this stream",
+        ),
+        (
+            format!("{STREAM}deletes: {{field: id, values: []}}\n"),
+            Some(4),
+            "deletes: `values` is empty",
+        ),
+        (
+            format!("{STREAM}  - {{name: op, type: int}}\ndeletes: {{field: op, values: [d]}}\n"),
+            Some(5),
+            "deletes: \"d\" is no int, which `op` is",
+        ),
+        (
+            format!("{STREAM}deletes: {{field: id, values: [d], tombstones: true}}\n"),
+            Some(4),
+            "a record without a value names its row by its key",
+        ),
+        (
+            format!("{STREAM}key: id\ndeletes: {{field: id, values: [d], tombstones: true}}\n"),
+            Some(5),
+            "the field is part of the key",
+        ),
+        (format!("{STREAM}deletes: {{field: id, value: d}}\n"), Some(4), "unknown field `value`"),
         (format!("event_id: [id, i]\n{STREAM}"), Some(1), "event_id: `i` is not a field"),
         (format!("event_id: [id, id]\n{STREAM}"), Some(1), "event_id: `id` stands twice"),
         (

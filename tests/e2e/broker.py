@@ -95,7 +95,7 @@ class Topics:
         done.result(CALL_S)
 
     def fill(self, name, values, partition=None, timestamp=None, **settings):
-        """Writes records as a plain producer does: a value each, no key, no headers."""
+        """Writes records as a plain producer does: a value each, or (key, value); no headers."""
         place = {"partition": partition, "timestamp": timestamp}
         place = {key: value for key, value in place.items() if value is not None}
         failures = []
@@ -105,9 +105,10 @@ class Topics:
             producer.init_transactions(CALL_S)
             producer.begin_transaction()
         for value in values:
+            key, value = value if isinstance(value, tuple) else (None, value)
             if not (value is None or isinstance(value, bytes)):
                 value = json.dumps(value).encode()
-            producer.produce(name, value, **place, on_delivery=lambda e, _: e and failures.append(str(e)))
+            producer.produce(name, value, key, **place, on_delivery=lambda e, _: e and failures.append(str(e)))
             producer.poll(0)
         if "transactional.id" in settings:
             producer.commit_transaction(CALL_S)

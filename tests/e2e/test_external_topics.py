@@ -9,6 +9,7 @@ import pytest
 import projects
 from broker import Topics
 from harness import same_rows, until
+from load import verify
 from test_bad_projects import one_sentence
 from test_ingest import MIB, connect, details, publish
 from test_kafka import adopt
@@ -59,6 +60,44 @@ def test_the_rows_of_a_plain_producer_come_out_of_gold(servers, home, topics, to
         ("type:amount",): 1,
         ("not_null:customer",): 1,
     }
+
+
+CURRENT = """\
+SELECT customer, amount FROM (
+    SELECT *, row_number() OVER (PARTITION BY customer ORDER BY _ts DESC, _offset DESC) AS nth
+    FROM {{ source('bronze', 'orders') }}
+) AS newest
+WHERE nth = 1 AND status IS DISTINCT FROM 'gone'
+"""
+
+
+def test_tombstones_delete_the_rows_of_their_keys(servers, home, topics, topic):
+    """Those before and after the server's start, of keys that come again, and one without a key."""
+    project = external(home, topic, event_id="none")
+    contract = project / "streams" / "orders.yml"
+    contract.write_text(contract.read_text() + "deletes: {field: status, values: [gone], tombstones: true}\n")
+    (project / "models" / "silver" / "current.sql").write_text(CURRENT)
+
+    def row(customer, amount):
+        return (customer.encode(), projects.order(1, customer=customer, amount=amount))
+
+    topics.fill(topic, [row("ann", 1), row("bob", 2), row("cy", 3), (b"bob", None), (b"cy", None)])
+    server = servers(project).start()
+    topics.fill(topic, [row("bob", 4), (b'{"customer": "ann"}', None), row("dan", 5), (b"bob", None), None])
+    for _ in range(2):
+        until(lambda: count(server, "bronze.orders") == 10, SEEN_S, "10 rows in Bronze")
+        server.wait()
+        same_rows(server.sql("SELECT customer, amount FROM silver.current"), [("dan", 5)])
+        same_rows(
+            server.sql("SELECT customer, status FROM bronze.orders WHERE _payload IS NULL AND _key IS NOT NULL"),
+            [(customer, "gone") for customer in ("bob", "cy", "ann", "bob")],
+        )
+        assert rules(server) == {("malformed",): 1}
+        server.kill9()
+        server.start()
+    server.stop()
+    code, _, said = verify(server, project)
+    assert code == 0, said
 
 
 def test_arrays_of_a_plain_producer(servers, home, topics, topic):

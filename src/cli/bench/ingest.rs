@@ -202,6 +202,7 @@ pub(super) fn contract(partitions: u32) -> Contract {
         ],
         key: vec!["user_id".into()],
         event_id: EventId::Client,
+        deletes: None,
         takes_arrays: false,
         event_time: None,
         rules: Vec::new(),

@@ -62,6 +62,7 @@ fn contract() -> Contract {
         ],
         key: vec!["user_id".into()],
         event_id: EventId::Columns(vec!["event_id".into()]),
+        deletes: None,
         takes_arrays: false,
         event_time: Some("event_ts".into()),
         rules: Vec::new(),

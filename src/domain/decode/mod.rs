@@ -2,6 +2,7 @@
 //! every rule the event breaks. One implementation for the gateway and for Bronze.
 
 mod checks;
+mod deletes;
 mod formats;
 
 pub use checks::{Breach, BreachKind};
@@ -62,6 +63,8 @@ pub struct Decoded<'a> {
     /// The fields that the contract does not know, as a JSON object.
     pub rescued: Option<String>,
     pub breaches: Vec<Breach>,
+    /// Whether it takes the row of its key away.
+    pub is_delete: bool,
     /// The content hash. Present where the contract identifies events by content, and for every
     /// event that breaks a rule.
     pub content: Option<Fingerprint>,
@@ -113,11 +116,6 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// What a record without a value is: malformed, and nothing identifies its content.
-    pub fn no_value(&self) -> Decoded<'static> {
-        self.malformed("the record has no value (null)".to_owned())
-    }
-
     fn malformed(&self, message: String) -> Decoded<'static> {
         let breach = Breach {
             rule: MALFORMED.to_owned(),
@@ -130,6 +128,7 @@ impl<'a> Decoder<'a> {
             values: vec![Value::Null; self.contract.fields.len()],
             rescued: None,
             breaches: vec![breach],
+            is_delete: false,
             content: None,
         }
     }
@@ -187,8 +186,12 @@ impl<'a> Decoder<'a> {
                 },
             }
         }
+        let is_delete = self.deletes(&values);
         let mut breaches = Vec::new();
         for (i, field) in self.contract.fields.iter().enumerate() {
+            if !self.is_judged(field, is_delete) {
+                continue;
+            }
             match unreadable.get(&i) {
                 Some(found) => breaches.push(wrong_type(field, found)),
                 None => breaches.extend(check(field, &values[i])),
@@ -196,7 +199,7 @@ impl<'a> Decoder<'a> {
         }
         let content = (self.always_hash || !breaches.is_empty())
             .then(|| self.content_of(members.iter().map(|(name, raw)| (name.as_ref(), raw.get()))));
-        Decoded { values, rescued: rescued_json(&rescued), breaches, content }
+        Decoded { values, rescued: rescued_json(&rescued), breaches, is_delete, content }
     }
 
     /// The content hash of a payload (see [`content`]).

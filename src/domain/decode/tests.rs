@@ -29,6 +29,7 @@ fn contract() -> Contract {
         fields: vec![device, position, amount, field("at", FieldType::Timestamp)],
         key: Vec::new(),
         event_id: EventId::Content,
+        deletes: None,
         takes_arrays: false,
         event_time: None,
         rules: Vec::new(),
@@ -273,5 +274,83 @@ fn blanks_in_text_are_single_spaces() {
     }
     for nothing in ["", " ", "\t\n", "NaN", " NaN "] {
         assert_eq!(clean_text(nothing), None, "{nothing:?}");
+    }
+}
+
+/// Orders whose field `op` says what became of them.
+fn changes(key: &[&str]) -> Contract {
+    let mut version = field("version", FieldType::Int);
+    version.source = Some("lsn".into());
+    Contract {
+        fields: vec![
+            field("device", FieldType::Text),
+            version,
+            Field { required: false, ..field("op", FieldType::Text) },
+            field("amount", FieldType::Decimal(18, 2)),
+        ],
+        key: key.iter().map(|name| (*name).to_owned()).collect(),
+        deletes: Some(crate::domain::contract::Deletes {
+            field: "op".into(),
+            values: vec!["d".into(), "drop".into()],
+            tombstones: true,
+        }),
+        ..contract()
+    }
+}
+
+#[test]
+fn of_a_delete_only_what_names_the_row_is_judged() {
+    let told = |contract: &Contract, payload: &str| {
+        let decoded = Decoder::new(contract).decode(payload.as_bytes());
+        let rules = decoded.breaches.into_iter().map(|breach| breach.rule);
+        (decoded.is_delete, rules.collect::<Vec<_>>().join(","))
+    };
+    let mut contract = changes(&["device"]);
+    let deleted = r#"{"device":"web","op":" d ","amount":"much"}"#;
+    assert_eq!(told(&contract, deleted), (true, String::new()));
+    assert_eq!(told(&contract, r#"{"op":"drop"}"#), (true, "not_null:device".into()));
+    let kept = (false, "not_null:version,type:amount".to_owned());
+    assert_eq!(told(&contract, &deleted.replace(" d ", "D")), kept);
+    assert_eq!(told(&contract, &deleted.replace(r#","op":" d ""#, "")), kept);
+    contract.event_id = EventId::Columns(vec!["device".into(), "version".into()]);
+    assert_eq!(told(&contract, deleted), (true, "not_null:version".into()));
+    contract.deletes = None;
+    assert_eq!(told(&contract, deleted), kept);
+}
+
+#[test]
+fn a_record_without_a_value_deletes_the_row_of_its_key() {
+    let told = |contract: &Contract, key: Option<&[u8]>| {
+        let decoded = Decoder::new(contract).no_value(key);
+        assert_eq!((decoded.rescued, decoded.content), (None, None));
+        let broken = decoded.breaches.first().map(|b| format!("{}: {}", b.rule, b.message));
+        (decoded.is_delete, decoded.values, broken)
+    };
+    let text = |text: &'static str| Value::Text(text.into());
+    let deleted = |device, version| vec![device, version, text("d"), Value::Null];
+    let one = changes(&["device"]);
+    for key in ["web", " web ", "\"web\"", r#"{"device":"web","lsn":3}"#] {
+        let wanted = (true, deleted(text("web"), Value::Null), None);
+        assert_eq!(told(&one, Some(key.as_bytes())), wanted, "{key}");
+    }
+    let two = changes(&["device", "version"]);
+    for key in ["web|7", r#"{"lsn":"7","device":"web"}"#] {
+        let wanted = (true, deleted(text("web"), Value::Int(7)), None);
+        assert_eq!(told(&two, Some(key.as_bytes())), wanted, "{key}");
+    }
+    let broken = |contract: &Contract, key: Option<&[u8]>| told(contract, key).2;
+    let cases: [(&Contract, Option<&[u8]>, &str); 8] = [
+        (&one, None, "malformed: the record has neither a value nor a key"),
+        (&one, Some(b"\xff"), "malformed: a tombstone's key is not UTF-8"),
+        (&one, Some(b" "), "not_null:device: required, but missing, null or empty"),
+        (&one, Some(b"{}"), "not_null:device: required, but missing, null or empty"),
+        (&one, Some(b"{\"device\""), "malformed: a tombstone's key is not one JSON object: "),
+        (&two, Some(b"web"), "malformed: a tombstone's key is not of device, version"),
+        (&two, Some(b"web|x"), "type:version: \"x\" is not of type int"),
+        (&contract(), Some(b"web"), "malformed: the record has no value (null)"),
+    ];
+    for (contract, key, message) in cases {
+        let found = broken(contract, key).unwrap_or_default();
+        assert!(found.starts_with(message), "{found}");
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn contract(name: &str) -> Contract {
         ],
         key: Vec::new(),
         event_id: EventId::Client,
+        deletes: None,
         takes_arrays: false,
         event_time: None,
         rules: Vec::new(),

@@ -314,7 +314,9 @@ fn united<'plan>(
     let mut all: Option<Traced> = None;
     for input in &union.inputs {
         if !reads(input, driving) {
-            return Err("unites rows with those of a relation that does not change".to_owned());
+            return Err(
+                "unites rows with those of a relation that does not tell its changes".to_owned()
+            );
         }
         let next = trace(input, driving, sides)?;
         all = Some(match all {

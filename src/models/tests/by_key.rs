@@ -206,7 +206,7 @@ const REFUSED: [(&str, &str); 15] = [
     ),
     (
         "SELECT k, max(n) AS m FROM (SELECT k, v AS n FROM t UNION ALL SELECT k, a AS n FROM d) AS x GROUP BY k",
-        "unites rows with those of a relation that does not change",
+        "unites rows with those of a relation that does not tell its changes",
     ),
 ];
 

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, BinaryArray, TimestampMicrosecondArray};
 use datafusion::error::DataFusionError;
 
 use self::records::{Records, State, Stored};
@@ -296,8 +296,10 @@ fn judged(
     done: &mut Replayed,
 ) -> Result<Vec<Stored>, Error> {
     let payloads = stored.iter().map(|record| record.payload.as_deref()).collect();
+    // What has no payload cannot be appended again.
+    let keys = BinaryArray::new_null(stored.len());
     let times = TimestampMicrosecondArray::from_value(now, stored.len()).with_timezone("UTC");
-    let decoded = judge.decode(&payloads, &(Arc::new(times) as ArrayRef))?;
+    let decoded = judge.decode(&payloads, &keys, &(Arc::new(times) as ArrayRef))?;
     let mut good = Vec::with_capacity(stored.len());
     for (row, record) in stored.into_iter().enumerate() {
         // What only warns is no reason to stay.

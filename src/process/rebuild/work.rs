@@ -209,7 +209,8 @@ impl<'a> Work<'a> {
         }
         let rows = take_record_batch(&rows, &UInt32Array::from(good))?;
         let payload: &BinaryArray = column(&rows, "_payload")?.as_binary();
-        let decoded = self.judge(stream)?.decode(payload, column(&rows, "_ts")?)?;
+        let keys: &BinaryArray = column(&rows, "_key")?.as_binary();
+        let decoded = self.judge(stream)?.decode(payload, keys, column(&rows, "_ts")?)?;
         let rows = self.judge(stream)?.named(rows, &decoded)?;
         let input = accepted_rows(self.judge(stream)?.contract(), &rows, &decoded)?;
         let carried = carried_rows(stream, &rows)?;

@@ -3,6 +3,7 @@
 mod arrays;
 mod by_key;
 mod contracts;
+mod deletes;
 mod delivery;
 mod failing;
 mod group;

@@ -24,6 +24,7 @@ pub(super) struct StreamFile {
     /// A field, a list of fields, `content` or `none`.
     pub(super) event_id: Option<serde_yaml_ng::Value>,
     pub(super) event_time: Option<String>,
+    pub(super) deletes: Option<DeletesEntry>,
     #[serde(default)]
     pub(super) records: RecordsName,
     #[serde(default)]
@@ -86,6 +87,16 @@ pub(super) struct RangeEntry {
     pub(super) name: Option<String>,
     pub(super) min: Option<f64>,
     pub(super) max: Option<f64>,
+}
+
+/// What deletes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeletesEntry {
+    pub(super) field: String,
+    pub(super) values: Vec<serde_yaml_ng::Value>,
+    #[serde(default)]
+    pub(super) tombstones: bool,
 }
 
 /// What a record holds.

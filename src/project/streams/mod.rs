@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use crate::{
     domain::{
-        contract::{Contract, EventId, Field, FieldType, Range, Rule, Severity, Topic},
+        contract::{Contract, Deletes, EventId, Field, FieldType, Range, Rule, Severity, Topic},
         decode::{MALFORMED, check_format, read_text},
         identity::fingerprint,
     },
@@ -14,8 +14,8 @@ use crate::{
 };
 
 use file::{
-    AcceptedEntry, FieldEntry, OnErrorName, RecordsName, RuleEntry, StreamFile, TopicEntry,
-    TopicMode,
+    AcceptedEntry, DeletesEntry, FieldEntry, OnErrorName, RecordsName, RuleEntry, StreamFile,
+    TopicEntry, TopicMode,
 };
 
 const MAX_PARTITIONS: u32 = 1024;
@@ -75,6 +75,7 @@ impl Reader<'_> {
         }
         self.columns_exist("event_time", entry.event_time.as_slice(), &fields);
         let topic = self.topic(&entry.topic);
+        let deletes = entry.deletes.as_ref().map(|deletes| self.deletes(deletes, &fields, &key));
         let takes_arrays = entry.records == RecordsName::Arrays;
         if takes_arrays && entry.on_error == OnErrorName::RejectEvent {
             let message = "reject_event cannot take one event out of an array".to_owned();
@@ -90,6 +91,7 @@ impl Reader<'_> {
             fields,
             key,
             event_id,
+            deletes,
             takes_arrays,
             event_time: entry.event_time,
             rules,
@@ -211,6 +213,33 @@ impl Reader<'_> {
             self.report("accepted_values", message, Some(hint.into()));
             unnamed(Vec::new())
         })
+    }
+
+    /// What deletes: values of a field, and records without a value, whose key has to name the row.
+    fn deletes(&mut self, entry: &DeletesEntry, fields: &[Field], key: &[String]) -> Deletes {
+        self.columns_exist("deletes", std::slice::from_ref(&entry.field), fields);
+        let values: Vec<String> = entry.values.iter().map(scalar).collect();
+        if values.is_empty() {
+            let hint = "name the values that mean a delete, such as [d]";
+            self.report("deletes", "deletes: `values` is empty".to_owned(), Some(hint.into()));
+        }
+        if let Some(field) = fields.iter().find(|field| field.name == entry.field) {
+            for value in values.iter().filter(|value| read_text(field.data_type, value).is_err()) {
+                let (name, of) = (&field.name, field.data_type.name());
+                let message = format!("deletes: {value:?} is no {of}, which `{name}` is");
+                self.report("deletes", message, None);
+            }
+        }
+        let problem = match key {
+            [] => Some("deletes: a record without a value names its row by its key"),
+            key if key.contains(&entry.field) => Some("deletes: the field is part of the key"),
+            _ => None,
+        };
+        if let Some(problem) = problem.filter(|_| entry.tombstones) {
+            let hint = "give `key` the field or fields that name a row";
+            self.report("tombstones", problem.to_owned(), Some(hint.into()));
+        }
+        Deletes { field: entry.field.clone(), values, tombstones: entry.tombstones }
     }
 
     /// A rule: its SQL, or that and more.
@@ -429,6 +458,7 @@ fn version(contract: &Contract) -> String {
         .collect();
     let meaning = format!("{fields:?} {:?} {:?}", contract.event_id, contract.rules);
     let arrays = if contract.takes_arrays { " arrays" } else { "" };
-    let meaning = format!("{meaning}{arrays}");
+    let deletes = contract.deletes.as_ref().map(|deletes| format!(" {deletes:?}"));
+    let meaning = format!("{meaning}{arrays}{}", deletes.unwrap_or_default());
     fingerprint(meaning.as_bytes())[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }

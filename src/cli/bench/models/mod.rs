@@ -32,12 +32,12 @@ use crate::{
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-append: projects and filters 3 columns. keyed: the newest row per key, where every row is newer. lookup:
-a dimension with so many keys joined to each row. aggregate: count and sum per key. Rows have random
-keys that are there already, and so have the 10,000 of a change. Short runs are repeated for a second
-of CPU. by key: least, most and distinct values per key; its rows are those of the first fill, of an
-empty table. whole: the SQL of the model over all rows, on one core. clients/python/bench/models.py
-tells what DuckDB takes for the same.")]
+append: projects and filters 3 columns. keyed: the newest row per key, where every row is newer.
+lookup: a dimension with so many keys joined to each row. aggregate: count and sum per key. Rows
+have random keys that are there already, and so have the 10,000 of a change. Short runs are
+repeated for a second of CPU. by key: least, most and distinct values per key; its rows are
+those of the first fill, of an empty table. whole: the SQL of the model over all rows, on one
+core. clients/python/bench/models.py tells what DuckDB takes for the same.")]
 pub struct Args {
     /// Rows that are put through
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
