@@ -1,11 +1,15 @@
 //! `sluice check`: a project's errors, or how its models are kept.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     cli::{Failure, LakeFlags, chain, contracts, print},
     process::{self, Planned, plan},
-    project,
+    project::{self, Diagnostics, Project},
 };
 
 #[derive(Debug, clap::Args)]
@@ -13,7 +17,7 @@ use crate::{
 With --data-dir or --lake its contracts are compared with those that filled the lake, and tables
 that have to be rebuilt are named.")]
 pub struct Args {
-    /// Folder of the project, which holds sluice.yml
+    /// Folder of the project, which holds sluice.yml or dbt_project.yml
     pub project: PathBuf,
     #[command(flatten)]
     pub lake: LakeFlags,
@@ -34,7 +38,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         });
         to_rebuild.extend(lines);
     }
-    let lines: Vec<String> = [described(&planned)].into_iter().chain(to_rebuild).collect();
+    let warnings = planned.project.warnings.iter().map(|warning| format!("{warning}\n"));
+    let lines: Vec<String> = warnings.chain([described(&planned)]).chain(to_rebuild).collect();
     print::result(lines.join("\n"))
 }
 
@@ -69,6 +74,15 @@ fn described(planned: &Planned) -> String {
 
 /// Reads, checks and plans a project.
 pub(super) fn load(root: &Path) -> Result<Planned, Failure> {
-    let loaded = project::load(root).and_then(plan);
+    let loaded = read(root).and_then(plan);
     loaded.map_err(|errors| Failure::invalid(format!("project {}\n{errors}", root.display())))
+}
+
+/// Reads a project, whose templates may ask for environment variables.
+pub(super) fn read(root: &Path) -> Result<Project, Diagnostics> {
+    let set: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let variables = Arc::new(move |name: &str| set.get(name).cloned());
+    project::load_with(root, &project::Options { variables })
 }

@@ -20,7 +20,7 @@ pub enum Command {
 
 #[derive(Debug, clap::Args)]
 pub struct AdoptArgs {
-    /// Folder of the project, which holds sluice.yml
+    /// Folder of the project, which holds sluice.yml or dbt_project.yml
     pub project: PathBuf,
     /// Also go on where the log forgot records that the lake does not have: they are lost
     #[arg(long)]

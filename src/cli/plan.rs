@@ -36,7 +36,7 @@ Models stand below what they read. The class says how a model is kept:
 With --data-dir or --lake the rows are counted that an update reads; the reason says what stands in
 the way of a cheaper class. A model with config(on_incremental_change='fail') may not be recomputed.")]
 pub struct Args {
-    /// Folder of the project, which holds sluice.yml
+    /// Folder of the project, which holds sluice.yml or dbt_project.yml
     pub project: PathBuf,
     #[command(flatten)]
     pub lake: LakeFlags,

@@ -21,7 +21,7 @@ after a crash, it is the old one, and the command can be given again. No positio
 
 Exit code 0: done, or nothing to do; 1: a table could not be made anew, and is as it was.")]
 pub struct Args {
-    /// Folder of the project, which holds sluice.yml
+    /// Folder of the project, which holds sluice.yml or dbt_project.yml
     pub project: PathBuf,
     /// Models whose tables to make anew, with all that reads them [default: every one that was built
     /// by another definition]

@@ -13,7 +13,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of the project, which holds sluice.yml
+    /// Folder of the project, which holds sluice.yml or dbt_project.yml
     pub project: PathBuf,
     #[command(flatten)]
     pub server: ServerFlags,
@@ -23,6 +23,9 @@ pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
     let config = args.server.load()?.config;
     init_logs(&config);
     let planned = check::load(&args.project)?;
+    for warning in planned.project.warnings.iter() {
+        tracing::warn!(file = %warning.file.display(), line = warning.line, "{}", warning.message);
+    }
     let bound = Bound::bind(&config.server).await?;
     let urls = bound.urls();
     let metrics = telemetry::init_metrics()

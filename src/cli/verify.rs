@@ -21,7 +21,7 @@ payload_sha256, and producer with key for the order in which events were sent.
 
 Exit code 0: green; 1: a promise is broken.")]
 pub struct Args {
-    /// Folder of the project, which holds sluice.yml
+    /// Folder of the project, which holds sluice.yml or dbt_project.yml
     pub project: PathBuf,
     /// What producers sent and were told, NDJSON; may be given more than once
     #[arg(long, value_name = "FILE")]

@@ -5,7 +5,7 @@ use datafusion::error::DataFusionError;
 use crate::{
     domain::TableName,
     models::Plan,
-    project::{Diagnostic, Model, nearest},
+    project::{Diagnostic, Model, byte_at, nearest},
 };
 
 /// A model that may not be recomputed, and cannot be kept otherwise.
@@ -41,8 +41,10 @@ pub(super) fn describe(model: &Model, error: &DataFusionError, columns: &[&str])
     let place =
         span.map(|span| (span.start.line, span.start.column)).or_else(|| parser_place(&text));
     if let Some((line, column)) = place {
-        let line = usize::try_from(line).unwrap_or(1);
-        diagnostic = diagnostic.at(&model.source, line, usize::try_from(column).ok());
+        let (line, column) = (usize::try_from(line).unwrap_or(1), usize::try_from(column));
+        let at = byte_at(&model.sql, line, column.unwrap_or(1));
+        let at = model.places.source_byte(at).unwrap_or(at);
+        diagnostic = diagnostic.at_byte(&model.source, at);
     }
     let missing = message.split_once('\'').and_then(|(_, rest)| rest.split('\'').next());
     let hint = missing.and_then(|name| {

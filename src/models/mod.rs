@@ -6,6 +6,7 @@
 mod aggregate;
 mod append;
 mod by_key;
+mod class;
 mod classify;
 mod diagnose;
 mod kept;
@@ -22,7 +23,8 @@ mod united;
 mod tests;
 
 pub use append::{ProgramError, RowProgram};
+pub use class::Class;
 pub use kept::{Applied, KeptProgram, KeptState, with_key};
 pub use lookup::Side;
-pub use plan::{Class, Input, Plan, Program, Relation, plan_project, relation_of};
+pub use plan::{Input, Plan, Program, Relation, plan_project, relation_of};
 pub use types::{storable, storable_batch};

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
 };
 
@@ -30,12 +29,13 @@ use crate::{
     models::{
         KeptProgram,
         append::RowProgram,
+        class::Class,
         classify::{Classified, Rows, Seen, classify},
         diagnose::{describe, refused, stores_quarantine},
         reads::columns_read,
-        types::storable,
+        types::{sql_columns, storable},
     },
-    project::{Diagnostics, Materialized, Model, Project, QUARANTINE, check_described},
+    project::{Columns, Diagnostics, Materialized, Model, Project, QUARANTINE, check_described},
 };
 
 /// Part of every fingerprint: raised when a change of ours changes what models compute.
@@ -44,54 +44,6 @@ const ENGINE: &str = "sluice-1 datafusion-55";
 const SQL_BYTES_MAX: usize = 1024 * 1024;
 const CATALOG: &str = "sluice";
 pub(super) const DEFAULT_SCHEMA: &str = "gold";
-
-/// How a model is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Computed when read.
-    View,
-    /// Row by row: new input rows give new output rows.
-    Append,
-    /// Row by row, where input rows may change: each makes the output row under its key.
-    Project,
-    /// Running values per group: new and gone input rows change the groups that they are in.
-    Aggregate,
-    /// Of the rows of each key the first in an order.
-    Keyed,
-    /// Rows of one input joined to what is known of them, such as dimensions.
-    Lookup,
-    /// Its SQL over the rows of the input under the keys that were touched.
-    ByKey,
-    /// Computed whole when inputs moved.
-    Recompute,
-}
-
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::View => "view",
-            Self::Append | Self::Project => "append",
-            Self::Aggregate => "aggregate",
-            Self::Keyed => "keyed",
-            Self::Lookup => "lookup",
-            Self::ByKey => "by key",
-            Self::Recompute => "recompute",
-        })
-    }
-}
-
-impl Class {
-    /// Whether a table of this class only grows, and each row carries its place in a log.
-    pub fn is_by_offset(self) -> bool {
-        self == Self::Append
-    }
-
-    /// Whether it is kept by the changes of its input, without looking at the rest of it.
-    pub fn is_by_changes(self) -> bool {
-        use Class::{Aggregate, ByKey, Keyed, Lookup, Project};
-        matches!(self, Project | Aggregate | Keyed | Lookup | ByKey)
-    }
-}
 
 /// What computes a model from changes of its input.
 #[derive(Debug, Clone)]
@@ -147,16 +99,19 @@ pub struct Relation {
 }
 
 /// Plans every model of the project, in its order. `accepted` are the relations of the streams.
+/// Warnings, and errors if the plans are not all there, are added to `found`.
 pub fn plan_project(
     project: &Project,
     accepted: &BTreeMap<String, Relation>,
-) -> Result<Vec<Plan>, Diagnostics> {
+    found: &mut Diagnostics,
+) -> Vec<Plan> {
     let planner = Planner::new();
-    let mut found = Diagnostics::default();
     let mut known: BTreeMap<TableName, Known> = BTreeMap::new();
+    let mut columns = Columns::new();
     for (stream, relation) in accepted {
         let name = TableName::new(ACCEPTED, stream);
         planner.register(&name, &relation.schema);
+        columns.insert(name.clone(), sql_columns(&relation.schema));
         known.insert(name, Known::stream(stream, relation));
         let name = TableName::new(QUARANTINE, stream);
         planner.register(&name, &relation.set_aside);
@@ -164,6 +119,7 @@ pub fn plan_project(
     }
     for seed in &project.seeds {
         planner.register(&seed.name, &seed.rows.schema());
+        columns.insert(seed.name.clone(), sql_columns(&seed.rows.schema()));
         known.insert(seed.name.clone(), Known::seed(&seed.name));
     }
     let mut plans: Vec<Plan> = Vec::with_capacity(project.models.len());
@@ -171,8 +127,18 @@ pub fn plan_project(
         if model.refs.iter().any(|parent| !known.contains_key(parent)) {
             continue; // A parent could not be planned; its own error says why.
         }
+        let late = model.asks_columns.then(|| project.with_columns(model, columns.clone()));
+        let late = match late.transpose() {
+            Ok(late) => late,
+            Err(diagnostic) => {
+                found.push(*diagnostic);
+                continue;
+            }
+        };
+        let model = late.as_ref().unwrap_or(model);
         match planner.plan(model, &known) {
             Ok(plan) => {
+                columns.insert(model.name.clone(), sql_columns(&plan.schema));
                 let is_stored = plan.class != Class::View;
                 if let Some(name) = plan.tables.iter().find(|t| is_stored && t.schema == QUARANTINE)
                 {
@@ -180,10 +146,11 @@ pub fn plan_project(
                 } else if plan.class == Class::Recompute && model.refuses_recompute {
                     found.push(refused(&plan));
                 }
-                let columns: Vec<&str> =
+                let names: Vec<&str> =
                     plan.schema.fields().iter().map(|f| f.name().as_str()).collect();
                 let (name, file) = (&model.name.name, model.described_in.as_deref());
-                check_described(name, model.columns.keys(), file, &columns, &mut found);
+                let described = model.columns.keys();
+                check_described(name, described, &model.tested, file, &names, found);
                 known.insert(model.name.clone(), Known::model(&plan));
                 plans.push(plan);
             }
@@ -199,7 +166,7 @@ pub fn plan_project(
             }
         }
     }
-    if found.is_empty() { Ok(plans) } else { Err(found) }
+    plans
 }
 
 /// What the planner remembers of a relation.

@@ -48,6 +48,33 @@ pub(super) fn decoded<'a>(
     converter.convert_rows(rows)?.into_iter().map(without).collect()
 }
 
+/// Names and SQL types of columns, as a template can cast to them.
+pub(super) fn sql_columns(schema: &Schema) -> Vec<(String, String)> {
+    let fields = schema.fields().iter();
+    fields.map(|field| (field.name().clone(), sql_type(field.data_type()))).collect()
+}
+
+fn sql_type(of: &DataType) -> String {
+    match of {
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int8 | DataType::UInt8 => "TINYINT".to_owned(),
+        DataType::Int16 | DataType::UInt16 => "SMALLINT".to_owned(),
+        DataType::Int32 | DataType::UInt32 => "INT".to_owned(),
+        DataType::Int64 | DataType::UInt64 => "BIGINT".to_owned(),
+        DataType::Float16 | DataType::Float32 => "FLOAT".to_owned(),
+        DataType::Float64 => "DOUBLE".to_owned(),
+        DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => format!("DECIMAL({p},{s})"),
+        DataType::Date32 | DataType::Date64 => "DATE".to_owned(),
+        DataType::Timestamp(_, None) => "TIMESTAMP(6)".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "TIMESTAMP(6) WITH TIME ZONE".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA".to_owned(),
+        DataType::List(item) | DataType::LargeList(item) => {
+            format!("{}[]", sql_type(item.data_type()))
+        }
+        _ => "VARCHAR".to_owned(),
+    }
+}
+
 /// The type as which a value is stored.
 pub(super) fn data_type(from: &DataType) -> DataType {
     match from {

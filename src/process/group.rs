@@ -109,7 +109,8 @@ impl Pipeline {
     /// Goes on as the holder of `held`, from what the tables say.
     async fn hold(&mut self, held: Assignment) -> Result<(), Error> {
         let (was_owner, started) = (self.is_owner, Instant::now());
-        self.is_owner = self.streams.first().is_some_and(|first| held.holds(first.name(), 0));
+        // A project of seeds alone has no partitions to tell an owner by.
+        self.is_owner = self.streams.first().is_none_or(|first| held.holds(first.name(), 0));
         if self.deps.membership.is_some() {
             self.follow_tables().await?;
         }

@@ -46,7 +46,7 @@ impl RowModel {
 }
 
 /// Compiles every rule and plans every model; reports everything that is wrong.
-pub fn plan(project: Project) -> Result<Planned, Diagnostics> {
+pub fn plan(mut project: Project) -> Result<Planned, Diagnostics> {
     let mut found = Diagnostics::default();
     let mut judges = Vec::new();
     for contract in &project.streams {
@@ -64,14 +64,14 @@ pub fn plan(project: Project) -> Result<Planned, Diagnostics> {
         }
     }
     let accepted = relations(&project.streams);
-    match plan_project(&project, &accepted) {
-        Ok(plans) if found.is_empty() => Ok(Planned { project, judges, plans }),
-        Ok(_) => Err(found),
-        Err(more) => {
-            more.iter().for_each(|diagnostic| found.push(diagnostic.clone()));
-            Err(found)
-        }
+    let plans = plan_project(&project, &accepted, &mut found);
+    if found.has_errors() {
+        return Err(found);
     }
+    found.iter().for_each(|warning| project.warnings.push(warning.clone()));
+    // Some SQL is known only now.
+    project.models = plans.iter().map(|plan| plan.model.clone()).collect();
+    Ok(Planned { project, judges, plans })
 }
 
 /// What models see of each stream. Rules that set aside are no part of what decides a column: what
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_description_of_a_column_that_is_not_there_is_placed() {
-        let yml = "models:\n  - name: m\n    columns:\n      - name: a\n      - name: ab\n";
+        let yml = "models:\n  - name: m\n    columns:\n      - name: a\n      - {name: ab, tests: [unique]}\n";
         let (place, text) = error(&[
             ("models/silver/m.sql", "SELECT a FROM {{ source('bronze', 'clicks') }}"),
             ("models/silver/m.yml", yml),

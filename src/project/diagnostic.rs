@@ -75,8 +75,8 @@ impl Diagnostic {
     }
 
     /// Points at the byte `start` of `text`, the content of the file.
-    pub(super) fn at_byte(self, text: &str, start: usize) -> Self {
-        let before = &text[..start];
+    pub fn at_byte(self, text: &str, start: usize) -> Self {
+        let before = &text[..text.floor_char_boundary(start)];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
         self.at(text, line, Some(column))
@@ -144,6 +144,11 @@ impl Diagnostics {
         self.0.is_empty()
     }
 
+    /// Whether there is an error among them, not just warnings and notes.
+    pub fn has_errors(&self) -> bool {
+        self.0.iter().any(|diagnostic| diagnostic.level == Level::Error)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.0.iter()
     }
@@ -154,8 +159,15 @@ impl fmt::Display for Diagnostics {
         for diagnostic in &self.0 {
             writeln!(f, "{diagnostic}\n")?;
         }
-        let plural = if self.0.len() == 1 { "error" } else { "errors" };
-        write!(f, "{} {plural}", self.0.len())
+        let count = |level| self.0.iter().filter(|diagnostic| diagnostic.level == level).count();
+        let counted = |n: usize, what: &str| match n {
+            0 => None,
+            1 => Some(format!("1 {what}")),
+            n => Some(format!("{n} {what}s")),
+        };
+        let counts = [(Level::Error, "error"), (Level::Warning, "warning"), (Level::Note, "note")];
+        let counts = counts.map(|(level, what)| counted(count(level), what));
+        f.write_str(&counts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -3,10 +3,14 @@
 //! Reading touches nothing but the folder. Everything that is wrong is reported at once.
 
 mod compared;
+mod config;
 mod diagnostic;
+mod docs;
+mod jinja;
 mod models;
 mod properties;
 mod seeds;
+mod settings;
 mod streams;
 mod yaml;
 
@@ -21,8 +25,8 @@ use std::{
 
 pub use compared::{compared, vanished};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
+pub use jinja::{Columns, Places, Templates, Variables, byte_at};
 pub use properties::{PropertiesText, check_described};
-use serde::Deserialize;
 
 use crate::domain::{TableName, contract::Contract};
 
@@ -35,6 +39,10 @@ pub struct Project {
     pub seeds: Vec<Seed>,
     /// Parents before children.
     pub models: Vec<Model>,
+    /// What renders models whose text asks for columns of what they read.
+    pub templates: Arc<Templates>,
+    /// What is odd, and no error.
+    pub warnings: Diagnostics,
 }
 
 /// One SQL model, rendered.
@@ -47,17 +55,26 @@ pub struct Model {
     pub source: String,
     /// Plain SQL over `silver.x`, `gold.x`, `seeds.x` and `accepted.<stream>`.
     pub sql: String,
+    /// Where parts of the SQL stand in the text as written.
+    pub places: Places,
     pub materialized: Materialized,
     /// Whether it is an error that it can only be kept by computing it whole.
     pub refuses_recompute: bool,
+    pub tags: Vec<String>,
     /// Models and seeds it reads.
     pub refs: Vec<TableName>,
     /// Streams it reads.
     pub sources: Vec<TableName>,
+    /// Whether its SQL is known only when the columns are of all that it reads: see
+    /// [`Project::with_columns`].
+    pub asks_columns: bool,
     pub description: String,
     pub columns: BTreeMap<String, String>,
+    /// Described columns that data tests name.
+    pub tested: Vec<String>,
     /// The file that describes its columns.
     pub described_in: Option<Arc<PropertiesText>>,
+    options: config::Options,
 }
 
 /// What the project asks for; the planner may refine it.
@@ -85,48 +102,126 @@ pub const SEEDS: &str = "seeds";
 /// Schema under which views see the records of a stream that were set aside.
 pub const QUARANTINE: &str = "quarantine";
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProjectFile {
-    name: String,
-    #[serde(default)]
-    #[allow(dead_code, reason = "dbt projects carry it")]
-    version: Option<serde_yaml_ng::Value>,
-    #[serde(default)]
-    vars: BTreeMap<String, serde_yaml_ng::Value>,
+/// What a project is read with.
+#[derive(Clone)]
+pub struct Options {
+    /// What `env_var(…)` reads.
+    pub variables: Variables,
+}
+
+impl Default for Options {
+    /// No environment variable is set.
+    fn default() -> Self {
+        Self { variables: Arc::new(|_| None) }
+    }
+}
+
+/// Reads and checks the project in `root`, without environment variables.
+pub fn load(root: &Path) -> Result<Project, Diagnostics> {
+    load_with(root, &Options::default())
 }
 
 /// Reads and checks the project in `root`.
-pub fn load(root: &Path) -> Result<Project, Diagnostics> {
+pub fn load_with(root: &Path, options: &Options) -> Result<Project, Diagnostics> {
     let mut found = Diagnostics::default();
     if !root.is_dir() {
         let message = "no such project folder".to_owned();
-        found.push(Diagnostic::file(root, message).hint("pass the folder that holds sluice.yml"));
+        let hint = "pass the folder that holds sluice.yml or dbt_project.yml";
+        found.push(Diagnostic::file(root, message).hint(hint));
         return Err(found);
     }
-    let file = root.join("sluice.yml");
-    if !file.is_file() {
-        let message = "a project needs a sluice.yml".to_owned();
-        let hint = "create it with a line `name: my_project`";
-        found.push(Diagnostic::file(Path::new("sluice.yml"), message).hint(hint));
-        return Err(found);
-    }
-    let head: ProjectFile =
-        yaml::read(root, Path::new("sluice.yml"), &mut found).unwrap_or_default();
+    let Some(settings) = settings::read(root, &mut found) else { return Err(found) };
     let streams = streams::read(root, &mut found);
-    let properties = properties::read(root, &mut found);
-    let seeds = seeds::read(root, &properties, &mut found);
-    for seed in &seeds {
-        let file = properties.get(&seed.name.name).and_then(|p| p.file.as_deref());
+    let mut properties = properties::read(root, &settings, &mut found);
+    let mut seeds = seeds::read(root, &settings, &properties.of, &mut found);
+    let templates = templates(root, &settings, &properties, &streams, &seeds, options, &mut found);
+    properties.check_tests(&templates.tests(), &mut found);
+    properties.describe(&templates, &mut found);
+    for seed in &mut seeds {
+        let Some(described) = properties.of.get(&seed.name.name) else { continue };
+        seed.description.clone_from(&described.description);
+        seed.columns.clone_from(&described.columns);
         let schema = seed.rows.schema();
         let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-        check_described(&seed.name.name, seed.columns.keys(), file, &columns, &mut found);
+        let (name, file) = (&seed.name.name, described.file.as_deref());
+        check_described(name, seed.columns.keys(), &described.tested, file, &columns, &mut found);
     }
-    let models = models::read(root, &head.vars, &streams, &seeds, &properties, &mut found);
-    if found.is_empty() {
-        Ok(Project { root: root.to_path_buf(), name: head.name, streams, seeds, models })
-    } else {
-        Err(found)
+    let sources = models::sources(root, &settings, &properties.of, &mut found);
+    let name_of = |source: &models::Source| {
+        let seed = seeds.iter().find(|seed| seed.name.name == source.name)?;
+        let message = format!("model `{}` has the same name as {}", source.name, seed.name);
+        Some(Diagnostic::file(&source.file, message).hint("names are unique in a project"))
+    };
+    sources.iter().filter_map(name_of).for_each(|diagnostic| found.push(diagnostic));
+    let models = models::read(sources, &templates, &seeds, &properties.of, &mut found);
+    if found.has_errors() {
+        return Err(found);
+    }
+    Ok(Project {
+        root: root.to_path_buf(),
+        name: settings.name,
+        streams,
+        seeds,
+        models,
+        templates: Arc::new(templates),
+        warnings: found,
+    })
+}
+
+/// The templates of the project, with all that they find but the names of models.
+fn templates(
+    root: &Path,
+    settings: &settings::Settings,
+    properties: &properties::All,
+    streams: &[Contract],
+    seeds: &[Seed],
+    options: &Options,
+    found: &mut Diagnostics,
+) -> Templates {
+    let mut macro_files = Vec::new();
+    let generic = settings.test_paths.iter().map(|folder| format!("{folder}/generic"));
+    for folder in settings.macro_paths.iter().cloned().chain(generic) {
+        for file in files(root, &folder, &[".sql"], found) {
+            let Some(text) = yaml::text(root, &file, found) else { continue };
+            macro_files.push(jinja::MacroFile { package: settings.dbt_name.clone(), file, text });
+        }
+    }
+    for (package, file) in packages(root, found) {
+        let Some(text) = yaml::text(root, &file, found) else { continue };
+        macro_files.push(jinja::MacroFile { package, file, text });
+    }
+    let shared = jinja::Shared {
+        project: settings.dbt_name.clone(),
+        macros: jinja::macros(macro_files, found),
+        names: std::sync::Mutex::default(),
+        docs: docs::read(root, &settings.docs_paths, found),
+        sources: properties.sources.clone(),
+        streams: streams.iter().map(|stream| stream.name.clone()).collect(),
+        seeds: seeds.iter().map(|seed| (seed.name.name.clone(), seed.rows.clone())).collect(),
+        vars: jinja::vars(&settings.vars),
+        variables: Arc::clone(&options.variables),
+        page: std::sync::Mutex::default(),
+    };
+    Templates::new(shared, found)
+}
+
+/// Files of macros of installed packages, except those that Sluice brings along.
+fn packages(root: &Path, found: &mut Diagnostics) -> Vec<(String, PathBuf)> {
+    const INSTALLED: &str = "dbt_packages";
+    let macros = files(root, INSTALLED, &[".sql"], found);
+    let of_package = |file: PathBuf| {
+        let mut parts = file.components().skip(1).map(|c| c.as_os_str().to_string_lossy());
+        let package = parts.next()?.into_owned();
+        let is_macro = parts.next().is_some_and(|folder| folder == "macros");
+        (is_macro && package != "dbt_utils" && package != "dbt").then_some((package, file))
+    };
+    macros.into_iter().filter_map(of_package).collect()
+}
+
+impl Project {
+    /// A model that asks for columns, rendered with these: those of all that it reads.
+    pub fn with_columns(&self, model: &Model, columns: Columns) -> Result<Model, Box<Diagnostic>> {
+        models::render(model, &self.templates, Some(columns))
     }
 }
 

@@ -1,253 +1,271 @@
-//! `models/**/*.sql`: rendered, linked, put in order.
+//! The models of a project: rendered, linked, put in order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
 };
 
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, value::Kwargs};
-
 use crate::{
-    domain::{ACCEPTED, TableName, contract::Contract},
+    domain::TableName,
     project::{
-        Diagnostic, Diagnostics, Materialized, Model, QUARANTINE, Seed, files, is_identifier,
-        nearest, properties::Properties, yaml,
+        Diagnostic, Diagnostics, Model, Seed,
+        config::{Options, of_folders},
+        files, is_identifier,
+        jinja::{Columns, Templates},
+        properties::Properties,
+        settings::{self, Settings},
+        yaml,
     },
 };
 
-/// Folders below `models/`, which are the schemas of the tables.
+/// Folders below those of models that are the schemas of the tables in them.
 const SCHEMAS: [&str; 2] = ["silver", "gold"];
+/// The schema of other models, where none is configured.
+const SCHEMA: &str = "gold";
 
-/// Steps that a template may take.
-const TEMPLATE_FUEL: u64 = 1_000_000;
+/// A model as it stands in its file.
+pub(super) struct Source {
+    pub file: PathBuf,
+    /// By which others refer to it.
+    pub name: String,
+    pub table: TableName,
+    pub text: String,
+    /// Options from outside its file.
+    pub options: Options,
+    pub is_enabled: bool,
+}
 
-/// All models, parents before children.
-pub(super) fn read(
+/// The files of models, with what folders and properties say of them.
+pub(super) fn sources(
     root: &Path,
-    vars: &BTreeMap<String, serde_yaml_ng::Value>,
-    streams: &[Contract],
+    settings: &Settings,
+    properties: &BTreeMap<String, Properties>,
+    found: &mut Diagnostics,
+) -> Vec<Source> {
+    let mut sources: Vec<Source> = Vec::new();
+    for folder in &settings.model_paths {
+        for file in files(root, folder, &[".sql"], found) {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if !is_identifier(&name) {
+                let message = format!("`{name}` cannot be a model name");
+                found.push(Diagnostic::file(&file, message).hint("use a-z, 0-9 and _"));
+                continue;
+            }
+            if let Some(other) = sources.iter().find(|other| other.name == name) {
+                let message = format!("model `{name}` is also in {}", other.file.display());
+                found.push(Diagnostic::file(&file, message).hint("names are unique in a project"));
+                continue;
+            }
+            let Some(text) = yaml::text(root, &file, found) else { continue };
+            let folders = of_file(&file, folder);
+            let options = options(root, settings, &folders, &name, found);
+            let described = properties.get(&name).map(|p| p.options.clone()).unwrap_or_default();
+            let options = described.over(&options);
+            let in_folder = folders.first().filter(|first| SCHEMAS.contains(&first.as_str()));
+            let schema = in_folder.map_or(SCHEMA, String::as_str);
+            let mut source = Source {
+                file,
+                table: TableName::new(schema, &name),
+                name,
+                text,
+                is_enabled: true,
+                options,
+            };
+            source.follow(&source.options.clone());
+            sources.push(source);
+        }
+    }
+    sources
+}
+
+impl Source {
+    /// Takes its schema, name and whether it is switched on from options.
+    fn follow(&mut self, options: &Options) {
+        if let Some(schema) = &options.schema {
+            self.table.schema.clone_from(schema);
+        }
+        if let Some(alias) = &options.alias {
+            self.table.name.clone_from(alias);
+        }
+        self.is_enabled = options.is_enabled.unwrap_or(true);
+    }
+}
+
+/// The folders between that of all models and a file.
+fn of_file(file: &Path, folder: &str) -> Vec<String> {
+    let inside = file.strip_prefix(folder).unwrap_or(file).parent();
+    let parts = inside.into_iter().flat_map(Path::components);
+    parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
+}
+
+/// What `dbt_project.yml` says of a model.
+fn options(
+    root: &Path,
+    settings: &Settings,
+    folders: &[String],
+    name: &str,
+    found: &mut Diagnostics,
+) -> Options {
+    let path = [settings.dbt_name.as_str()].into_iter().chain(folders.iter().map(String::as_str));
+    let path: Vec<&str> = path.chain([name]).collect();
+    of_folders(&settings.models, &path).unwrap_or_else(|message| {
+        let file = Path::new(settings::DBT);
+        let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        let diagnostic = Diagnostic::file(file, format!("models: {message}"));
+        let word = message
+            .split(['`', '\'', ' ', '='])
+            .find(|word| word.len() > 3 && text.contains(&format!("{word}:")));
+        let diagnostic = match word {
+            Some(word) => diagnostic.find_after(&text, "models:", word),
+            None => diagnostic,
+        };
+        let diagnostic = diagnostic.maybe_hint((!hint.is_empty()).then(|| hint.to_owned()));
+        if !found.iter().any(|other| *other == diagnostic) {
+            found.push(diagnostic);
+        }
+        Options::default()
+    })
+}
+
+/// All models, rendered, parents before children.
+pub(super) fn read(
+    mut sources: Vec<Source>,
+    templates: &Templates,
     seeds: &[Seed],
     properties: &BTreeMap<String, Properties>,
     found: &mut Diagnostics,
 ) -> Vec<Model> {
-    let mut names: BTreeMap<String, TableName> =
-        seeds.iter().map(|seed| (seed.name.name.clone(), seed.name.clone())).collect();
-    let mut sources: Vec<(PathBuf, TableName, String)> = Vec::new();
-    for file in files(root, "models", &[".sql"], found) {
-        let Some(name) = model_name(&file, found) else { continue };
-        if let Some(other) = names.insert(name.name.clone(), name.clone()) {
-            let message = format!("model `{}` has the same name as {other}", name.name);
-            found.push(Diagnostic::file(&file, message).hint("names are unique in a project"));
-            continue;
-        }
-        if let Some(text) = yaml::text(root, &file, found) {
-            sources.push((file, name, text));
-        }
+    name(&sources, templates, seeds);
+    let mut rendered = render_all(&sources, templates, properties);
+    // What a model says of its own name counts for all that refer to it.
+    let mut is_renamed = false;
+    for (source, result) in sources.iter_mut().zip(&rendered) {
+        let Some(Ok(model)) = result else { continue };
+        let before = (source.table.clone(), source.is_enabled);
+        source.follow(&model.options);
+        is_renamed |= before != (source.table.clone(), source.is_enabled);
     }
-    let context = Context {
-        names: Arc::new(names),
-        streams: Arc::new(streams.iter().map(|s| s.name.clone()).collect()),
-        vars: Arc::new(vars.iter().map(|(k, v)| (k.clone(), Value::from_serialize(v))).collect()),
-    };
-    let mut models = Vec::new();
-    for (file, name, source) in sources {
-        match render(&context, &file, name, source, properties) {
-            Ok(model) => models.push(model),
+    if is_renamed {
+        name(&sources, templates, seeds);
+        rendered = render_all(&sources, templates, properties);
+    }
+    let mut models: Vec<Model> = Vec::new();
+    for result in rendered.into_iter().flatten() {
+        match result {
+            Ok(model) => {
+                if let Some(other) = models.iter().find(|other| other.name == model.name) {
+                    let message = format!("makes {}, as {} does", model.name, other.file.display());
+                    found.push(Diagnostic::file(&model.file, message).hint("change its alias"));
+                } else if !is_identifier(&model.name.name) {
+                    let message = format!("alias `{}` cannot be a table name", model.name.name);
+                    let diagnostic = Diagnostic::file(&model.file, message);
+                    let diagnostic = diagnostic.find(&model.source, &model.name.name);
+                    found.push(diagnostic.hint("use a-z, 0-9 and _"));
+                } else {
+                    models.push(model);
+                }
+            }
             Err(diagnostic) => found.push(*diagnostic),
         }
     }
     in_order(models, found)
 }
 
-fn model_name(file: &Path, found: &mut Diagnostics) -> Option<TableName> {
-    let schema = file.components().nth(1)?.as_os_str().to_string_lossy().into_owned();
-    let name = file.file_stem()?.to_string_lossy().into_owned();
-    if !SCHEMAS.contains(&schema.as_str()) {
-        let message = "a model stands in models/silver or models/gold".to_owned();
-        found.push(Diagnostic::file(file, message).hint("move the file"));
-        return None;
-    }
-    if !is_identifier(&name) {
-        let message = format!("`{name}` cannot be a model name");
-        found.push(Diagnostic::file(file, message).hint("use a-z, 0-9 and _"));
-        return None;
-    }
-    Some(TableName::new(schema, name))
+/// Tells the templates what the models and seeds are called.
+fn name(sources: &[Source], templates: &Templates, seeds: &[Seed]) {
+    let seeds = seeds.iter().map(|seed| (seed.name.name.clone(), seed.name.clone()));
+    let (on, off): (Vec<&Source>, Vec<&Source>) =
+        sources.iter().partition(|source| source.is_enabled);
+    let models = on.into_iter().map(|source| (source.name.clone(), source.table.clone()));
+    let disabled = off.into_iter().map(|source| source.name.clone()).collect();
+    templates.name(seeds.chain(models).collect(), disabled);
 }
 
-#[derive(Clone)]
-struct Context {
-    names: Arc<BTreeMap<String, TableName>>,
-    streams: Arc<Vec<String>>,
-    vars: Arc<BTreeMap<String, Value>>,
-}
+type Rendered = Option<Result<Model, Box<Diagnostic>>>;
 
-/// What the template functions were called with.
-#[derive(Default)]
-struct Seen {
-    refs: Vec<TableName>,
-    sources: Vec<TableName>,
-    materialized: Materialized,
-    refuses_recompute: bool,
-}
-
-fn render(
-    context: &Context,
-    file: &Path,
-    name: TableName,
-    source: String,
+fn render_all(
+    sources: &[Source],
+    templates: &Templates,
     properties: &BTreeMap<String, Properties>,
+) -> Vec<Rendered> {
+    let render_one = |source: &Source| {
+        let described = properties.get(&source.name);
+        source.is_enabled.then(|| first(source, templates, described))
+    };
+    sources.iter().map(render_one).collect()
+}
+
+/// A model after the first pass.
+fn first(
+    source: &Source,
+    templates: &Templates,
+    described: Option<&Properties>,
 ) -> Result<Model, Box<Diagnostic>> {
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let environment = environment(context, &seen);
-    let sql = environment
-        .render_str(&keep_lines(&source), ())
-        .map_err(|error| Box::new(template_error(file, &source, &error)))?;
-    let seen = seen.lock().map(|mut seen| std::mem::take(&mut *seen)).unwrap_or_default();
-    let described = properties.get(&name.name).cloned().unwrap_or_default();
-    Ok(Model {
-        name,
-        file: file.to_path_buf(),
-        source,
-        sql: sql.trim_end().trim_end_matches(';').to_owned(),
-        materialized: seen.materialized,
-        refuses_recompute: seen.refuses_recompute,
-        refs: unique(seen.refs),
-        sources: unique(seen.sources),
+    let described = described.cloned().unwrap_or_default();
+    let model = Model {
+        name: source.table.clone(),
+        file: source.file.clone(),
+        source: source.text.clone(),
+        sql: String::new(),
+        places: crate::project::Places::default(),
+        materialized: crate::project::Materialized::default(),
+        refuses_recompute: false,
+        tags: Vec::new(),
+        refs: Vec::new(),
+        sources: Vec::new(),
+        asks_columns: false,
         description: described.description,
         columns: described.columns,
+        tested: described.tested,
         described_in: described.file,
+        options: source.options.clone(),
+    };
+    render(&model, templates, None)
+}
+
+/// The model, rendered. `columns`: of all that it reads, in the second pass.
+pub(super) fn render(
+    model: &Model,
+    templates: &Templates,
+    columns: Option<Columns>,
+) -> Result<Model, Box<Diagnostic>> {
+    let (file, source) = (&model.file, &model.source);
+    let is_second = columns.is_some();
+    let rendered = templates.render(file, source, Some(&model.name), &model.options, columns)?;
+    let seen = rendered.seen;
+    let options = seen.options.over(&model.options);
+    let (refs, sources) = (unique(seen.refs), unique(seen.sources));
+    if is_second && let Some(new) = refs.iter().find(|name| !model.refs.contains(name)) {
+        let message = format!("reads {new} only when columns are known");
+        let hint = format!("write `-- depends_on: {{{{ ref('{}') }}}}` above it", new.name);
+        let diagnostic = Diagnostic::file(file, message).hint(hint);
+        let named = ['\'', '"'].map(|quote| format!("{quote}{}{quote}", new.name));
+        let named = named.iter().find(|text| source.contains(*text));
+        return Err(Box::new(match named {
+            Some(text) => diagnostic.find(source, text),
+            None => diagnostic,
+        }));
+    }
+    let mut tags = options.tags.clone();
+    tags.sort();
+    tags.dedup();
+    Ok(Model {
+        sql: rendered.sql.trim_end().trim_end_matches(';').to_owned(),
+        places: rendered.places,
+        materialized: options.materialized.unwrap_or_default(),
+        refuses_recompute: options.refuses_recompute.unwrap_or(false),
+        tags,
+        refs,
+        sources,
+        asks_columns: seen.asks_columns,
+        options: if is_second { model.options.clone() } else { options },
+        ..model.clone()
     })
 }
 
 fn unique<T: Ord>(items: Vec<T>) -> Vec<T> {
     items.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-fn environment(context: &Context, seen: &Arc<Mutex<Seen>>) -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(TEMPLATE_FUEL));
-    let fail = |message: String| minijinja::Error::new(ErrorKind::InvalidOperation, message);
-    let (names, notes) = (Arc::clone(&context.names), Arc::clone(seen));
-    environment.add_function("ref", move |name: String| {
-        let Some(table) = names.get(&name) else {
-            let hint = nearest(&name, names.keys().map(String::as_str)).unwrap_or_default();
-            return Err(fail(format!("ref('{name}'): no such model or seed\u{1}{hint}")));
-        };
-        if let Ok(mut seen) = notes.lock() {
-            seen.refs.push(table.clone());
-        }
-        Ok(Value::from_safe_string(format!("\"{}\".\"{}\"", table.schema, table.name)))
-    });
-    let (streams, notes) = (Arc::clone(&context.streams), Arc::clone(seen));
-    environment.add_function("source", move |schema: String, name: String| {
-        let relation = match schema.as_str() {
-            "bronze" => ACCEPTED,
-            QUARANTINE => QUARANTINE,
-            _ => {
-                let hint =
-                    "use source('bronze', 'my_stream'), or source('quarantine', 'my_stream')";
-                return Err(fail(format!("source('{schema}', …): no such source\u{1}{hint}")));
-            }
-        };
-        if !streams.contains(&name) {
-            let hint = nearest(&name, streams.iter().map(String::as_str)).unwrap_or_default();
-            return Err(fail(format!("source('{schema}', '{name}'): no such stream\u{1}{hint}")));
-        }
-        if let Ok(mut seen) = notes.lock() {
-            seen.sources.push(TableName::new(&schema, &name));
-        }
-        Ok(Value::from_safe_string(format!("\"{relation}\".\"{name}\"")))
-    });
-    let notes = Arc::clone(seen);
-    environment.add_function("config", move |options: Kwargs| {
-        let known = materialized(options.get("materialized")?).map_err(fail)?;
-        let refuses_recompute =
-            refuses_recompute(options.get("on_incremental_change")?).map_err(fail)?;
-        for ignored in ["tags", "unique_key", "meta"] {
-            let _: Option<Value> = options.get(ignored)?;
-        }
-        options.assert_all_used()?;
-        if let Ok(mut seen) = notes.lock() {
-            (seen.materialized, seen.refuses_recompute) = (known, refuses_recompute);
-        }
-        Ok(Value::from(""))
-    });
-    let vars = Arc::clone(&context.vars);
-    environment.add_function("var", move |name: String, default: Option<Value>| {
-        vars.get(&name).cloned().or(default).ok_or_else(|| {
-            let hint = nearest(&name, vars.keys().map(String::as_str))
-                .unwrap_or_else(|| "add it under `vars:` in sluice.yml, or give a default".into());
-            fail(format!("var('{name}') is not set\u{1}{hint}"))
-        })
-    });
-    environment.add_function("is_incremental", || false);
-    environment
-}
-
-/// The option `materialized`; an error has its hint behind U+0001.
-fn materialized(option: Option<String>) -> Result<Materialized, String> {
-    match option.as_deref() {
-        None | Some("table" | "incremental") => Ok(Materialized::Table),
-        Some("view" | "ephemeral") => Ok(Materialized::View),
-        Some(other) => {
-            Err(format!("materialized='{other}' is not known\u{1}use 'table' or 'view'"))
-        }
-    }
-}
-
-/// The option `on_incremental_change`.
-fn refuses_recompute(option: Option<String>) -> Result<bool, String> {
-    match option.as_deref() {
-        None | Some("fallback") => Ok(false),
-        Some("fail") => Ok(true),
-        Some(other) => {
-            let hint = "use 'fail' or 'fallback'";
-            Err(format!("on_incremental_change='{other}' is not known\u{1}{hint}"))
-        }
-    }
-}
-
-/// Moves line breaks from inside a template tag to behind it, so that a line of the rendered SQL
-/// has the number that it has in the user's file.
-fn keep_lines(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = ["{{", "{%", "{#"].iter().filter_map(|tag| rest.find(tag)).min() {
-        let close = match &rest[start..start + 2] {
-            "{{" => "}}",
-            "{%" => "%}",
-            _ => "#}",
-        };
-        let Some(length) = rest[start..].find(close) else { break };
-        let end = start + length + close.len();
-        let tag = &rest[start..end];
-        out.push_str(&rest[..start]);
-        out.push_str(&tag.replace('\n', " "));
-        out.extend(std::iter::repeat_n('\n', tag.matches('\n').count()));
-        rest = &rest[end..];
-    }
-    out.push_str(rest);
-    out
-}
-
-fn template_error(file: &Path, source: &str, error: &minijinja::Error) -> Diagnostic {
-    let detail = error.detail().unwrap_or_default();
-    let (message, hint) = detail.split_once('\u{1}').unwrap_or((detail, ""));
-    let message = if message.is_empty() { error.kind().to_string() } else { message.to_owned() };
-    let hint = (!hint.is_empty()).then(|| hint.to_owned());
-    let diagnostic = Diagnostic::file(file, message.clone()).maybe_hint(hint);
-    let named = message.split_once("('").and_then(|(call, rest)| {
-        let argument = rest.split('\'').next()?;
-        Some(format!("{call}('{argument}'"))
-    });
-    match (named.filter(|needle| source.contains(needle)), error.line()) {
-        (Some(needle), _) => diagnostic.find(source, &needle),
-        (None, Some(line)) => diagnostic.at(source, line, None),
-        (None, None) => diagnostic,
-    }
 }
 
 /// Parents before children; reports cycles.

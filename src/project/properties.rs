@@ -7,34 +7,109 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_yaml_ng::Value;
+use serde_yaml_ng::{Mapping, Value};
 
-use crate::project::{Diagnostic, Diagnostics, diagnostic::whole_word, files, nearest, yaml};
+use crate::project::{
+    Diagnostic, Diagnostics, Level, config::Options, diagnostic::whole_word, files,
+    jinja::Templates, nearest, settings::Settings, yaml,
+};
 
-/// The data tests that a model or column can have.
-const TESTS: [&str; 6] =
-    ["not_null", "unique", "relationships", "accepted_values", "expression", "freshness"];
+/// Data tests beside those that are macros.
+const TESTS: [&str; 2] = ["expression", "freshness"];
 
 /// What `models/**/*.yml` and `seeds/*.yml` say about one model or seed.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Properties {
     pub description: String,
     pub columns: BTreeMap<String, String>,
-    pub column_types: BTreeMap<String, String>,
+    /// Columns that have data tests, which must exist.
+    pub tested: Vec<String>,
+    pub options: Options,
     pub file: Option<Arc<PropertiesText>>,
+}
+
+/// What all properties files say.
+#[derive(Debug, Default)]
+pub(super) struct All {
+    pub of: BTreeMap<String, Properties>,
+    /// Tables of sources, as (source, table) → the stream or seed that feeds it.
+    pub sources: BTreeMap<(String, String), String>,
+    /// Data tests, each with the file and entry that names it.
+    tests: Vec<(Arc<PropertiesText>, String, String)>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "read so that a known key is no error")]
 struct PropertiesFile {
-    version: Option<u32>,
+    version: Option<Value>,
     #[serde(default)]
     models: Vec<PropertiesEntry>,
     #[serde(default)]
     seeds: Vec<PropertiesEntry>,
     #[serde(default)]
-    sources: Vec<Value>,
+    sources: Vec<SourceEntry>,
+    #[serde(default)]
+    snapshots: Vec<Value>,
+    #[serde(default)]
+    analyses: Vec<Value>,
+    #[serde(default)]
+    macros: Vec<Value>,
+    #[serde(default)]
+    exposures: Vec<Value>,
+    #[serde(default)]
+    groups: Vec<Value>,
+    #[serde(default, alias = "data_tests")]
+    tests: Vec<Value>,
+    #[serde(default)]
+    unit_tests: Vec<Value>,
+    #[serde(default)]
+    metrics: Vec<Value>,
+    #[serde(default)]
+    semantic_models: Vec<Value>,
+    #[serde(default)]
+    saved_queries: Vec<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "read so that a known key is no error")]
+struct SourceEntry {
+    name: String,
+    #[serde(default)]
+    tables: Vec<SourceTable>,
+    description: Option<Value>,
+    database: Option<Value>,
+    schema: Option<Value>,
+    loader: Option<Value>,
+    loaded_at_field: Option<Value>,
+    loaded_at_query: Option<Value>,
+    freshness: Option<Value>,
+    quoting: Option<Value>,
+    overrides: Option<Value>,
+    config: Option<Value>,
+    meta: Option<Value>,
+    tags: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "read so that a known key is no error")]
+struct SourceTable {
+    name: String,
+    identifier: Option<String>,
+    description: Option<Value>,
+    columns: Option<Value>,
+    #[serde(alias = "data_tests")]
+    tests: Option<Value>,
+    loaded_at_field: Option<Value>,
+    loaded_at_query: Option<Value>,
+    freshness: Option<Value>,
+    quoting: Option<Value>,
+    external: Option<Value>,
+    config: Option<Value>,
+    meta: Option<Value>,
+    tags: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,11 +122,18 @@ struct PropertiesEntry {
     #[serde(default)]
     columns: Vec<ColumnEntry>,
     #[serde(default)]
-    config: ConfigEntry,
+    config: Mapping,
     #[serde(default, alias = "data_tests")]
     tests: Vec<Value>,
     meta: Option<Value>,
     docs: Option<Value>,
+    tags: Option<Value>,
+    access: Option<Value>,
+    group: Option<Value>,
+    constraints: Option<Value>,
+    latest_version: Option<Value>,
+    deprecation_date: Option<Value>,
+    time_spine: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,33 +148,35 @@ struct ColumnEntry {
     tests: Vec<Value>,
     meta: Option<Value>,
     tags: Option<Value>,
+    quote: Option<Value>,
+    constraints: Option<Value>,
+    config: Option<Value>,
+    policy_tags: Option<Value>,
+    granularity: Option<Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct ConfigEntry {
-    #[serde(default)]
-    column_types: BTreeMap<String, String>,
-    tags: Option<Value>,
-    meta: Option<Value>,
-}
-
-/// The properties of all models and seeds, by name.
-pub(super) fn read(root: &Path, found: &mut Diagnostics) -> BTreeMap<String, Properties> {
-    let mut all: BTreeMap<String, Properties> = BTreeMap::new();
-    for folder in ["models", "seeds"] {
+/// The properties of all models and seeds, by name, and the sources.
+pub(super) fn read(root: &Path, settings: &Settings, found: &mut Diagnostics) -> All {
+    let mut all = All::default();
+    for folder in settings.model_paths.iter().chain(&settings.seed_paths) {
         for file in files(root, folder, &[".yml", ".yaml"], found) {
             let Some(entries) = yaml::read::<PropertiesFile>(root, &file, found) else { continue };
             let text = yaml::text(root, &file, found).unwrap_or_default();
             let file = Arc::new(PropertiesText { file, text });
+            for source in entries.sources {
+                for table in source.tables {
+                    let fed_by = table.identifier.unwrap_or_else(|| table.name.clone());
+                    all.sources.insert((source.name.clone(), table.name), fed_by);
+                }
+            }
             for entry in entries.models.into_iter().chain(entries.seeds) {
                 if !names_a_file(root, folder, &entry.name, found) {
                     let message = format!("describes `{}`, which does not exist", entry.name);
                     found.push(file.at(&entry.name, None, message));
                 }
-                check(&file, &entry, found);
-                if let Some(other) = all.get(&entry.name).and_then(|other| other.file.as_ref()) {
+                check(&file, &entry, &mut all.tests, found);
+                let described = all.of.get(&entry.name).and_then(|other| other.file.as_ref());
+                if let Some(other) = described {
                     let message = format!(
                         "`{}` is described twice, first in {}",
                         entry.name,
@@ -102,23 +186,100 @@ pub(super) fn read(root: &Path, found: &mut Diagnostics) -> BTreeMap<String, Pro
                     found.push(diagnostic.hint("put both into one entry"));
                     continue;
                 }
-                let columns =
-                    entry.columns.into_iter().map(|column| (column.name, column.description));
-                let properties = Properties {
-                    description: entry.description,
-                    columns: columns.collect(),
-                    column_types: entry.config.column_types,
-                    file: Some(Arc::clone(&file)),
-                };
-                all.insert(entry.name, properties);
+                let name = entry.name.clone();
+                let properties = properties(&file, entry, found);
+                all.of.insert(name, properties);
             }
         }
     }
     all
 }
 
-/// Refuses columns that are described twice and tests that do not exist.
-fn check(file: &PropertiesText, entry: &PropertiesEntry, found: &mut Diagnostics) {
+/// What an entry says.
+fn properties(
+    file: &Arc<PropertiesText>,
+    entry: PropertiesEntry,
+    found: &mut Diagnostics,
+) -> Properties {
+    let mut options = Options::default();
+    let tags = entry.tags.map(|tags| (Value::from("tags"), tags));
+    for (key, value) in entry.config.into_iter().chain(tags) {
+        let key = key.as_str().unwrap_or_default();
+        if let Err(message) = options.take(key, &value) {
+            let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
+            let diagnostic =
+                file.at(&entry.name, Some(key), format!("`{}`: {message}", entry.name));
+            found.push(diagnostic.maybe_hint((!hint.is_empty()).then(|| hint.to_owned())));
+        }
+    }
+    let tested = entry.columns.iter().filter(|column| !column.tests.is_empty());
+    let tested = tested.map(|column| column.name.clone()).collect();
+    let columns = entry.columns.into_iter().map(|column| (column.name, column.description));
+    Properties {
+        description: entry.description,
+        columns: columns.collect(),
+        tested,
+        options,
+        file: Some(Arc::clone(file)),
+    }
+}
+
+impl Properties {
+    /// The types of a seed's columns that are given.
+    pub(super) fn column_types(&self, base: &Options) -> BTreeMap<String, String> {
+        let mut types = BTreeMap::new();
+        for options in [base, &self.options] {
+            let Some(Value::Mapping(given)) = options.all.get("column_types") else { continue };
+            let named = given.iter().filter_map(|(k, v)| Some((k.as_str()?, v.as_str()?)));
+            types.extend(named.map(|(column, of_type)| (column.to_owned(), of_type.to_owned())));
+        }
+        types
+    }
+}
+
+impl All {
+    /// Refuses data tests that there are not; `known` are those that are macros.
+    pub(super) fn check_tests(&self, known: &[String], found: &mut Diagnostics) {
+        let known: Vec<&str> = known.iter().map(String::as_str).chain(TESTS).collect();
+        for (file, entry, test) in &self.tests {
+            if known.contains(&test.as_str()) {
+                continue;
+            }
+            let message = format!("`{entry}`: there is no test `{test}`");
+            let plain: Vec<&str> =
+                known.iter().copied().filter(|name| !name.contains('.')).collect();
+            let names = format!("tests are {}", plain.join(", "));
+            let near = nearest(test, known.iter().copied());
+            let hint = near.map(|near| format!("{near} ({names})"));
+            found.push(file.at(entry, Some(test), message).hint(hint.unwrap_or(names)));
+        }
+    }
+
+    /// Quotes the blocks of documentation that descriptions name.
+    pub(super) fn describe(&mut self, templates: &Templates, found: &mut Diagnostics) {
+        for (name, properties) in &mut self.of {
+            let Properties { description, columns, file, .. } = properties;
+            for text in columns.values_mut().chain([description]) {
+                match (templates.describe(text), &file) {
+                    (Ok(described), _) => *text = described,
+                    (Err(message), Some(file)) => {
+                        let word = message.split('\'').nth(1);
+                        found.push(file.at(name, word, format!("`{name}`: {message}")));
+                    }
+                    (Err(_), None) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Refuses columns that are described twice; notes the data tests.
+fn check(
+    file: &Arc<PropertiesText>,
+    entry: &PropertiesEntry,
+    tests: &mut Vec<(Arc<PropertiesText>, String, String)>,
+    found: &mut Diagnostics,
+) {
     let mut seen = BTreeSet::new();
     for column in &entry.columns {
         if !seen.insert(&column.name) {
@@ -127,15 +288,8 @@ fn check(file: &PropertiesText, entry: &PropertiesEntry, found: &mut Diagnostics
         }
     }
     let of_columns = entry.columns.iter().flat_map(|column| &column.tests);
-    for test in entry.tests.iter().chain(of_columns).map(test_name) {
-        if TESTS.contains(&test.as_str()) {
-            continue;
-        }
-        let message = format!("`{}`: there is no test `{test}`", entry.name);
-        let known = format!("tests are {}", TESTS.join(", "));
-        let hint = nearest(&test, TESTS).map(|near| format!("{near} ({known})"));
-        found.push(file.at(&entry.name, Some(&test), message).hint(hint.unwrap_or(known)));
-    }
+    let named = entry.tests.iter().chain(of_columns).map(test_name);
+    tests.extend(named.map(|test| (Arc::clone(file), entry.name.clone(), test)));
 }
 
 /// `unique`, or the one key of `accepted_values: {…}`, as dbt writes tests; in its long form a test
@@ -153,20 +307,24 @@ fn test_name(test: &Value) -> String {
     }
 }
 
-/// Refuses descriptions of columns that `name` does not have. `columns` are those that it has.
+/// Reports columns that are described and that `name` does not have: an error where one is tested,
+/// else a warning. `columns` are those that it has.
 pub fn check_described<'a>(
     name: &str,
     described: impl IntoIterator<Item = &'a String>,
+    tested: &[String],
     file: Option<&PropertiesText>,
     columns: &[&str],
     found: &mut Diagnostics,
 ) {
     let Some(file) = file else { return };
     for column in described.into_iter().filter(|column| !columns.contains(&column.as_str())) {
+        let is_tested = tested.contains(column);
+        let level = if is_tested { Level::Error } else { Level::Warning };
         let message = format!("`{name}` has no column `{column}`");
         let hint = nearest(column, columns.iter().copied())
             .unwrap_or_else(|| format!("its columns are {}", columns.join(", ")));
-        found.push(file.at(name, Some(column), message).hint(hint));
+        found.push(file.at(name, Some(column), message).hint(hint).level(level));
     }
 }
 

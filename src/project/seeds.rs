@@ -17,8 +17,8 @@ use crate::{
         identity::fingerprint,
     },
     project::{
-        Diagnostic, Diagnostics, SEEDS, Seed, files, is_identifier, nearest,
-        properties::Properties, streams::field_type,
+        Diagnostic, Diagnostics, SEEDS, Seed, config::of_folders, files, is_identifier, nearest,
+        properties::Properties, settings::Settings, streams::field_type,
     },
 };
 
@@ -26,11 +26,14 @@ const SUFFIXES: [&str; 2] = [".csv", ".csv.gz"];
 
 pub(super) fn read(
     root: &Path,
+    settings: &Settings,
     properties: &BTreeMap<String, Properties>,
     found: &mut Diagnostics,
 ) -> Vec<Seed> {
     let mut seeds: Vec<Seed> = Vec::new();
-    for file in files(root, "seeds", &SUFFIXES, found) {
+    let folders = settings.seed_paths.iter();
+    for file in folders.flat_map(|folder| files(root, folder, &SUFFIXES, found)).collect::<Vec<_>>()
+    {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = SUFFIXES.iter().fold(name.as_str(), |n, suffix| n.trim_end_matches(suffix));
         if !is_identifier(name) {
@@ -51,7 +54,9 @@ pub(super) fn read(
         };
         let empty = Properties::default();
         let properties = properties.get(name).unwrap_or(&empty);
-        match parse(name, &file, &text, properties) {
+        // A seed that folders configure wrongly is told with the models of the same file.
+        let base = of_folders(&settings.seeds, &[&settings.dbt_name, name]).unwrap_or_default();
+        match parse(name, &file, &text, properties, &properties.column_types(&base)) {
             Ok(seed) => seeds.push(seed),
             Err(diagnostic) => found.push(*diagnostic),
         }
@@ -82,6 +87,7 @@ fn parse(
     file: &Path,
     text: &str,
     properties: &Properties,
+    column_types: &BTreeMap<String, String>,
 ) -> Result<Seed, Box<Diagnostic>> {
     let error = |message: String| Box::new(Diagnostic::file(file, message));
     let mut records = csv::read(text)
@@ -109,7 +115,7 @@ fn parse(
             return Err(Box::new(error(message).at(text, first, None)));
         }
     }
-    for column in properties.column_types.keys() {
+    for column in column_types.keys() {
         if !columns.contains(column) {
             let hint = nearest(column, columns.iter().map(String::as_str));
             let message = format!("column_types names `{column}`, which the seed does not have");
@@ -121,7 +127,7 @@ fn parse(
         let message = format!("row has {} cells, the header has {}", row.len(), columns.len());
         return Err(Box::new(error(message).at(text, *line, None)));
     }
-    let types = types(file, &columns, &cells, properties)?;
+    let types = types(file, &columns, &cells, column_types)?;
     let rows = build(file, text, &columns, &types, &cells)?;
     let declared: Vec<String> = types.iter().map(|t| t.name()).collect();
     let digest = fingerprint(format!("{declared:?}\n{text}").as_bytes());
@@ -139,11 +145,11 @@ fn types(
     file: &Path,
     columns: &[String],
     cells: &[TextRecord],
-    properties: &Properties,
+    column_types: &BTreeMap<String, String>,
 ) -> Result<Vec<FieldType>, Box<Diagnostic>> {
     let mut types = Vec::with_capacity(columns.len());
     for (i, column) in columns.iter().enumerate() {
-        types.push(match properties.column_types.get(column) {
+        types.push(match column_types.get(column) {
             None => inferred(cells.iter().map(|(_, row)| row[i].as_str())),
             Some(declared) => field_type(declared).ok_or_else(|| {
                 let message = format!("column `{column}`: unknown type `{declared}`");

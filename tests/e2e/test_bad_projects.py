@@ -68,7 +68,7 @@ MISTAKES = {
         "models/silver/silver.yml",
         "models:\n  - name: order_lines\n    data_tests: [made_up_test]\n",
         3,
-        ["made_up_test", "not_null, unique, relationships"],
+        ["made_up_test", "not_null, unique, accepted_values"],
     ),
     "a model that is described twice": (
         "models/silver/silver.yml",
@@ -76,9 +76,9 @@ MISTAKES = {
         3,
         ["order_lines", "twice"],
     ),
-    "a description of a column that is not there": (
+    "a data test of a column that is not there": (
         "models/silver/silver.yml",
-        "models:\n  - name: order_lines\n    columns:\n      - name: custmer\n",
+        "models:\n  - name: order_lines\n    columns:\n      - {name: custmer, tests: [unique]}\n",
         4,
         ["custmer", "customer"],
     ),
@@ -143,6 +143,16 @@ def test_a_mistake_is_named_with_file_and_line(home, mistake, command):
         assert word in done.stderr
     assert "panicked" not in done.stderr
     assert nothing_was_started(home)
+
+
+def test_a_description_of_a_column_that_is_not_there_is_a_warning(home):
+    described = "models:\n  - name: order_lines\n    columns:\n      - name: custmer\n"
+    texts = {**projects.files(), "models/silver/silver.yml": described}
+    done = run(home, "check", projects.write(home / "project", texts))
+    assert done.returncode == 0, done.stderr
+    assert "warning: `order_lines` has no column `custmer`" in done.stdout
+    assert "models/silver/silver.yml:4:15" in done.stdout
+    assert "did you mean `customer`?" in done.stdout
 
 
 def test_a_project_in_order_is_found_in_order(home):

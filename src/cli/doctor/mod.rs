@@ -15,11 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::finding::{Finding, Level};
 use crate::{
-    cli::{Failure, ServerFlags, print, query::unless_stopped},
+    cli::{Failure, ServerFlags, check, print, query::unless_stopped},
     config::{Config, LogKind},
     log::{StreamSpec, embedded},
     ops::Clock,
-    project,
 };
 
 #[derive(Debug, clap::Args)]
@@ -61,7 +60,7 @@ pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
 }
 
 fn specs(project: &Path) -> Result<Vec<StreamSpec>, Failure> {
-    let loaded = project::load(project)
+    let loaded = check::read(project)
         .map_err(|errors| Failure::invalid(format!("project {}\n{errors}", project.display())))?;
     Ok(loaded.streams.iter().map(StreamSpec::from).collect())
 }

@@ -9,6 +9,7 @@ mod failing;
 mod group;
 mod halted;
 mod kept;
+mod macros;
 mod models;
 mod projects;
 mod quarantine;

@@ -88,3 +88,59 @@ fn wrong_sql_is_placed_in_the_users_file_with_the_nearest_column() {
         assert!(errors.contains(expected), "{expected} in\n{errors}");
     }
 }
+
+#[test]
+fn an_error_in_generated_sql_is_placed_where_it_comes_from() {
+    let folder = Folder::new();
+    folder.write("streams/events.yml", CONTRACT);
+    folder.write("macros/m.sql", "{% macro total(of) %}\n  sum({{ of }})\n{% endmacro %}");
+    for (sql, place) in [
+        // Behind a loop the rendered SQL has other lines than the file.
+        (
+            "select\n{% for c in ['k', 'v'] %}\n  {{ c }},\n{% endfor %}\n  nothing\n\
+             from {{ source('bronze', 'events') }}",
+            "models/gold/m.sql:5:3",
+        ),
+        // What a macro wrote stands where it is called.
+        (
+            "select 1 as one, {{ total('nothing') }} as t\nfrom {{ source('bronze', 'events') }}",
+            "models/gold/m.sql:1:18",
+        ),
+        (
+            "{%- set c = 'nothing' -%}\nselect k,\n       {{- c }}\nfrom \
+             {{ source('bronze', 'events') }}",
+            "models/gold/m.sql:2:",
+        ),
+        ("select k from {{ source('bronze', 'events') }} wher x", "models/gold/m.sql:1:"),
+    ] {
+        folder.write("models/gold/m.sql", sql);
+        let errors = folder.errors();
+        assert!(errors.contains(place), "{place} in\n{errors}");
+    }
+}
+
+#[test]
+fn a_model_that_asks_for_columns_gets_those_of_what_it_reads() {
+    let folder = Folder::new();
+    folder.write("streams/events.yml", CONTRACT);
+    folder.write("models/silver/a.sql", "select k, v from {{ source('bronze', 'events') }}");
+    folder.write(
+        "models/gold/b.sql",
+        "select {{ dbt_utils.star(ref('a'), except=['k']) }}\nfrom {{ ref('a') }}",
+    );
+    let planned = project::load(folder.0.path()).and_then(plan);
+    let planned = planned.unwrap_or_else(|errors| panic!("{errors}"));
+    let sql = |name: &str| {
+        let plan = planned.plans.iter().find(|plan| plan.model.name.name == name);
+        plan.map(|plan| plan.model.sql.clone()).expect("a plan")
+    };
+    assert_eq!(sql("b"), "select \"v\"\nfrom \"silver\".\"a\"");
+    // Of what the first pass does not see to be read, columns are not known.
+    folder.write(
+        "models/gold/b.sql",
+        "select 1 as a {% if execute %}\nfrom {{ ref('a') }}{% endif %}",
+    );
+    let errors = folder.errors();
+    assert!(errors.contains("models/gold/b.sql:2"), "{errors}");
+    assert!(errors.contains("-- depends_on: {{ ref('a') }}"), "{errors}");
+}

@@ -1,0 +1,158 @@
+//! The files that make a folder a project: `sluice.yml`, `dbt_project.yml`, or both.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Deserialize;
+use serde_yaml_ng::{Mapping, Value};
+
+use crate::project::{Diagnostic, Diagnostics, is_identifier, yaml};
+
+/// The project file of Sluice, and that of dbt.
+pub(super) const SLUICE: &str = "sluice.yml";
+pub(super) const DBT: &str = "dbt_project.yml";
+
+/// What the project files say.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub name: String,
+    /// The project's name for dbt, under which folders are configured.
+    pub dbt_name: String,
+    pub vars: BTreeMap<String, Value>,
+    pub model_paths: Vec<String>,
+    pub seed_paths: Vec<String>,
+    pub macro_paths: Vec<String>,
+    pub docs_paths: Vec<String>,
+    pub test_paths: Vec<String>,
+    /// Options of folders of models and of seeds, and the file that gives them.
+    pub models: Mapping,
+    pub seeds: Mapping,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SluiceFile {
+    name: String,
+    #[serde(default)]
+    #[allow(dead_code, reason = "dbt projects carry it")]
+    version: Option<Value>,
+    #[serde(default)]
+    vars: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[allow(dead_code, reason = "read so that a known key is no error")]
+struct DbtFile {
+    name: String,
+    version: Option<Value>,
+    config_version: Option<Value>,
+    profile: Option<Value>,
+    model_paths: Option<Vec<String>>,
+    seed_paths: Option<Vec<String>>,
+    macro_paths: Option<Vec<String>>,
+    docs_paths: Option<Vec<String>>,
+    test_paths: Option<Vec<String>>,
+    analysis_paths: Option<Value>,
+    snapshot_paths: Option<Value>,
+    asset_paths: Option<Value>,
+    function_paths: Option<Value>,
+    target_path: Option<Value>,
+    log_path: Option<Value>,
+    clean_targets: Option<Value>,
+    packages_install_path: Option<Value>,
+    require_dbt_version: Option<Value>,
+    query_comment: Option<Value>,
+    quoting: Option<Value>,
+    dispatch: Option<Value>,
+    flags: Option<Value>,
+    dbt_cloud: Option<Value>,
+    restrict_access: Option<Value>,
+    on_run_start: Option<Value>,
+    on_run_end: Option<Value>,
+    sources: Option<Value>,
+    tests: Option<Value>,
+    #[serde(rename = "data_tests")]
+    data_tests: Option<Value>,
+    #[serde(rename = "unit_tests", alias = "unit-tests")]
+    unit_tests: Option<Value>,
+    snapshots: Option<Value>,
+    exposures: Option<Value>,
+    metrics: Option<Value>,
+    semantic_models: Option<Value>,
+    saved_queries: Option<Value>,
+    #[serde(default)]
+    models: Mapping,
+    #[serde(default)]
+    seeds: Mapping,
+    #[serde(default)]
+    vars: BTreeMap<String, Value>,
+}
+
+/// Reads the project files. Without one there is no project.
+pub(super) fn read(root: &Path, found: &mut Diagnostics) -> Option<Settings> {
+    let has = |file: &str| root.join(file).is_file();
+    if !has(SLUICE) && !has(DBT) {
+        let message = "a project needs a sluice.yml, or dbt's dbt_project.yml".to_owned();
+        let hint = "create it with a line `name: my_project`";
+        found.push(Diagnostic::file(Path::new(SLUICE), message).hint(hint));
+        return None;
+    }
+    let ours: Option<SluiceFile> =
+        if has(SLUICE) { yaml::read(root, Path::new(SLUICE), found) } else { None };
+    let dbt: Option<DbtFile> =
+        if has(DBT) { yaml::read(root, Path::new(DBT), found) } else { None };
+    let dbt = dbt.unwrap_or_default();
+    check(root, &dbt, found);
+    let paths = |given: Option<Vec<String>>, default: &str| {
+        given.unwrap_or_else(|| vec![default.to_owned()])
+    };
+    let (name, own_vars) = ours.map_or_else(Default::default, |file| (file.name, file.vars));
+    let mut vars = BTreeMap::new();
+    for (key, value) in dbt.vars {
+        match value {
+            // `vars: {my_project: {…}}` are those of that project.
+            Value::Mapping(inner) if key == dbt.name => {
+                let named =
+                    |(name, value): (Value, Value)| Some((name.as_str()?.to_owned(), value));
+                vars.extend(inner.into_iter().filter_map(named));
+            }
+            value => drop(vars.entry(key).or_insert(value)),
+        }
+    }
+    vars.extend(own_vars);
+    let models = paths(dbt.model_paths, "models");
+    Some(Settings {
+        name: if name.is_empty() { dbt.name.clone() } else { name.clone() },
+        dbt_name: if dbt.name.is_empty() { name } else { dbt.name },
+        vars,
+        docs_paths: dbt.docs_paths.unwrap_or_else(|| models.clone()),
+        model_paths: models,
+        seed_paths: paths(dbt.seed_paths, "seeds"),
+        macro_paths: paths(dbt.macro_paths, "macros"),
+        test_paths: paths(dbt.test_paths, "tests"),
+        models: dbt.models,
+        seeds: dbt.seeds,
+    })
+}
+
+/// Refuses what dbt would run and Sluice does not, and a name that is none.
+fn check(root: &Path, dbt: &DbtFile, found: &mut Diagnostics) {
+    let text = std::fs::read_to_string(root.join(DBT)).unwrap_or_default();
+    let place =
+        |message: String, key: &str| Diagnostic::file(Path::new(DBT), message).find(&text, key);
+    for (key, value) in [("on-run-start", &dbt.on_run_start), ("on-run-end", &dbt.on_run_end)] {
+        let is_empty = match value {
+            None | Some(Value::Null) => true,
+            Some(Value::Sequence(all)) => all.is_empty(),
+            Some(_) => false,
+        };
+        if !is_empty {
+            let hint = "Sluice runs no statements of a project; remove it";
+            found.push(place(format!("{key} is not run"), key).hint(hint));
+        }
+    }
+    if !dbt.name.is_empty() && !is_identifier(&dbt.name) {
+        let message = format!("`{}` cannot be the name of a project", dbt.name);
+        found.push(place(message, "name:").hint("use a-z, 0-9 and _"));
+    }
+}
