@@ -25,6 +25,7 @@ pub struct Config {
     pub log: log::embedded::Settings,
     pub kafka: log::kafka::Settings,
     pub process: process::Settings,
+    pub tests: process::data_tests::Settings,
     pub serve: serve::Settings,
 }
 

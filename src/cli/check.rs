@@ -84,5 +84,5 @@ pub(super) fn read(root: &Path) -> Result<Project, Diagnostics> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let variables = Arc::new(move |name: &str| set.get(name).cloned());
-    project::load_with(root, &project::Options { variables })
+    project::load_partly(root, &project::Options { variables })
 }

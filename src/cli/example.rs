@@ -28,7 +28,7 @@ pub(super) fn write(folder: &Path, name: &str, content: &[u8]) -> Result<(), Fai
     let path = folder.join(name);
     let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
     made.and_then(|()| std::fs::write(&path, content)).map_err(|e| {
-        let hint = "choose another folder with --data-dir";
+        let hint = "choose another folder";
         Failure::unavailable(format!("{} cannot be written: {e}; {hint}", path.display()))
     })
 }

@@ -68,7 +68,7 @@ impl ServerFlags {
 }
 
 /// A lake that a command looks at too.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct LakeFlags {
     /// Data folder whose lake is looked at too
     #[arg(long, value_name = "DIR")]

@@ -53,6 +53,7 @@ async fn adopt(args: AdoptArgs) -> Result<(), Failure> {
         clock,
         status: Arc::default(),
         discards: Arc::default(),
+        results: Arc::default(),
     };
     let adopted = process::adopt(deps, Arc::clone(&log), args.accept_gap).await;
     log.close().await;

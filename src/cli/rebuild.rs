@@ -62,7 +62,7 @@ fn stored_model(planned: &Planned, name: &str) -> Result<TableName, Failure> {
     })
 }
 
-fn told(done: &Done) -> String {
+pub(super) fn told(done: &Done) -> String {
     let (name, seconds) = (done.table.to_string(), done.took.as_secs_f64());
     match &done.outcome {
         Outcome::Rebuilt(rebuilt) => {

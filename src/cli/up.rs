@@ -1,11 +1,11 @@
 //! `sluice up`: a project, running.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Bound, Failure, Node, ServerFlags, check, print},
+    cli::{Bound, Failure, Node, ServerFlags, check, print, watch},
     config::{Config, LogFormat},
     domain::ErrorKind,
     ops::telemetry,
@@ -15,6 +15,10 @@ use crate::{
 pub struct Args {
     /// Folder of the project, which holds sluice.yml or dbt_project.yml
     pub project: PathBuf,
+    /// Deploy each change of the project's files, and show what becomes of the tables: for
+    /// development
+    #[arg(long)]
+    pub watch: bool,
     #[command(flatten)]
     pub server: ServerFlags,
 }
@@ -38,7 +42,11 @@ pub(super) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
         announce(&urls);
         print::status("ready");
     }
-    let ended = node.wait(&stop).await;
+    let (root, deployer, lake) = (args.project, node.deployer(), Arc::clone(&node.lake));
+    let ended = tokio::select! {
+        ended = node.wait(&stop) => ended,
+        () = watch::watch(root, deployer, lake), if args.watch => Ok(()),
+    };
     let stopped = node.stop().await;
     ended.and(stopped)
 }

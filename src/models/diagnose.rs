@@ -3,7 +3,7 @@
 use datafusion::error::DataFusionError;
 
 use crate::{
-    domain::TableName,
+    domain::{ACCEPTED, TableName},
     models::Plan,
     project::{Diagnostic, Model, byte_at, nearest},
 };
@@ -33,9 +33,10 @@ pub(super) fn describe(model: &Model, error: &DataFusionError, columns: &[&str])
         Some(diagnostic) => diagnostic.message.clone(),
         None => text.lines().next().unwrap_or_default().to_owned(),
     };
-    let message = ["Error during planning: ", "Schema error: ", "SQL error: ", "Internal error: "]
-        .iter()
-        .fold(message, |message, prefix| message.replace(prefix, ""));
+    let message = as_written(&plain(&message));
+    if let Some(diagnostic) = of_shape(model, &message) {
+        return diagnostic;
+    }
     let mut diagnostic = Diagnostic::file(&model.file, message.clone());
     let span = error.diagnostic().and_then(|d| d.span);
     let place =
@@ -46,12 +47,86 @@ pub(super) fn describe(model: &Model, error: &DataFusionError, columns: &[&str])
         let at = model.places.source_byte(at).unwrap_or(at);
         diagnostic = diagnostic.at_byte(&model.source, at);
     }
+    if let Some(hint) = hint(&text, error) {
+        return diagnostic.hint(hint);
+    }
     let missing = message.split_once('\'').and_then(|(_, rest)| rest.split('\'').next());
     let hint = missing.and_then(|name| {
         let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
         nearest(name, columns.iter().copied())
     });
     diagnostic.maybe_hint(hint)
+}
+
+/// A message with the names that users write.
+fn as_written(message: &str) -> String {
+    message.replace(&format!("{ACCEPTED}."), "bronze.")
+}
+
+/// A message of the engine without what it says of the engine.
+pub fn plain(message: &str) -> String {
+    const PREFIXES: [&str; 5] = [
+        "Error during planning: ",
+        "Schema error: ",
+        "SQL error: ",
+        "Internal error: ",
+        "This feature is not implemented: ",
+    ];
+    let message = PREFIXES.iter().fold(message.to_owned(), |text, prefix| text.replace(prefix, ""));
+    let inner = message.strip_prefix("ParserError(\"").and_then(|rest| rest.strip_suffix("\")"));
+    let message = inner.map_or(message.clone(), str::to_owned);
+    // The place in rendered SQL is none of the user's.
+    match message.split_once(" at Line: ") {
+        Some((before, _)) => before.to_owned(),
+        None => message,
+    }
+}
+
+/// Errors that the engine tells in its own terms, about a query as a whole.
+fn of_shape(model: &Model, message: &str) -> Option<Diagnostic> {
+    let file = |message: &str| Diagnostic::file(&model.file, message);
+    if message.contains("only supports a single SQL statement") {
+        let diagnostic = file("a model is one SELECT, this is more than one statement");
+        let at = model.source.trim_end().trim_end_matches(';').find(';');
+        return Some(at.map_or(diagnostic.clone(), |at| diagnostic.at_byte(&model.source, at)));
+    }
+    if message == "sql is empty" {
+        return Some(file("the model is empty").hint("a model is one SELECT"));
+    }
+    let twice = message.split_once("unqualified field name ");
+    let twice = twice.filter(|(_, rest)| rest.contains("ambiguous"));
+    if let Some(name) = twice.and_then(|(_, rest)| rest.split(' ').next()) {
+        let diagnostic = file(&format!("column `{name}` stands twice"));
+        let last = model.source.rmatch_indices(name).next().map(|(at, _)| at);
+        let diagnostic =
+            last.map_or(diagnostic.clone(), |at| diagnostic.at_byte(&model.source, at));
+        return Some(diagnostic.hint("give one of them another name: `AS name`"));
+    }
+    let unnamed =
+        message.strip_prefix("column `").and_then(|rest| rest.split_once("` needs a plain"));
+    let (name, _) = unnamed?;
+    let at = model.source.to_lowercase().find(&name.to_lowercase());
+    at.map(|at| file(message).at_byte(&model.source, at))
+}
+
+/// What the engine says would be right.
+fn hint(text: &str, error: &DataFusionError) -> Option<String> {
+    if let Some((_, name)) = text.split_once("Did you mean '") {
+        let name = name.split('\'').next().and_then(|name| name.rsplit('.').next());
+        return name.map(|name| format!("did you mean `{name}`?"));
+    }
+    let diagnostic = error.diagnostic()?;
+    if diagnostic.message.ends_with("not found") {
+        // What the model reads is known better here.
+        let is_table = diagnostic.message.starts_with("table");
+        let hint = "models and seeds are read with {{ ref('x') }}, streams with {{ source('bronze', 'x') }}";
+        return is_table.then(|| hint.to_owned());
+    }
+    let helps = diagnostic.helps.iter().map(|help| &help.message);
+    let all: Vec<&String> =
+        helps.chain(diagnostic.notes.iter().map(|note| &note.message)).collect();
+    let all: Vec<String> = all.into_iter().map(|text| text.trim().to_owned()).collect();
+    (!all.is_empty()).then(|| as_written(&all.join("; ")))
 }
 
 /// `… at Line: 3, Column: 7` of a parser error.

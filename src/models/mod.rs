@@ -11,12 +11,16 @@ mod classify;
 mod diagnose;
 mod kept;
 mod keyed;
+mod known;
+mod lineage;
 mod lookup;
 mod plan;
 mod reads;
 mod shape;
 mod steps;
+mod test_plan;
 mod types;
+mod unit_plan;
 mod united;
 
 #[cfg(test)]
@@ -24,7 +28,11 @@ mod tests;
 
 pub use append::{ProgramError, RowProgram};
 pub use class::Class;
+pub use diagnose::plain;
 pub use kept::{Applied, KeptProgram, KeptState, with_key};
+pub use lineage::Origin;
 pub use lookup::Side;
-pub use plan::{Input, Plan, Program, Relation, plan_project, relation_of};
+pub use plan::{Input, Plan, Plans, Program, Relation, plan_project, relation_of};
+pub use test_plan::TestPlan;
 pub use types::{storable, storable_batch};
+pub use unit_plan::{UnitInput, UnitPlan, UnitRows};

@@ -27,15 +27,20 @@ use datafusion::{
 use crate::{
     domain::{ACCEPTED, TableName, identity::fingerprint, sql_guard, sql_limits, sql_ties},
     models::{
-        KeptProgram,
+        KeptProgram, TestPlan, UnitPlan,
         append::RowProgram,
         class::Class,
-        classify::{Classified, Rows, Seen, classify},
+        classify::{Classified, classify},
         diagnose::{describe, refused, stores_quarantine},
+        known::Known,
+        lineage::{Origin, lineage},
         reads::columns_read,
         types::{sql_columns, storable},
     },
-    project::{Columns, Diagnostics, Materialized, Model, Project, QUARANTINE, check_described},
+    project::{
+        Columns, Diagnostic, Diagnostics, FAILURES, Materialized, Model, Project, QUARANTINE,
+        check_described,
+    },
 };
 
 /// Part of every fingerprint: raised when a change of ours changes what models compute.
@@ -85,6 +90,8 @@ pub struct Plan {
     /// Covers the model, its inputs' fingerprints and the engine.
     pub fingerprint: String,
     pub program: Program,
+    /// Per column, the columns that its values are made of.
+    pub lineage: BTreeMap<String, BTreeSet<Origin>>,
 }
 
 /// The accepted rows of a stream, as models can read them.
@@ -98,164 +105,113 @@ pub struct Relation {
     pub columns: BTreeMap<String, String>,
 }
 
-/// Plans every model of the project, in its order. `accepted` are the relations of the streams.
+/// The plans of a project.
+#[derive(Default)]
+pub struct Plans {
+    /// In the project's order.
+    pub models: Vec<Plan>,
+    pub tests: Vec<TestPlan>,
+    pub unit_tests: Vec<UnitPlan>,
+}
+
+/// Plans every model and data test of the project. `accepted` are the relations of the streams.
 /// Warnings, and errors if the plans are not all there, are added to `found`.
 pub fn plan_project(
     project: &Project,
     accepted: &BTreeMap<String, Relation>,
     found: &mut Diagnostics,
-) -> Vec<Plan> {
-    let planner = Planner::new();
-    let mut known: BTreeMap<TableName, Known> = BTreeMap::new();
-    let mut columns = Columns::new();
-    for (stream, relation) in accepted {
-        let name = TableName::new(ACCEPTED, stream);
-        planner.register(&name, &relation.schema);
-        columns.insert(name.clone(), sql_columns(&relation.schema));
-        known.insert(name, Known::stream(stream, relation));
-        let name = TableName::new(QUARANTINE, stream);
-        planner.register(&name, &relation.set_aside);
-        known.insert(name.clone(), Known::quarantine(&name, relation));
-    }
-    for seed in &project.seeds {
-        planner.register(&seed.name, &seed.rows.schema());
-        columns.insert(seed.name.clone(), sql_columns(&seed.rows.schema()));
-        known.insert(seed.name.clone(), Known::seed(&seed.name));
-    }
-    let mut plans: Vec<Plan> = Vec::with_capacity(project.models.len());
-    for model in &project.models {
-        if model.refs.iter().any(|parent| !known.contains_key(parent)) {
-            continue; // A parent could not be planned; its own error says why.
+) -> Plans {
+    let mut planning = Planning::new(project, accepted);
+    let models = project.models.iter().filter_map(|model| planning.model(model, found)).collect();
+    let tests = project.tests.iter().filter_map(|test| planning.test(test, found)).collect();
+    let units = project.unit_tests.iter();
+    let unit_tests = units.filter_map(|test| planning.unit(test, found)).collect();
+    Plans { models, tests, unit_tests }
+}
+
+/// Planning under way.
+pub(super) struct Planning<'a> {
+    pub project: &'a Project,
+    pub planner: Planner,
+    /// Relations by name, those that could be planned.
+    pub known: BTreeMap<TableName, Known>,
+    /// Their columns, as templates ask for them.
+    columns: Columns,
+}
+
+impl<'a> Planning<'a> {
+    fn new(project: &'a Project, accepted: &BTreeMap<String, Relation>) -> Self {
+        let planner = Planner::new();
+        let (mut known, mut columns) = (BTreeMap::new(), Columns::new());
+        for (stream, relation) in accepted {
+            let name = TableName::new(ACCEPTED, stream);
+            planner.register(&name, &relation.schema);
+            columns.insert(name.clone(), sql_columns(&relation.schema));
+            known.insert(name, Known::stream(stream, relation));
+            let name = TableName::new(QUARANTINE, stream);
+            planner.register(&name, &relation.set_aside);
+            known.insert(name.clone(), Known::quarantine(&name, relation));
         }
-        let late = model.asks_columns.then(|| project.with_columns(model, columns.clone()));
-        let late = match late.transpose() {
-            Ok(late) => late,
+        for seed in &project.seeds {
+            planner.register(&seed.name, &seed.rows.schema());
+            columns.insert(seed.name.clone(), sql_columns(&seed.rows.schema()));
+            known.insert(seed.name.clone(), Known::seed(seed));
+        }
+        Self { project, planner, known, columns }
+    }
+
+    /// The plan of a model, which is known from then on.
+    fn model(&mut self, model: &Model, found: &mut Diagnostics) -> Option<Plan> {
+        let plan = match self.query(model)? {
+            Ok(plan) => plan,
             Err(diagnostic) => {
                 found.push(*diagnostic);
-                continue;
+                return None;
             }
         };
+        let model = &plan.model;
+        self.columns.insert(model.name.clone(), sql_columns(&plan.schema));
+        let is_stored = plan.class != Class::View;
+        if let Some(name) = plan.tables.iter().find(|t| is_stored && t.schema == QUARANTINE) {
+            found.push(stores_quarantine(&plan, name));
+        } else if plan.class == Class::Recompute && model.refuses_recompute {
+            found.push(refused(&plan));
+        }
+        let names: Vec<&str> = plan.schema.fields().iter().map(|f| f.name().as_str()).collect();
+        let (name, file) = (&model.name.name, model.described_in.as_deref());
+        check_described(name, model.columns.keys(), &model.tested, file, &names, found);
+        self.planner.provide_model(&plan);
+        self.known.insert(model.name.clone(), Known::model(&plan));
+        Some(plan)
+    }
+
+    /// The plan of a query of the project; `None` where a parent could not be planned, whose own error
+    /// says why.
+    pub(super) fn query(&self, model: &Model) -> Option<Result<Plan, Box<Diagnostic>>> {
+        if model.reads().any(|parent| !self.known.contains_key(&parent)) {
+            return None;
+        }
+        let late =
+            model.asks_columns.then(|| self.project.with_columns(model, self.columns.clone()));
+        let late = match late.transpose() {
+            Ok(late) => late,
+            Err(diagnostic) => return Some(Err(diagnostic)),
+        };
         let model = late.as_ref().unwrap_or(model);
-        match planner.plan(model, &known) {
-            Ok(plan) => {
-                columns.insert(model.name.clone(), sql_columns(&plan.schema));
-                let is_stored = plan.class != Class::View;
-                if let Some(name) = plan.tables.iter().find(|t| is_stored && t.schema == QUARANTINE)
-                {
-                    found.push(stores_quarantine(&plan, name));
-                } else if plan.class == Class::Recompute && model.refuses_recompute {
-                    found.push(refused(&plan));
-                }
-                let names: Vec<&str> =
-                    plan.schema.fields().iter().map(|f| f.name().as_str()).collect();
-                let (name, file) = (&model.name.name, model.described_in.as_deref());
-                let described = model.columns.keys();
-                check_described(name, described, &model.tested, file, &names, found);
-                known.insert(model.name.clone(), Known::model(&plan));
-                plans.push(plan);
-            }
-            Err(error) => {
-                let read = model.sources.iter().map(|source| match source.schema.as_str() {
-                    QUARANTINE => source.clone(),
-                    _ => TableName::new(ACCEPTED, &source.name),
-                });
-                let read: Vec<TableName> = read.chain(model.refs.iter().cloned()).collect();
-                let read = read.iter().filter_map(|name| known.get(name));
-                let columns = read.flat_map(|known| known.columns.iter().map(String::as_str));
-                found.push(describe(model, &error, &columns.collect::<Vec<_>>()));
-            }
-        }
-    }
-    plans
-}
-
-/// What the planner remembers of a relation.
-struct Known {
-    fingerprint: String,
-    /// Whether it is part of what reads it, as if that had its SQL in it.
-    is_view: bool,
-    /// What decides the values of each column, where the fingerprint does not cover that.
-    decided_by: BTreeMap<String, String>,
-    rows: Rows,
-    /// See [`Seen::is_side`].
-    is_side: bool,
-    streams: Vec<String>,
-    columns: Vec<String>,
-}
-
-impl Known {
-    fn stream(stream: &str, relation: &Relation) -> Self {
-        Self {
-            fingerprint: TableName::new(ACCEPTED, stream).to_string(),
-            is_view: false,
-            decided_by: relation.columns.clone(),
-            rows: Rows::Arrive,
-            is_side: false,
-            streams: vec![stream.to_owned()],
-            columns: names(&relation.schema),
-        }
+        let plan = self.planner.plan(model, &self.known);
+        Some(plan.map_err(|error| Box::new(self.described(model, &error))))
     }
 
-    fn quarantine(name: &TableName, relation: &Relation) -> Self {
-        Self {
-            fingerprint: name.to_string(),
-            is_view: false,
-            decided_by: BTreeMap::new(),
-            rows: Rows::Replaced,
-            is_side: false,
-            streams: vec![name.name.clone()],
-            columns: names(&relation.set_aside),
-        }
-    }
-
-    fn seed(name: &TableName) -> Self {
-        // A seed's rows are no part of a fingerprint: a changed seed is a change like any other.
-        Self {
-            fingerprint: name.to_string(),
-            is_view: false,
-            decided_by: BTreeMap::new(),
-            rows: Rows::Replaced,
-            is_side: true,
-            streams: Vec::new(),
-            columns: Vec::new(),
-        }
-    }
-
-    fn model(plan: &Plan) -> Self {
-        Self {
-            fingerprint: plan.fingerprint.clone(),
-            is_view: plan.class == Class::View,
-            decided_by: BTreeMap::new(),
-            rows: match plan.class {
-                Class::Append => Rows::Grow,
-                Class::View | Class::Recompute => Rows::Replaced,
-                _ => Rows::Change,
-            },
-            is_side: !plan.class.is_by_offset(),
-            streams: plan.streams.clone(),
-            columns: names(&plan.schema),
-        }
-    }
-
-    fn seen(&self) -> Seen {
-        let Self { rows, is_side, .. } = *self;
-        Seen { rows, is_side, is_fed: !self.streams.is_empty() }
-    }
-
-    /// What it adds to the fingerprint of a model that reads these columns of it.
-    fn fingerprint_of(&self, read: Option<&BTreeSet<String>>) -> String {
-        let read =
-            self.decided_by.iter().filter(|(name, _)| read.is_none_or(|r| r.contains(*name)));
-        let columns: Vec<String> = read.map(|(name, by)| format!("{name} {by}")).collect();
-        format!("{} {}", self.fingerprint, columns.join(","))
+    /// An error of the engine about a query, placed in its text.
+    fn described(&self, model: &Model, error: &DataFusionError) -> Diagnostic {
+        let read: Vec<TableName> = model.reads().collect();
+        let read = read.iter().filter_map(|name| self.known.get(name));
+        let columns = read.flat_map(Known::columns);
+        describe(model, error, &columns.collect::<Vec<_>>())
     }
 }
 
-fn names(schema: &SchemaRef) -> Vec<String> {
-    schema.fields().iter().map(|field| field.name().clone()).collect()
-}
-
-struct Planner {
+pub(super) struct Planner {
     state: SessionState,
     catalog: Arc<MemoryCatalogProvider>,
 }
@@ -289,22 +245,42 @@ impl Planner {
         }
     }
 
-    /// Plans a model and makes it known: a view as its SQL, which what reads it then has in it.
+    /// Makes a model known: a view as its SQL, which what reads it then has in it.
+    fn provide_model(&self, plan: &Plan) {
+        let Plan { model, schema, .. } = plan;
+        match model.materialized {
+            Materialized::Table => self.register(&model.name, schema),
+            // It was planned just now.
+            Materialized::View => {
+                if let Ok(plan) = self.logical(&model.sql) {
+                    self.provide(&model.name, Arc::new(ViewTable::new(plan, None)));
+                }
+            }
+        }
+    }
+
+    /// The plan of SQL as it stands. The relations are in memory, so planning never waits.
+    pub(super) fn logical(&self, sql: &str) -> Result<LogicalPlan, DataFusionError> {
+        sql_guard::check(sql, SQL_BYTES_MAX)
+            .map_err(|error| DataFusionError::Plan(error.to_string()))?;
+        futures::executor::block_on(self.state.create_logical_plan(sql))
+    }
+
+    /// Plans a model.
     fn plan(
         &self,
         model: &Model,
         known: &BTreeMap<TableName, Known>,
     ) -> Result<Plan, DataFusionError> {
-        sql_guard::check(&model.sql, SQL_BYTES_MAX)
-            .map_err(|error| DataFusionError::Plan(error.to_string()))?;
-        // The relations are in memory, so planning never waits.
-        let plan = futures::executor::block_on(self.state.create_logical_plan(&model.sql))?;
+        let plan = self.logical(&model.sql)?;
         if !matches!(plan, LogicalPlan::Statement(_) | LogicalPlan::Ddl(_) | LogicalPlan::Dml(_)) {
-            check_columns(&plan)?;
+            if model.name.schema != FAILURES {
+                check_columns(&plan)?;
+            }
             check_unnest(&plan)?;
         }
+        let lineage = lineage(&plan)?;
         let options = self.state.config_options();
-        let sql = plan.clone();
         let analysed =
             self.state.analyzer().execute_and_check(plan, options.as_ref(), |_, _| {})?;
         let mut inputs = inputs(&analysed)?;
@@ -335,10 +311,6 @@ impl Planner {
         }
         parts.extend(views.into_iter().chain(ties));
         let digest = fingerprint(parts.join("\u{1}").as_bytes());
-        match model.materialized {
-            Materialized::View => self.provide(&model.name, Arc::new(ViewTable::new(sql, None))),
-            Materialized::Table => self.register(&model.name, &schema),
-        }
         let input_of = |name: &TableName| inputs.iter().find(|input| relation_name(input) == *name);
         let driving = driving.iter().filter_map(input_of).cloned().collect();
         Ok(Plan {
@@ -353,6 +325,7 @@ impl Planner {
             schema,
             fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
             program,
+            lineage,
         })
     }
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use crate::{domain::TableName, process::stream::Counts};
+use crate::{
+    domain::{TableName, tested::Ran},
+    process::stream::Counts,
+};
 
 /// A part of an event's way from the log to a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,14 @@ pub(super) fn records(stream: &str, records: u64, counts: Counts) {
     counter!("sluice_process_accepted_total", "stream" => label.clone()).absolute(counts.accepted);
     counter!("sluice_process_repeats_total", "stream" => label.clone()).absolute(counts.repeats);
     counter!("sluice_process_quarantined_total", "stream" => label).absolute(counts.quarantined);
+}
+
+/// How a data test ended.
+pub(super) fn tested(ran: &Ran) {
+    let name = ran.name.clone();
+    counter!("sluice_tests_total", "status" => ran.status.as_str()).increment(1);
+    gauge!("sluice_test_failed", "test" => name.clone()).set(f64::from(ran.status.is_failure()));
+    gauge!("sluice_test_failures", "test" => name).set(ran.failures.unwrap_or_default() as f64);
 }
 
 pub(super) fn compacted(table: &TableName) {

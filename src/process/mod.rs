@@ -9,6 +9,7 @@
 mod adopt;
 mod anchors;
 mod contracts;
+pub mod data_tests;
 mod derived;
 mod driving;
 mod ends;
@@ -26,6 +27,7 @@ mod pass;
 mod patch_log;
 mod pipeline;
 mod plans;
+mod preview;
 mod publish;
 pub mod quarantine;
 mod rebuild;
@@ -35,6 +37,7 @@ mod rounds;
 mod rows;
 mod settle;
 mod status;
+mod stored_view;
 mod stream;
 mod system;
 mod upkeep;
@@ -55,15 +58,19 @@ use crate::{
     log::{self, Log, Membership},
     models::ProgramError,
     ops::Clock,
-    process::{offset_table::SealError, pipeline::Pipeline, quarantine::Discards},
+    process::{
+        data_tests::Results, offset_table::SealError, pipeline::Pipeline, quarantine::Discards,
+    },
 };
 
 pub use adopt::{Adopted, adopt, placements};
 pub use contracts::{Compared, compare, record};
 pub(crate) use driving::{Driving, computed_of};
-pub use plans::{Planned, plan};
+pub use plans::{Planned, plan, plan_partly};
+pub use preview::preview;
 pub use rebuild::{Done, Outcome, outdated, rebuild};
 pub use status::Status;
+pub use stored_view::stored_view;
 
 /// How the loop runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -109,6 +116,8 @@ pub struct Deps {
     pub status: Arc<Status>,
     /// Where the loop finds what is to be discarded.
     pub discards: Arc<Discards>,
+    /// What data tests found.
+    pub results: Arc<Results>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -452,6 +452,8 @@ impl Pipeline {
             }
             Err(error) => tracing::error!(%error, "system tables cannot be made"),
         }
+        let results = self.deps.results.table();
+        view.tables.insert(results.info.name.clone(), Arc::new(results));
         view.lagging = lagging;
         view
     }

@@ -12,7 +12,7 @@ use crate::{
         TableName,
         contract::{Contract, Field, Severity},
     },
-    models::{Input, Plan, Relation, RowProgram, plan_project},
+    models::{Input, Plan, Plans, Relation, RowProgram, TestPlan, UnitPlan, plain, plan_project},
     process::{offset_table::OffsetTable, quarantine::open_schema},
     project::{Diagnostic, Diagnostics, Project},
 };
@@ -23,6 +23,8 @@ pub struct Planned {
     /// Per stream, in the project's order.
     pub judges: Vec<Arc<Judge>>,
     pub plans: Vec<Plan>,
+    pub tests: Vec<TestPlan>,
+    pub unit_tests: Vec<UnitPlan>,
 }
 
 /// A row-wise model that is running.
@@ -46,8 +48,15 @@ impl RowModel {
 }
 
 /// Compiles every rule and plans every model; reports everything that is wrong.
-pub fn plan(mut project: Project) -> Result<Planned, Diagnostics> {
-    let mut found = Diagnostics::default();
+pub fn plan(project: Project) -> Result<Planned, Diagnostics> {
+    let planned = plan_partly(project);
+    let found = &planned.project.warnings;
+    if found.has_errors() { Err(found.clone()) } else { Ok(planned) }
+}
+
+/// Plans what can be planned: what is wrong stands among the project's warnings.
+pub fn plan_partly(mut project: Project) -> Planned {
+    let mut found = std::mem::take(&mut project.warnings);
     let mut judges = Vec::new();
     for contract in &project.streams {
         match Judge::new(Arc::new(contract.clone())) {
@@ -55,7 +64,7 @@ pub fn plan(mut project: Project) -> Result<Planned, Diagnostics> {
             Err(error) => {
                 let file = std::path::PathBuf::from(format!("streams/{}.yml", error.stream));
                 let text = std::fs::read_to_string(project.root.join(&file)).unwrap_or_default();
-                let reason = error.reason.lines().next().unwrap_or_default();
+                let reason = plain(error.reason.lines().next().unwrap_or_default());
                 let message = format!("rule `{}`: {reason}", error.rule);
                 let diagnostic = Diagnostic::file(&file, message);
                 let diagnostic = diagnostic.find_after(&text, "rules:", &error.rule);
@@ -64,14 +73,11 @@ pub fn plan(mut project: Project) -> Result<Planned, Diagnostics> {
         }
     }
     let accepted = relations(&project.streams);
-    let plans = plan_project(&project, &accepted, &mut found);
-    if found.has_errors() {
-        return Err(found);
-    }
-    found.iter().for_each(|warning| project.warnings.push(warning.clone()));
+    let Plans { models: plans, tests, unit_tests } = plan_project(&project, &accepted, &mut found);
+    project.warnings = found;
     // Some SQL is known only now.
     project.models = plans.iter().map(|plan| plan.model.clone()).collect();
-    Ok(Planned { project, judges, plans })
+    Planned { project, judges, plans, tests, unit_tests }
 }
 
 /// What models see of each stream. Rules that set aside are no part of what decides a column: what

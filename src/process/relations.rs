@@ -20,7 +20,7 @@ use crate::{
     lake::{
         Committed, Derive, LakeView, Overlay, RelationInfo, RelationKind, TableState, ViewState,
     },
-    models::{Class, Plan},
+    models::{Class, Plan, TestPlan},
     process::{
         Planned,
         events::Events,
@@ -107,18 +107,23 @@ pub(super) fn model_info(model: &Model) -> RelationInfo {
 /// A model that is computed when it is read.
 fn model_view(plan: &Plan) -> ViewState {
     let model = &plan.model;
+    ViewState {
+        info: Arc::new(model_info(model)),
+        schema: Arc::clone(&plan.schema),
+        sql: model.sql.clone(),
+        reads: stored_behind(plan),
+    }
+}
+
+/// The stored tables that a query of the project reads, directly or through views.
+pub(super) fn stored_behind(plan: &Plan) -> Vec<TableName> {
     let accepted = plan.read_streams.iter();
     let raw = accepted.flat_map(|s| [TableName::new(RAW, s), TableName::new(ACCEPTANCE, s)]);
     let stored = plan.tables.iter().flat_map(|table| match table.schema.as_str() {
         QUARANTINE => quarantine::reads(&table.name).to_vec(),
         _ => vec![table.clone()],
     });
-    ViewState {
-        info: Arc::new(model_info(model)),
-        schema: Arc::clone(&plan.schema),
-        sql: model.sql.clone(),
-        reads: stored.chain(raw).collect(),
-    }
+    stored.chain(raw).collect()
 }
 
 /// The views of a project and the functions that they call, over no tables yet.
@@ -169,6 +174,12 @@ pub fn base_view(planned: &Planned) -> LakeView {
     }
     for plan in planned.plans.iter().filter(|plan| plan.class == Class::View) {
         base.views.insert(plan.model.name.clone(), Arc::new(model_view(plan)));
+    }
+    for TestPlan { test, plan } in planned.tests.iter().filter(|plan| plan.test.shows_failures) {
+        let view = model_view(plan);
+        let description = format!("What test {} ({}) finds now", test.name, test.kind);
+        let info = Arc::new(RelationInfo { description, ..RelationInfo::clone(&view.info) });
+        base.views.insert(plan.model.name.clone(), Arc::new(ViewState { info, ..view }));
     }
     base
 }

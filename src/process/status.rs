@@ -42,6 +42,11 @@ pub(super) struct ModelStatus {
 }
 
 impl Status {
+    /// For another project, which has others.
+    pub fn forget_models(&self) {
+        self.update(|status| status.models.clear());
+    }
+
     pub(super) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         // A poisoned lock only means that a writer panicked between two plain assignments.
         let mut snapshot = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

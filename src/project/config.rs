@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 
 use serde_yaml_ng::{Mapping, Value};
 
-use crate::project::{Materialized, is_identifier, nearest};
+use crate::project::{
+    Materialized,
+    data_tests::{OPTIONS as TEST_OPTIONS, TestOptions},
+    is_identifier, nearest,
+    snapshots::OPTIONS as SNAPSHOT_OPTIONS,
+};
 
 /// Schemas that hold something else.
-const TAKEN: [&str; 6] =
-    ["bronze", "seeds", "quarantine", "system", "accepted", "information_schema"];
+const TAKEN: [&str; 7] =
+    ["bronze", "seeds", "quarantine", "system", "accepted", "test_failures", "information_schema"];
 
 /// Options that Sluice acts on.
 const OURS: [&str; 7] =
@@ -70,6 +75,15 @@ const OTHERS: [&str; 47] = [
 /// Options that make other engines run statements around a model.
 const HOOKS: [&str; 4] = ["pre_hook", "post_hook", "pre-hook", "post-hook"];
 
+/// What has options.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Of {
+    #[default]
+    Model,
+    Test,
+    Snapshot,
+}
+
 /// Options of a model, each where it is given.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Options {
@@ -79,6 +93,8 @@ pub(super) struct Options {
     pub alias: Option<String>,
     pub is_enabled: Option<bool>,
     pub tags: Vec<String>,
+    /// What they are of: some have more of them.
+    pub of: Of,
     /// Every option as it was given.
     pub all: BTreeMap<String, Value>,
 }
@@ -110,7 +126,17 @@ impl Options {
                 let hint = "write the file with commas";
                 return Err(format!("a seed's cells are parted by commas\u{1}{hint}"));
             }
+            _ if self.of == Of::Test && TEST_OPTIONS.contains(&key) => {
+                TestOptions::default().take(key, value)?;
+            }
+            "target_schema" if self.of == Of::Snapshot => {
+                self.schema = text()?.map(schema).transpose()?;
+            }
+            _ if self.of == Of::Snapshot && SNAPSHOT_OPTIONS.contains(&key) => {}
             _ if OURS.contains(&key) || OTHERS.contains(&key) => {}
+            _ if TEST_OPTIONS.contains(&key) => {
+                return Err(format!("{key} is an option of data tests, not of models\u{1}"));
+            }
             _ if HOOKS.contains(&key) => {
                 let hint = "Sluice runs no statements of a project; remove it";
                 return Err(format!("{key} is not run\u{1}{hint}"));
@@ -139,6 +165,7 @@ impl Options {
             alias: self.alias.or_else(|| base.alias.clone()),
             is_enabled: self.is_enabled.or(base.is_enabled),
             tags,
+            of: if self.of == Of::Model { base.of } else { self.of },
             all,
         }
     }
@@ -146,9 +173,9 @@ impl Options {
 
 /// The options that a tree of folders gives what stands at `path`: a project, its folders, and the
 /// name of a model. Keys with `+` are options, and so are known ones without.
-pub(super) fn of_folders(tree: &Mapping, path: &[&str]) -> Result<Options, String> {
-    let mut options = Options::default();
-    let mut base = Options::default();
+pub(super) fn of_folders(tree: &Mapping, path: &[&str], of: Of) -> Result<Options, String> {
+    let mut options = Options { of, ..Options::default() };
+    let mut base = options.clone();
     for (key, value) in tree {
         let Some(key) = key.as_str() else { continue };
         let plain = key.strip_prefix('+');
@@ -158,7 +185,7 @@ pub(super) fn of_folders(tree: &Mapping, path: &[&str]) -> Result<Options, Strin
         } else if let (Some((first, rest)), Value::Mapping(inner)) = (path.split_first(), value)
             && key == *first
         {
-            options = of_folders(inner, rest)?;
+            options = of_folders(inner, rest, of)?;
         }
     }
     Ok(options.over(&base))
@@ -201,7 +228,7 @@ fn schema(name: String) -> Result<String, String> {
     }
 }
 
-fn tags(value: &Value) -> Result<Vec<String>, String> {
+pub(super) fn tags(value: &Value) -> Result<Vec<String>, String> {
     let wrong = || format!("tags are a text or a list of texts, not {}\u{1}", shown(value));
     match value {
         Value::Null => Ok(Vec::new()),
@@ -213,7 +240,8 @@ fn tags(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-fn shown(value: &Value) -> String {
+/// A value as YAML has it, for messages.
+pub(super) fn shown(value: &Value) -> String {
     serde_yaml_ng::to_string(value).unwrap_or_default().trim().to_owned()
 }
 
@@ -226,7 +254,7 @@ mod tests {
         let tree = "+tags: all\nshop:\n  materialized: table\n  staging:\n    +materialized: view\n    \
                     +tags: [raw]\n    stg_a: {+schema: silver}\n";
         let tree: Mapping = serde_yaml_ng::from_str(tree).expect("yaml");
-        let of = |path: &[&str]| of_folders(&tree, path).expect("options");
+        let of = |path: &[&str]| of_folders(&tree, path, Of::Model).expect("options");
         let staged = of(&["shop", "staging", "stg_a"]);
         assert_eq!(staged.materialized, Some(Materialized::View));
         assert_eq!(staged.schema.as_deref(), Some("silver"));

@@ -4,14 +4,18 @@
 
 mod compared;
 mod config;
+mod data_tests;
 mod diagnostic;
 mod docs;
 mod jinja;
 mod models;
 mod properties;
 mod seeds;
+pub mod select;
 mod settings;
+mod snapshots;
 mod streams;
+mod unit_tests;
 mod yaml;
 
 #[cfg(test)]
@@ -24,11 +28,13 @@ use std::{
 };
 
 pub use compared::{compared, vanished};
+pub use data_tests::{DataTest, SINGULAR, Severity};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use jinja::{Columns, Places, Templates, Variables, byte_at};
 pub use properties::{PropertiesText, check_described};
+pub use unit_tests::{Rows, UnitTest};
 
-use crate::domain::{TableName, contract::Contract};
+use crate::domain::{ACCEPTED, TableName, contract::Contract};
 
 /// A project, read and checked.
 #[derive(Debug)]
@@ -39,9 +45,11 @@ pub struct Project {
     pub seeds: Vec<Seed>,
     /// Parents before children.
     pub models: Vec<Model>,
+    pub tests: Vec<DataTest>,
+    pub unit_tests: Vec<UnitTest>,
     /// What renders models whose text asks for columns of what they read.
     pub templates: Arc<Templates>,
-    /// What is odd, and no error.
+    /// What is odd, and no error (but see [`load_partly`]).
     pub warnings: Diagnostics,
 }
 
@@ -102,6 +110,9 @@ pub const SEEDS: &str = "seeds";
 /// Schema under which views see the records of a stream that were set aside.
 pub const QUARANTINE: &str = "quarantine";
 
+/// Schema of the views that show what data tests find.
+pub const FAILURES: &str = "test_failures";
+
 /// What a project is read with.
 #[derive(Clone)]
 pub struct Options {
@@ -123,6 +134,13 @@ pub fn load(root: &Path) -> Result<Project, Diagnostics> {
 
 /// Reads and checks the project in `root`.
 pub fn load_with(root: &Path, options: &Options) -> Result<Project, Diagnostics> {
+    let project = load_partly(root, options)?;
+    if project.warnings.has_errors() { Err(project.warnings) } else { Ok(project) }
+}
+
+/// Reads what can be read of the project in `root`: what is wrong stands among its warnings, so that
+/// what is wrong with the rest can be told too.
+pub fn load_partly(root: &Path, options: &Options) -> Result<Project, Diagnostics> {
     let mut found = Diagnostics::default();
     if !root.is_dir() {
         let message = "no such project folder".to_owned();
@@ -146,7 +164,8 @@ pub fn load_with(root: &Path, options: &Options) -> Result<Project, Diagnostics>
         let (name, file) = (&seed.name.name, described.file.as_deref());
         check_described(name, seed.columns.keys(), &described.tested, file, &columns, &mut found);
     }
-    let sources = models::sources(root, &settings, &properties.of, &mut found);
+    let described = models::Described { of: &properties.of, snapshots: &properties.snapshots };
+    let sources = models::sources(root, &settings, &described, &mut found);
     let name_of = |source: &models::Source| {
         let seed = seeds.iter().find(|seed| seed.name.name == source.name)?;
         let message = format!("model `{}` has the same name as {}", source.name, seed.name);
@@ -154,15 +173,18 @@ pub fn load_with(root: &Path, options: &Options) -> Result<Project, Diagnostics>
     };
     sources.iter().filter_map(name_of).for_each(|diagnostic| found.push(diagnostic));
     let models = models::read(sources, &templates, &seeds, &properties.of, &mut found);
-    if found.has_errors() {
-        return Err(found);
-    }
+    let (given, described) = (properties.tests, &properties.singular);
+    let tests = data_tests::read(root, &settings, given, described, &templates, &mut found);
+    let units = properties.unit_tests;
+    let unit_tests = unit_tests::read(root, units, &models, &templates, &mut found);
     Ok(Project {
         root: root.to_path_buf(),
         name: settings.name,
         streams,
         seeds,
         models,
+        tests,
+        unit_tests,
         templates: Arc::new(templates),
         warnings: found,
     })
@@ -190,13 +212,17 @@ fn templates(
         let Some(text) = yaml::text(root, &file, found) else { continue };
         macro_files.push(jinja::MacroFile { package, file, text });
     }
+    // What is wrong with a contract is told with it, not with what reads its stream.
+    let broken = files(root, "streams", &[".yml", ".yaml"], &mut Diagnostics::default());
+    let broken = broken.iter().filter_map(|file| file.file_stem());
+    let broken = broken.map(|stem| stem.to_string_lossy().into_owned());
     let shared = jinja::Shared {
         project: settings.dbt_name.clone(),
         macros: jinja::macros(macro_files, found),
         names: std::sync::Mutex::default(),
         docs: docs::read(root, &settings.docs_paths, found),
         sources: properties.sources.clone(),
-        streams: streams.iter().map(|stream| stream.name.clone()).collect(),
+        streams: streams.iter().map(|stream| stream.name.clone()).chain(broken).collect(),
         seeds: seeds.iter().map(|seed| (seed.name.name.clone(), seed.rows.clone())).collect(),
         vars: jinja::vars(&settings.vars),
         variables: Arc::clone(&options.variables),
@@ -216,6 +242,22 @@ fn packages(root: &Path, found: &mut Diagnostics) -> Vec<(String, PathBuf)> {
         (is_macro && package != "dbt_utils" && package != "dbt").then_some((package, file))
     };
     macros.into_iter().filter_map(of_package).collect()
+}
+
+impl Model {
+    /// Every option as it was given.
+    fn options(&self) -> &BTreeMap<String, serde_yaml_ng::Value> {
+        &self.options.all
+    }
+
+    /// The relations that its SQL names.
+    pub fn reads(&self) -> impl Iterator<Item = TableName> {
+        let relation = |source: &TableName| match source.schema.as_str() {
+            QUARANTINE => source.clone(),
+            _ => TableName::new(ACCEPTED, &source.name),
+        };
+        self.refs.iter().cloned().chain(self.sources.iter().map(relation))
+    }
 }
 
 impl Project {
@@ -260,8 +302,19 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// Whether `name` can be a table, column or stream name without quotes.
-fn is_identifier(name: &str) -> bool {
+pub fn is_identifier(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
         && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// The name that `name` becomes when what cannot be part of one is left out.
+pub fn nearest_identifier(name: &str) -> Option<String> {
+    let name: String = name
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .skip_while(|c| !c.is_ascii_lowercase())
+        .collect();
+    is_identifier(&name).then_some(name)
 }

@@ -8,12 +8,13 @@ use std::{
 use crate::{
     domain::TableName,
     project::{
-        Diagnostic, Diagnostics, Model, Seed,
-        config::{Options, of_folders},
+        Diagnostic, Diagnostics, FAILURES, Materialized, Model, Places, Seed,
+        config::{Of, Options, of_folders},
         files, is_identifier,
         jinja::{Columns, Templates},
         properties::Properties,
         settings::{self, Settings},
+        snapshots::{self, OfRelation},
         yaml,
     },
 };
@@ -35,11 +36,17 @@ pub(super) struct Source {
     pub is_enabled: bool,
 }
 
-/// The files of models, with what folders and properties say of them.
+/// What properties files say of models and snapshots.
+pub(super) struct Described<'a> {
+    pub of: &'a BTreeMap<String, Properties>,
+    pub snapshots: &'a [OfRelation],
+}
+
+/// The files of models and snapshots, with what folders and properties say of them.
 pub(super) fn sources(
     root: &Path,
     settings: &Settings,
-    properties: &BTreeMap<String, Properties>,
+    properties: &Described<'_>,
     found: &mut Diagnostics,
 ) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
@@ -59,7 +66,7 @@ pub(super) fn sources(
             let Some(text) = yaml::text(root, &file, found) else { continue };
             let folders = of_file(&file, folder);
             let options = options(root, settings, &folders, &name, found);
-            let described = properties.get(&name).map(|p| p.options.clone()).unwrap_or_default();
+            let described = properties.of.get(&name).map(|p| p.options.clone()).unwrap_or_default();
             let options = described.over(&options);
             let in_folder = folders.first().filter(|first| SCHEMAS.contains(&first.as_str()));
             let schema = in_folder.map_or(SCHEMA, String::as_str);
@@ -75,7 +82,57 @@ pub(super) fn sources(
             sources.push(source);
         }
     }
+    snapshots(root, settings, properties, &mut sources, found);
     sources
+}
+
+/// Adds the snapshots, of files and of properties files.
+fn snapshots(
+    root: &Path,
+    settings: &Settings,
+    properties: &Described<'_>,
+    sources: &mut Vec<Source>,
+    found: &mut Diagnostics,
+) {
+    let mut all: Vec<(PathBuf, String, String)> = Vec::new();
+    for folder in &settings.snapshot_paths {
+        for file in files(root, folder, &[".sql"], found) {
+            let Some(text) = yaml::text(root, &file, found) else { continue };
+            match snapshots::blocks(&text) {
+                Ok(blocks) => {
+                    all.extend(blocks.into_iter().map(|(name, text)| (file.clone(), name, text)));
+                }
+                Err((at, message)) => {
+                    found.push(Diagnostic::file(&file, message).at_byte(&text, at));
+                }
+            }
+        }
+    }
+    let of_relations = properties.snapshots.iter().map(|snapshot| {
+        let text = format!("select * from {{{{ {} }}}}", snapshot.relation);
+        (snapshot.file.clone(), snapshot.name.clone(), text)
+    });
+    all.extend(of_relations);
+    for (file, name, text) in all {
+        if !is_identifier(&name) || sources.iter().any(|other| other.name == name) {
+            let message = format!("`{name}` cannot be the name of a snapshot, or is another's");
+            found.push(Diagnostic::file(&file, message).hint("use a-z, 0-9 and _"));
+            continue;
+        }
+        let path = [settings.dbt_name.as_str(), &name];
+        let base = of_folders(&settings.snapshots, &path, Of::Snapshot).unwrap_or_else(|message| {
+            let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
+            let message = format!("snapshots: {message}");
+            found.push(Diagnostic::file(Path::new(settings::DBT), message).hint(hint));
+            Options::default()
+        });
+        let described = properties.of.get(&name).map(|p| p.options.clone()).unwrap_or_default();
+        let options = Options { of: Of::Snapshot, ..described.over(&base) };
+        let table = TableName::new(snapshots::SCHEMA, &name);
+        let mut source = Source { file, name, table, text, options, is_enabled: true };
+        source.follow(&source.options.clone());
+        sources.push(source);
+    }
 }
 
 impl Source {
@@ -108,7 +165,7 @@ fn options(
 ) -> Options {
     let path = [settings.dbt_name.as_str()].into_iter().chain(folders.iter().map(String::as_str));
     let path: Vec<&str> = path.chain([name]).collect();
-    of_folders(&settings.models, &path).unwrap_or_else(|message| {
+    of_folders(&settings.models, &path, Of::Model).unwrap_or_else(|message| {
         let file = Path::new(settings::DBT);
         let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
         let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
@@ -204,24 +261,41 @@ fn first(
 ) -> Result<Model, Box<Diagnostic>> {
     let described = described.cloned().unwrap_or_default();
     let model = Model {
-        name: source.table.clone(),
-        file: source.file.clone(),
-        source: source.text.clone(),
+        description: described.description,
+        columns: described.columns,
+        tested: described.tested,
+        described_in: described.file,
+        ..blank(&source.table, &source.file, source.text.clone(), source.options.clone())
+    };
+    render(&model, templates, None)
+}
+
+/// A query that is no model, before it is rendered.
+pub(super) fn query(name: &str, file: &Path, text: String, options: Options) -> Model {
+    let options = Options { materialized: Some(Materialized::View), ..options };
+    blank(&TableName::new(FAILURES, name), file, text, options)
+}
+
+/// A model before it is rendered.
+fn blank(name: &TableName, file: &Path, text: String, options: Options) -> Model {
+    Model {
+        name: name.clone(),
+        file: file.to_path_buf(),
+        source: text,
         sql: String::new(),
-        places: crate::project::Places::default(),
-        materialized: crate::project::Materialized::default(),
+        places: Places::default(),
+        materialized: Materialized::default(),
         refuses_recompute: false,
         tags: Vec::new(),
         refs: Vec::new(),
         sources: Vec::new(),
         asks_columns: false,
-        description: described.description,
-        columns: described.columns,
-        tested: described.tested,
-        described_in: described.file,
-        options: source.options.clone(),
-    };
-    render(&model, templates, None)
+        description: String::new(),
+        columns: BTreeMap::new(),
+        tested: Vec::new(),
+        described_in: None,
+        options,
+    }
 }
 
 /// The model, rendered. `columns`: of all that it reads, in the second pass.
@@ -232,7 +306,8 @@ pub(super) fn render(
 ) -> Result<Model, Box<Diagnostic>> {
     let (file, source) = (&model.file, &model.source);
     let is_second = columns.is_some();
-    let rendered = templates.render(file, source, Some(&model.name), &model.options, columns)?;
+    let name = (model.name.schema != FAILURES).then_some(&model.name);
+    let rendered = templates.render(file, source, name, &model.options, columns)?;
     let seen = rendered.seen;
     let options = seen.options.over(&model.options);
     let (refs, sources) = (unique(seen.refs), unique(seen.sources));
@@ -250,9 +325,20 @@ pub(super) fn render(
     let mut tags = options.tags.clone();
     tags.sort();
     tags.dedup();
+    let mut sql = rendered.sql.trim_end().trim_end_matches(';').to_owned();
+    let mut places = rendered.places;
+    if options.of == Of::Snapshot {
+        let (before, behind) = snapshots::around(&options.all).map_err(|message| {
+            let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
+            let diagnostic = Diagnostic::file(file, format!("{}: {message}", model.name.name));
+            Box::new(diagnostic.find(source, "config").hint(hint))
+        })?;
+        places = places.behind(before.len());
+        sql = format!("{before}{sql}{behind}");
+    }
     Ok(Model {
-        sql: rendered.sql.trim_end().trim_end_matches(';').to_owned(),
-        places: rendered.places,
+        sql,
+        places,
         materialized: options.materialized.unwrap_or_default(),
         refuses_recompute: options.refuses_recompute.unwrap_or(false),
         tags,

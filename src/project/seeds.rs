@@ -17,8 +17,12 @@ use crate::{
         identity::fingerprint,
     },
     project::{
-        Diagnostic, Diagnostics, SEEDS, Seed, config::of_folders, files, is_identifier, nearest,
-        properties::Properties, settings::Settings, streams::field_type,
+        Diagnostic, Diagnostics, SEEDS, Seed,
+        config::{Of, of_folders},
+        files, is_identifier, nearest,
+        properties::Properties,
+        settings::Settings,
+        streams::field_type,
     },
 };
 
@@ -55,7 +59,8 @@ pub(super) fn read(
         let empty = Properties::default();
         let properties = properties.get(name).unwrap_or(&empty);
         // A seed that folders configure wrongly is told with the models of the same file.
-        let base = of_folders(&settings.seeds, &[&settings.dbt_name, name]).unwrap_or_default();
+        let base =
+            of_folders(&settings.seeds, &[&settings.dbt_name, name], Of::Model).unwrap_or_default();
         match parse(name, &file, &text, properties, &properties.column_types(&base)) {
             Ok(seed) => seeds.push(seed),
             Err(diagnostic) => found.push(*diagnostic),
@@ -104,16 +109,17 @@ fn parse(
     }
     for column in &columns {
         let same = columns.iter().filter(|other| other.eq_ignore_ascii_case(column)).count();
-        let odd = column.starts_with("__")
-            || column.contains([' ', ',', ';', '(', ')', '='])
-            || column.contains(char::is_control);
-        if column.is_empty() || same > 1 || odd {
-            let message = format!(
-                "column name {column:?} is empty, stands twice, begins with __ or holds a blank, a \
-                 control character or one of ,;()="
-            );
-            return Err(Box::new(error(message).at(text, first, None)));
-        }
+        let odd =
+            column.contains([' ', ',', ';', '(', ')', '=']) || column.contains(char::is_control);
+        let wrong = match column.as_str() {
+            "" => "is empty",
+            name if name.starts_with("__") => "begins with __, as Sluice's own do",
+            _ if same > 1 => "stands twice",
+            _ if odd => "holds a blank, a control character or one of ,;()=",
+            _ => continue,
+        };
+        let message = format!("column name {column:?} {wrong}");
+        return Err(Box::new(error(message).at(text, first, None)));
     }
     for column in column_types.keys() {
         if !columns.contains(column) {

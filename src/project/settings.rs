@@ -23,9 +23,13 @@ pub(super) struct Settings {
     pub macro_paths: Vec<String>,
     pub docs_paths: Vec<String>,
     pub test_paths: Vec<String>,
+    pub snapshot_paths: Vec<String>,
     /// Options of folders of models and of seeds, and the file that gives them.
     pub models: Mapping,
     pub seeds: Mapping,
+    /// Options of data tests.
+    pub tests: Mapping,
+    pub snapshots: Mapping,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,7 +57,7 @@ struct DbtFile {
     docs_paths: Option<Vec<String>>,
     test_paths: Option<Vec<String>>,
     analysis_paths: Option<Value>,
-    snapshot_paths: Option<Value>,
+    snapshot_paths: Option<Vec<String>>,
     asset_paths: Option<Value>,
     function_paths: Option<Value>,
     target_path: Option<Value>,
@@ -70,12 +74,12 @@ struct DbtFile {
     on_run_start: Option<Value>,
     on_run_end: Option<Value>,
     sources: Option<Value>,
-    tests: Option<Value>,
-    #[serde(rename = "data_tests")]
-    data_tests: Option<Value>,
+    #[serde(default, alias = "data_tests")]
+    tests: Mapping,
     #[serde(rename = "unit_tests", alias = "unit-tests")]
     unit_tests: Option<Value>,
-    snapshots: Option<Value>,
+    #[serde(default)]
+    snapshots: Mapping,
     exposures: Option<Value>,
     metrics: Option<Value>,
     semantic_models: Option<Value>,
@@ -130,8 +134,11 @@ pub(super) fn read(root: &Path, found: &mut Diagnostics) -> Option<Settings> {
         seed_paths: paths(dbt.seed_paths, "seeds"),
         macro_paths: paths(dbt.macro_paths, "macros"),
         test_paths: paths(dbt.test_paths, "tests"),
+        snapshot_paths: paths(dbt.snapshot_paths, "snapshots"),
         models: dbt.models,
         seeds: dbt.seeds,
+        tests: dbt.tests,
+        snapshots: dbt.snapshots,
     })
 }
 

@@ -240,7 +240,7 @@ fn a_wrong_description_is_placed() {
             "did you mean `not_null`?",
         ),
         (yml(&format!("{model}{model}")), 6, "`m` is described twice, first in models/gold/m.yml"),
-        (yml(&format!("{model}      - name: a\n")), 5, "column `a` is described twice"),
+        (yml(&format!("{model}      - name: a\n")), 6, "column `a` is described twice"),
     ];
     for (yml, at, message) in cases {
         let (file, line, text) = error(&[
@@ -264,12 +264,17 @@ fn a_wrong_description_is_placed() {
 
 #[test]
 fn every_form_of_a_known_test_is_read() {
-    let yml = "models:\n  - name: m\n    data_tests:\n      - expression: {arguments: {sql: a > 0}}\n      \
-               - {name: mine, test_name: freshness}\n      - {name: own, relationships: {to: ref('x')}}\n    \
+    let yml = "models:\n  - name: m\n    data_tests:\n      - expression: {arguments: {expression: a > 0}}\n      \
+               - {name: mine, test_name: freshness, field: a, warn_after: {count: 1, period: day}}\n      \
+               - {name: own, relationships: {column_name: a, to: ref('m'), field: a}}\n    \
                columns:\n      - {name: a, tests: [unique, not_null, accepted_values: {values: [1]}]}\n";
     let (_dir, loaded) =
         project(&[("models/gold/m.sql", "SELECT 1 AS a"), ("models/gold/m.yml", yml)]);
-    loaded.unwrap_or_else(|errors| panic!("{errors}"));
+    let project = loaded.unwrap_or_else(|errors| panic!("{errors}"));
+    let names: Vec<&str> = project.tests.iter().map(|test| test.name.as_str()).collect();
+    let of_columns = ["unique_m_a", "not_null_m_a", "accepted_values_m_a__1"];
+    let of_model = ["expression_m_a_0", "mine", "own"];
+    assert_eq!(names, [of_model.as_slice(), &of_columns].concat());
 }
 
 #[test]

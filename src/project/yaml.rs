@@ -36,11 +36,23 @@ pub(super) fn text(root: &Path, file: &Path, found: &mut Diagnostics) -> Option<
 fn describe(file: &Path, text: &str, error: &serde_yaml_ng::Error) -> Diagnostic {
     let full = error.to_string();
     let message = full.split(" at line ").next().unwrap_or(&full).to_owned();
-    let mut diagnostic = Diagnostic::file(file, message.clone());
+    let (told, choices) = match message.split_once(", expected one of ") {
+        Some((before, choices)) => (before.to_owned(), Some(choices)),
+        None => (message.clone(), None),
+    };
+    let told = told.replace("unknown variant", "unknown value");
+    let mut diagnostic = Diagnostic::file(file, told);
     if let Some(place) = error.location() {
         diagnostic = diagnostic.at(text, place.line(), Some(place.column()));
     }
-    let Some((_, rest)) = message.split_once("unknown field `") else { return diagnostic };
+    let Some((_, rest)) = message.split_once("unknown field `") else {
+        let given = message.split('`').nth(1).unwrap_or_default();
+        return diagnostic.maybe_hint(choices.map(|choices| {
+            let known: Vec<&str> = choices.split('`').skip(1).step_by(2).collect();
+            let all = format!("values are {}", known.join(", "));
+            nearest(given, known).map_or(all.clone(), |near| format!("{near} ({all})"))
+        }));
+    };
     let Some((field, expected)) = rest.split_once('`') else { return diagnostic };
     let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
     let keys = format!("valid keys here: {}", known.join(", "));

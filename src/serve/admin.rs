@@ -1,4 +1,5 @@
-//! What an operator asks of a running server over HTTP: to decide about records in quarantine.
+//! What an operator asks of a running server over HTTP: to decide about records in quarantine, and
+//! to run tests, to look at SQL before it is deployed, to deploy a changed project.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -15,7 +16,10 @@ use serde_json::json;
 use crate::{
     domain::{
         ErrorKind, Place,
+        deployed::Deployed,
+        previewed::{Asked, Previewed},
         quarantine::{Discard, Discarded, Filter, Listed, Places, Replay, Replayed, Shown},
+        tested::{Ran, Wanted},
     },
     serve::http::HttpState,
 };
@@ -51,17 +55,23 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The part of the process that decides about quarantine.
+/// The process that is asked.
 #[async_trait::async_trait]
-pub trait QuarantineSource: Send + Sync {
+pub trait AdminSource: Send + Sync {
     async fn list(&self, filter: Filter, limit: usize) -> Result<Listed, Refusal>;
     async fn places(&self, filter: Filter) -> Result<Places, Refusal>;
     async fn show(&self, stream: String, place: Place) -> Result<Shown, Refusal>;
     async fn replay(&self, stream: String, asked: Replay) -> Result<Replayed, Refusal>;
     async fn discard(&self, stream: String, asked: Discard) -> Result<Discarded, Refusal>;
+    /// Runs tests over what can be queried now.
+    async fn test(&self, wanted: Wanted) -> Result<Vec<Ran>, Refusal>;
+    /// The rows of SQL that sees what models see.
+    async fn preview(&self, asked: Asked) -> Result<Previewed, Refusal>;
+    /// Reads the project again and runs it from now on.
+    async fn deploy(&self) -> Result<Deployed, Refusal>;
 }
 
-/// The routes, below `/api/v1/quarantine`.
+/// The routes, below `/api/v1`.
 pub(super) fn routes() -> Router<HttpState> {
     Router::new()
         .route("/api/v1/quarantine", get(list))
@@ -69,17 +79,17 @@ pub(super) fn routes() -> Router<HttpState> {
         .route("/api/v1/quarantine/{stream}/records/{*place}", get(show))
         .route("/api/v1/quarantine/{stream}/replay", post(replay))
         .route("/api/v1/quarantine/{stream}/discard", post(discard))
+        .route("/api/v1/tests/run", post(test))
+        .route("/api/v1/deployments", post(deploy))
+        .route("/api/v1/preview", post(preview))
 }
 
-/// Whoever decides, once everything that was in the log at the start can be queried.
-fn source(state: &HttpState) -> Result<Arc<dyn QuarantineSource>, Refusal> {
-    let unavailable =
-        |message: &str| Refusal { kind: ErrorKind::Unavailable, message: message.to_owned() };
+/// Whoever answers, once everything that was in the log at the start can be queried.
+fn source(state: &HttpState) -> Result<Arc<dyn AdminSource>, Refusal> {
     if !state.ready.load(Ordering::Relaxed) {
-        return Err(unavailable("the server is not ready yet; ask again"));
+        return Err(not_ready());
     }
-    let source = state.quarantine.clone();
-    source.ok_or_else(|| unavailable("this server does not process; ask one that does"))
+    state.admin.clone().ok_or_else(no_processor)
 }
 
 fn answer<T: Serialize>(done: Result<T, Refusal>) -> Response {
@@ -127,6 +137,28 @@ async fn discard(
     Json(asked): Json<Discard>,
 ) -> Response {
     answer(async { source(&state)?.discard(stream, asked).await }.await)
+}
+
+async fn test(State(state): State<HttpState>, Json(wanted): Json<Wanted>) -> Response {
+    answer(async { source(&state)?.test(wanted).await }.await)
+}
+
+async fn preview(State(state): State<HttpState>, Json(asked): Json<Asked>) -> Response {
+    answer(async { source(&state)?.preview(asked).await }.await)
+}
+
+async fn deploy(State(state): State<HttpState>) -> Response {
+    answer(async { source(&state)?.deploy().await }.await)
+}
+
+fn not_ready() -> Refusal {
+    let message = "the server is not ready yet; ask again".to_owned();
+    Refusal { kind: ErrorKind::Unavailable, message }
+}
+
+fn no_processor() -> Refusal {
+    let message = "this server does not process; ask one that does".to_owned();
+    Refusal { kind: ErrorKind::Unavailable, message }
 }
 
 /// `stream`, `rule` and `limit` of a query string.

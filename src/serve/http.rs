@@ -26,7 +26,7 @@ use crate::{
     lake::{LakeHandle, LakeView, Overlay, RelationInfo, RelationKind, TableState},
     serve::{
         Error,
-        admin::{self, QuarantineSource},
+        admin::{self, AdminSource},
     },
 };
 
@@ -53,8 +53,8 @@ pub struct HttpState {
     pub outage: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// More sections of `/status`, by name.
     pub sources: Vec<(String, Arc<dyn StatusSource>)>,
-    /// Decides about quarantine, where the process does.
-    pub quarantine: Option<Arc<dyn QuarantineSource>>,
+    /// What the admin API asks, where the process can be asked.
+    pub admin: Option<Arc<dyn AdminSource>>,
 }
 
 /// Serves HTTP on `listener` until `stop`.

@@ -1,15 +1,14 @@
 //! `sluice quarantine`: the records that broke their contract, and what is decided about them.
 
-mod client;
 mod output;
 mod work;
 
 use clap::{Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
-use self::{client::Client, work::Which};
+use self::work::Which;
 use crate::{
-    cli::{Failure, print, query::unless_stopped},
+    cli::{Failure, admin::Client, print, query::unless_stopped},
     domain::{
         Place,
         quarantine::{PLACES_MAX, Shown},
@@ -127,12 +126,12 @@ pub(super) async fn run(command: Command, stop: CancellationToken) -> Result<(),
         Command::List(args) => unless_stopped(&stop, list(args)).await,
         Command::Show(args) => unless_stopped(&stop, show(args)).await,
         Command::Replay(args) => {
-            let client = Client::new(&args.server.url)?;
+            let client = Client::new(&args.server.url, "quarantine")?;
             let which = Which::of(args.stream, args.selection);
             work::replay(&client, &which, args.batch as usize, args.dry_run, &stop).await
         }
         Command::Discard(args) => {
-            let client = Client::new(&args.server.url)?;
+            let client = Client::new(&args.server.url, "quarantine")?;
             let which = Which::of(args.stream, args.selection);
             work::discard(&client, &which, &args.reason, &stop).await
         }
@@ -140,7 +139,7 @@ pub(super) async fn run(command: Command, stop: CancellationToken) -> Result<(),
 }
 
 async fn list(args: ListArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.server.url)?;
+    let client = Client::new(&args.server.url, "quarantine")?;
     let limit = args.limit.to_string();
     let mut query = vec![("limit", limit.as_str())];
     query.extend(args.stream.as_deref().map(|stream| ("stream", stream)));
@@ -150,7 +149,7 @@ async fn list(args: ListArgs) -> Result<(), Failure> {
 }
 
 async fn show(args: ShowArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.server.url)?;
+    let client = Client::new(&args.server.url, "quarantine")?;
     let place = args.position.to_string();
     let path: Vec<&str> =
         [args.stream.as_str(), "records"].into_iter().chain(place.split('/')).collect();

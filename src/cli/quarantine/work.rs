@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Selection, client::Client, output};
+use super::{Selection, output};
 use crate::{
-    cli::{Failure, print},
+    cli::{Failure, admin::Client, print},
     domain::{
         Place,
         quarantine::{Discard, Discarded, PLACES_MAX, Places, Replay, Replayed},

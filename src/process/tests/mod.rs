@@ -10,6 +10,7 @@ mod group;
 mod halted;
 mod kept;
 mod macros;
+mod mistakes;
 mod models;
 mod projects;
 mod quarantine;

@@ -156,6 +156,7 @@ impl Rig {
             clock: Clock::system(),
             status: Arc::default(),
             discards: Arc::default(),
+            results: Arc::default(),
         }
     }
 

@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// The function that makes a relation of those rows of another that meet a condition.
+pub(in crate::project) const ROWS_OF: &str = "__rows_of";
+
 /// Adds all that templates find to an environment.
 pub(super) fn add(environment: &mut Environment<'static>, shared: &Arc<Shared>) {
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -46,13 +49,18 @@ fn add_relations(environment: &mut Environment<'static>, shared: &Arc<Shared>) {
     environment.add_function("ref", move |first: String, rest: Rest<Value>| {
         // `ref('package', 'model')`; `version=` and `v=` are of no meaning here.
         let second = rest.iter().find_map(|value| value.as_str());
-        all.table(second.unwrap_or(&first)).map(|table| Value::from_object(Relation(table)))
+        all.table(second.unwrap_or(&first)).map(|table| Value::from_object(Relation::of(table)))
     });
     let all = Arc::clone(shared);
     environment.add_function("source", move |schema: String, name: String| {
-        all.source(&schema, &name).map(|table| Value::from_object(Relation(table)))
+        all.source(&schema, &name).map(|table| Value::from_object(Relation::of(table)))
     });
     environment.add_function("is_incremental", || false);
+    environment.add_function(ROWS_OF, |relation: Value, filter: String| {
+        let relation = relation.downcast_object_ref::<Relation>().cloned();
+        let relation = relation.ok_or_else(|| wrong("`where` needs a relation"))?;
+        Ok(Value::from_object(Relation { filter: Some(filter), ..relation }))
+    });
     let all = Arc::clone(shared);
     environment.add_function("doc", move |first: String, second: Option<String>| {
         // `doc('package', 'name')`
@@ -163,7 +171,8 @@ struct Config(Arc<Shared>);
 impl Object for Config {
     fn call(self: &Arc<Self>, _: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
         let (given, options): (Option<Value>, Kwargs) = from_args(args)?;
-        let mut taken = Options::default();
+        let of = self.0.page().options.of;
+        let mut taken = Options { of, ..Options::default() };
         let of_map = given.iter().flat_map(|map| map.try_iter().into_iter().flatten());
         for key in of_map {
             let value = given.as_ref().map_or(Ok(Value::UNDEFINED), |map| map.get_item(&key))?;
@@ -290,7 +299,7 @@ impl Adapter {
     fn columns(&self, relation: &Value) -> Result<Value, Error> {
         let mut page = self.0.page();
         page.seen.asks_columns = true;
-        let Some(Relation(table)) = relation.downcast_object_ref::<Relation>() else {
+        let Some(Relation { table, .. }) = relation.downcast_object_ref::<Relation>() else {
             return Ok(Value::from(Vec::<Value>::new()));
         };
         let Some(known) = &page.columns else { return Ok(Value::from(Vec::<Value>::new())) };
@@ -374,7 +383,7 @@ pub(super) fn column_values(shared: &Shared, args: &[Value]) -> Result<Value, Er
     let column: String = column.map_or_else(|| named.get("column"), Ok)?;
     let most: Option<usize> = named.get("max_records")?;
     let relation = table.downcast_object_ref::<Relation>();
-    let Some(Relation(TableName { name, .. })) = relation else {
+    let Some(Relation { table: TableName { name, .. }, .. }) = relation else {
         return Err(wrong("get_column_values: `table` is a ref() of a seed"));
     };
     let Some(rows) = shared.seeds.get(name) else {

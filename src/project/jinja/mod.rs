@@ -18,20 +18,22 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
+pub(super) use context::ROWS_OF;
 use minijinja::{Environment, Error, UndefinedBehavior};
 pub use page::{Columns, Variables};
 pub(super) use page::{Names, Page, Seen, Shared};
 pub use place::{Places, byte_at};
 
 use crate::{
-    domain::TableName,
+    domain::{ACCEPTED, TableName},
     project::{
-        Diagnostic, Diagnostics,
+        Diagnostic, Diagnostics, QUARANTINE,
         config::Options,
         jinja::{
             macros::{At, BODY, DBT, Macros},
             rewrite::Rewritten,
         },
+        nearest,
     },
 };
 
@@ -157,9 +159,24 @@ impl Templates {
         self.shared.macros.reached(words).into_iter().map(import).collect()
     }
 
-    /// An error of a template, at its place in the user's file.
+    /// An error of a template, at its place in the user's file, with what may be meant.
     fn error(&self, model: Option<&Text<'_>>, error: &Error) -> Diagnostic {
         let error = innermost(error);
+        let diagnostic = self.placed(model, error);
+        if error.kind() != minijinja::ErrorKind::UnknownFunction || diagnostic.hint.is_some() {
+            return diagnostic;
+        }
+        let name = error.detail().and_then(|detail| detail.split(' ').next()).unwrap_or_default();
+        let Shared { macros, project, .. } = &*self.shared;
+        let known =
+            [project.as_str(), DBT].into_iter().flat_map(|package| macros.names_in(package));
+        let hint = nearest(name, known).unwrap_or_else(|| {
+            format!("write {{% macro {name}() %}} in macros/, or say of which package it is")
+        });
+        diagnostic.hint(hint)
+    }
+
+    fn placed(&self, model: Option<&Text<'_>>, error: &Error) -> Diagnostic {
         let name = error.name().unwrap_or(MODEL);
         if let Some(one) = self.shared.macros.of_key(name) {
             return told(&one.file, &one.text, error, |at| {
@@ -180,6 +197,30 @@ impl Templates {
         *names.lock().unwrap_or_else(PoisonError::into_inner) = Names { tables, disabled };
     }
 
+    /// The relation that a call such as `ref('x')` gives.
+    pub(super) fn relation(&self, call: &str) -> Result<TableName, String> {
+        let call = format!("{{{{ {call} }}}}");
+        let rendered = self.render(Path::new("input"), &call, None, &Options::default(), None);
+        let seen = rendered.map_err(|diagnostic| match diagnostic.hint {
+            Some(hint) => format!("{}\u{1}{hint}", diagnostic.message),
+            None => diagnostic.message,
+        })?;
+        let (tables, mut streams) = (seen.seen.refs.into_iter(), seen.seen.sources.into_iter());
+        let stream = streams.next().map(|name| match name.schema.as_str() {
+            QUARANTINE => name,
+            _ => TableName::new(ACCEPTED, &name.name),
+        });
+        let hint = "such as ref('orders') or source('bronze', 'orders')";
+        let found = tables.chain(stream).next();
+        found.ok_or_else(|| format!("`{call}` is no relation\u{1}{hint}"))
+    }
+
+    /// The model or seed that `ref` finds.
+    pub(super) fn table(&self, name: &str) -> Option<TableName> {
+        let names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.tables.get(name).cloned()
+    }
+
     /// The generic tests that there are, as properties files name them: those of the project and
     /// dbt's by their name, others behind that of their package.
     pub(super) fn tests(&self) -> Vec<String> {
@@ -190,6 +231,17 @@ impl Templates {
             Some(if is_plain { name.to_owned() } else { format!("{}.{name}", one.package) })
         };
         macros.iter().filter_map(test).collect()
+    }
+
+    /// The arguments of a generic test beside the relation that it is about.
+    pub(super) fn arguments(&self, test: &str) -> Vec<String> {
+        let Shared { macros, project, .. } = &*self.shared;
+        let found = match test.rsplit_once('.') {
+            Some((package, test)) => macros.find(&format!("test_{test}"), &[package]),
+            None => macros.find(&format!("test_{test}"), &[project.as_str(), DBT]),
+        };
+        let of_macro = |at| macros.get(at).parameters.clone();
+        found.map_or_else(Vec::new, of_macro).into_iter().filter(|name| name != "model").collect()
     }
 
     /// A description, with the blocks of documentation that it quotes.
@@ -215,14 +267,10 @@ struct Text<'a> {
 }
 
 /// The error that caused an error of a template.
-fn innermost(error: &Error) -> &Error {
-    let mut error = error;
-    let inner =
-        |error: &Error| std::error::Error::source(error)?.downcast_ref::<Error>().map(|_| ());
-    while inner(error).is_some() {
-        let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<Error>());
-        let Some(source) = source else { break };
-        error = source;
+fn innermost(mut error: &Error) -> &Error {
+    use std::error::Error as _;
+    while let Some(cause) = error.source().and_then(|source| source.downcast_ref()) {
+        error = cause;
     }
     error
 }

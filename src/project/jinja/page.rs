@@ -329,11 +329,19 @@ impl Object for Package {
 
 /// A relation, as `ref` and `source` give it: it prints as its quoted name.
 #[derive(Debug, Clone)]
-pub(super) struct Relation(pub TableName);
+pub(super) struct Relation {
+    pub table: TableName,
+    /// The condition of the rows of it that a test is about.
+    pub filter: Option<String>,
+}
 
 impl Relation {
+    pub(super) fn of(table: TableName) -> Self {
+        Self { table, filter: None }
+    }
+
     fn part(&self, key: &Value) -> Option<Value> {
-        let TableName { schema, name } = &self.0;
+        let TableName { schema, name } = &self.table;
         Some(match key.as_str()? {
             "schema" => Value::from(schema.as_str()),
             "name" | "identifier" | "table" => Value::from(name.as_str()),
@@ -378,7 +386,11 @@ impl Object for Relation {
 
 impl fmt::Display for Relation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\".\"{}\"", self.0.schema, self.0.name)
+        let name = format!("\"{}\".\"{}\"", self.table.schema, self.table.name);
+        match &self.filter {
+            None => f.write_str(&name),
+            Some(filter) => write!(f, "(select * from {name} where {filter}\n)"),
+        }
     }
 }
 
@@ -393,13 +405,13 @@ impl Object for This {
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let model = self.0.page().model.clone()?;
-        Relation(model).part(key)
+        Relation::of(model).part(key)
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut page = self.0.page();
         page.seen.prints_this = true;
-        page.model.as_ref().map_or(Ok(()), |model| write!(f, "{}", Relation(model.clone())))
+        page.model.as_ref().map_or(Ok(()), |model| write!(f, "{}", Relation::of(model.clone())))
     }
 }
 

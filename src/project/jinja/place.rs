@@ -43,6 +43,12 @@ impl Places {
         (text, Self(parts))
     }
 
+    /// The places of the text with `by` bytes before it.
+    pub(in crate::project) fn behind(mut self, by: usize) -> Self {
+        self.0.iter_mut().for_each(|part| part.start += by);
+        self
+    }
+
     /// The byte of the source from which byte `at` of the text comes, if that is known.
     pub fn source_byte(&self, at: usize) -> Option<usize> {
         let part = self.0.partition_point(|part| part.start <= at).checked_sub(1)?;

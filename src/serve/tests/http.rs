@@ -45,7 +45,7 @@ async fn start() -> Server {
         outage: Arc::new(|| None),
         ready: Arc::clone(&ready),
         sources: vec![("lag".to_owned(), Arc::new(Lag))],
-        quarantine: None,
+        admin: None,
     };
     let task = tokio::spawn(run(listener, state, stop.clone()));
     Server { lake, ready, stop, address, task }

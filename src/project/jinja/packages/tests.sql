@@ -1,4 +1,4 @@
-{# The four generic tests of dbt. Each selects what fails. #}
+{# Generic tests: the four of dbt, then ours. Each selects what fails. #}
 
 {# Rows in which the column is null. #}
 {% test not_null(model, column_name) %}
@@ -41,4 +41,17 @@ select child.from_field
 from child
 left join parent on child.from_field = parent.to_field
 where parent.to_field is null
+{% endtest %}
+
+{# Rows for which a condition does not hold; of a column, what stands behind it in one. #}
+{% test expression(model, expression, column_name=none) %}
+select tested.*
+from {{ model }} as tested
+where not ({% if column_name %}{{ column_name }} {% endif %}{{ expression }})
+{% endtest %}
+
+{# How old the newest row is, by a column of times. #}
+{% test freshness(model, column_name) %}
+select extract(epoch from now()) - extract(epoch from max({{ column_name }})) as age_seconds
+from {{ model }} as tested
 {% endtest %}

@@ -1,5 +1,8 @@
 //! A whole Sluice in one process: log, ingest, process and serve over one project.
 
+mod admin;
+mod deploy;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
@@ -10,17 +13,18 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{Failure, chain, contracts, folders::Folders},
     config::{Config, LogKind, Server},
-    domain::{
-        ErrorKind, Place,
-        quarantine::{Discard, Discarded, Filter, Listed, Places, Replay, Replayed, Shown},
-    },
+    domain::ErrorKind,
     ingest,
     lake::{Lake, LakeHandle, LakeView},
     log::{Log, StreamSpec, embedded::EmbeddedLog, kafka::KafkaLog, placed::Placed},
@@ -28,8 +32,12 @@ use crate::{
         Clock,
         tasks::{TaskError, Tasks},
     },
-    process::{self, Planned, Status, quarantine::Quarantine},
-    serve::{self, admin::Refusal},
+    process::{
+        self, Planned, Status,
+        data_tests::{Runner, Testing},
+        quarantine::Quarantine,
+    },
+    serve,
 };
 
 /// How long each role may take to stop.
@@ -91,10 +99,17 @@ pub(super) fn resolve(flag: &str, address: &str) -> Result<Vec<SocketAddr>, Fail
     Ok(resolved)
 }
 
+pub(in crate::cli) use deploy::Deployer;
+use deploy::Request;
+
 type Group = Tasks<Failure>;
 
 /// A running Sluice.
 pub struct Node {
+    config: Config,
+    deps: process::Deps,
+    /// What the admin API asks for, which changes the node.
+    requests: mpsc::Receiver<Request>,
     ingest: Group,
     process: Group,
     serve: Group,
@@ -103,6 +118,8 @@ pub struct Node {
     log: Arc<dyn Log>,
     pub lake: Arc<LakeHandle>,
     pub status: Arc<Status>,
+    testing: Testing,
+    deployer: Deployer,
 }
 
 impl Node {
@@ -130,45 +147,54 @@ impl Node {
         let membership = membership.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
         let view = LakeHandle::new(LakeView::default());
         let status = Arc::new(Status::default());
+        let testing = testing(config, planned, &view, &clock)?;
+        let deps = process::Deps {
+            planned: testing.planned.load_full(),
+            log: Arc::clone(&log),
+            membership,
+            lake,
+            view: Arc::clone(&view),
+            clock,
+            status: Arc::clone(&status),
+            discards: Arc::default(),
+            results: Arc::clone(&testing.results),
+        };
+        let (asked, requests) = mpsc::channel(1);
         let mut node = Self {
+            config: config.clone(),
+            deps: deps.clone(),
+            requests,
             ingest: Tasks::new(CancellationToken::new()),
             process: Tasks::new(CancellationToken::new()),
             serve: Tasks::new(CancellationToken::new()),
             _folders: folders,
-            log: Arc::clone(&log),
-            lake: Arc::clone(&view),
-            status: Arc::clone(&status),
-        };
-        let planned = Arc::new(planned);
-        let deps = process::Deps {
-            planned: Arc::clone(&planned),
-            log: Arc::clone(&log),
-            membership,
-            lake,
-            view,
-            clock,
+            log,
+            lake: view,
             status,
-            discards: Arc::default(),
+            testing: testing.clone(),
+            deployer: Deployer::new(asked),
         };
-        let quarantine = Arc::new(Decisions(Quarantine::new(&deps)));
-        node.start_ingest(config, &planned, bound.ingest);
-        let caught_up = node.start_process(config, deps);
+        let deployer = node.deployer.clone();
+        let answers = admin::Answers::new(Quarantine::new(&deps), testing, deployer);
+        node.start_ingest(&deps.planned, bound.ingest);
+        let caught_up = node.start_process();
         let ready = Arc::new(AtomicBool::new(false));
-        node.start_http(bound.http, metrics, Arc::clone(&ready), quarantine);
+        node.start_http(bound.http, metrics, Arc::clone(&ready), Arc::new(answers));
         node.wait_caught_up(caught_up, stop).await?;
         ready.store(true, Ordering::SeqCst);
-        node.start_flight(config, bound.flight);
+        node.start_tests();
+        node.start_flight(bound.flight);
         Ok(node)
     }
 
-    fn start_ingest(&mut self, config: &Config, planned: &Planned, listener: TcpListener) {
+    fn start_ingest(&mut self, planned: &Planned, listener: TcpListener) {
         let contracts: BTreeMap<_, _> = planned
             .judges
             .iter()
             .map(|judge| (judge.contract().name.clone(), Arc::clone(judge.contract())))
             .collect();
         let log = Arc::clone(&self.log);
-        let service = ingest::Service::new(config.ingest.clone(), log, Arc::new(contracts));
+        let service = ingest::Service::new(self.config.ingest.clone(), log, Arc::new(contracts));
         let stop = self.ingest.token();
         self.ingest.spawn("ingest", async move {
             let ran = ingest::run(service, listener, stop).await;
@@ -176,9 +202,10 @@ impl Node {
         });
     }
 
-    fn start_process(&mut self, config: &Config, deps: process::Deps) -> watch::Receiver<bool> {
+    fn start_process(&mut self) -> watch::Receiver<bool> {
         let (caught_up, receiver) = watch::channel(false);
-        let (settings, stop) = (config.process.clone(), self.process.token());
+        let (settings, deps) = (self.config.process.clone(), self.deps.clone());
+        let stop = self.process.token();
         self.process.spawn("process", async move {
             let ran = process::run(settings, deps, caught_up, stop).await;
             ran.map_err(|e| Failure::new(e.kind(), chain(&e)))
@@ -191,7 +218,7 @@ impl Node {
         listener: TcpListener,
         metrics: Option<PrometheusHandle>,
         ready: Arc<AtomicBool>,
-        quarantine: Arc<Decisions>,
+        answers: Arc<admin::Answers>,
     ) {
         let source = ProcessStatus(Arc::clone(&self.status));
         let state = serve::http::HttpState {
@@ -203,7 +230,7 @@ impl Node {
                 move || log.outage().or_else(|| status.outage())
             }),
             sources: vec![("process".to_owned(), Arc::new(source))],
-            quarantine: Some(quarantine),
+            admin: Some(answers),
         };
         let stop = self.serve.token();
         self.serve.spawn("http", async move {
@@ -212,8 +239,17 @@ impl Node {
         });
     }
 
-    fn start_flight(&mut self, config: &Config, listener: TcpListener) {
-        let (settings, lake) = (config.serve.clone(), Arc::clone(&self.lake));
+    fn start_tests(&mut self) {
+        let (testing, settings) = (self.testing.clone(), self.config.tests.clone());
+        let stop = self.process.token();
+        self.process.spawn("tests", async move {
+            testing.follow(&settings, &stop).await;
+            Ok(())
+        });
+    }
+
+    fn start_flight(&mut self, listener: TcpListener) {
+        let (settings, lake) = (self.config.serve.clone(), Arc::clone(&self.lake));
         let stop = self.serve.token();
         self.serve.spawn("flight", async move {
             let ran = serve::flight::run(settings, lake, listener, stop).await;
@@ -238,18 +274,34 @@ impl Node {
         Ok(())
     }
 
+    /// What has the node read its project again.
+    pub(in crate::cli) fn deployer(&self) -> Deployer {
+        self.deployer.clone()
+    }
+
+    /// What runs the project's tests over what can be queried.
+    pub fn testing(&self) -> &Testing {
+        &self.testing
+    }
+
     /// The log that holds what was acked.
     pub fn log(&self) -> Arc<dyn Log> {
         Arc::clone(&self.log)
     }
 
-    /// Runs until `stop`, or until a role fails.
+    /// Runs until `stop`, or until a role fails. Changes that the admin API asks for are made.
     pub async fn wait(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
-        tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            ended = self.ingest.wait() => ended.map_err(task_failure),
-            ended = self.process.wait() => ended.map_err(task_failure),
-            ended = self.serve.wait() => ended.map_err(task_failure),
+        loop {
+            let request = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                ended = self.ingest.wait() => return ended.map_err(task_failure),
+                ended = self.process.wait() => return ended.map_err(task_failure),
+                ended = self.serve.wait() => return ended.map_err(task_failure),
+                Some(request) = self.requests.recv() => request,
+            };
+            let answer = self.deploy(stop).await?;
+            // Whoever asked may have gone.
+            request.answer.send(answer).ok();
         }
     }
 
@@ -284,35 +336,20 @@ impl serve::http::StatusSource for ProcessStatus {
     }
 }
 
-/// Decides about quarantine for the admin API.
-struct Decisions(Quarantine);
-
-fn refusal(error: process::quarantine::Error) -> Refusal {
-    Refusal { kind: error.kind(), message: chain(&error) }
-}
-
-#[async_trait::async_trait]
-impl serve::admin::QuarantineSource for Decisions {
-    async fn list(&self, filter: Filter, limit: usize) -> Result<Listed, Refusal> {
-        self.0.list(&filter, limit).await.map_err(refusal)
-    }
-
-    async fn places(&self, filter: Filter) -> Result<Places, Refusal> {
-        let positions = self.0.places(&filter).await.map_err(refusal)?;
-        Ok(Places { positions })
-    }
-
-    async fn show(&self, stream: String, place: Place) -> Result<Shown, Refusal> {
-        self.0.show(&stream, place).await.map_err(refusal)
-    }
-
-    async fn replay(&self, stream: String, asked: Replay) -> Result<Replayed, Refusal> {
-        self.0.replay(&stream, &asked).await.map_err(refusal)
-    }
-
-    async fn discard(&self, stream: String, asked: Discard) -> Result<Discarded, Refusal> {
-        self.0.discard(&stream, &asked).await.map_err(refusal)
-    }
+/// What runs tests beside the data, on one core at a time.
+fn testing(
+    config: &Config,
+    planned: Planned,
+    lake: &Arc<LakeHandle>,
+    clock: &Clock,
+) -> Result<Testing, Failure> {
+    let runner = Runner::new(&config.tests, clock.clone(), 1);
+    Ok(Testing {
+        planned: Arc::new(ArcSwap::from_pointee(planned)),
+        lake: Arc::clone(lake),
+        results: Arc::default(),
+        runner: runner.map_err(|e| Failure::new(ErrorKind::Unavailable, e.to_string()))?,
+    })
 }
 
 /// Makes the project's streams exist in the log.

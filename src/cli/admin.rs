@@ -1,4 +1,4 @@
-//! The admin API of a running server, as the command line asks it.
+//! The admin API of a running server, as commands ask it.
 
 use std::time::Duration;
 
@@ -19,23 +19,36 @@ use crate::{
 };
 
 /// Below it is all that is asked here.
-const ROOT: [&str; 3] = ["api", "v1", "quarantine"];
+const ROOT: [&str; 2] = ["api", "v1"];
 /// A server that has not answered within this is given up; it gives up parts of its own before.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) struct Client {
     http: Http<HttpConnector, Full<Bytes>>,
     root: Url,
+    /// The part of the API that is asked.
+    part: &'static str,
+    patience: Duration,
 }
 
 impl Client {
     /// Of the server at `http://HOST:PORT`.
-    pub(super) fn new(url: &str) -> Result<Self, Failure> {
+    pub(super) fn new(url: &str, part: &'static str) -> Result<Self, Failure> {
         let endpoint = endpoint::endpoint("--url", url, "http");
         let endpoint = endpoint.map_err(|error| Failure::invalid(error.to_string()))?;
         let root = endpoint.uri().to_string();
         let root = Url::parse(&root).map_err(|error| Failure::invalid(error.to_string()))?;
-        Ok(Self { http: Http::builder(TokioExecutor::new()).build_http(), root })
+        Ok(Self {
+            http: Http::builder(TokioExecutor::new()).build_http(),
+            root,
+            part,
+            patience: PATIENCE,
+        })
+    }
+
+    /// It waits so long for an answer.
+    pub(super) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     pub(super) async fn get<T: DeserializeOwned>(
@@ -63,7 +76,7 @@ impl Client {
     fn url(&self, path: &[&str]) -> Result<Url, Failure> {
         let mut url = self.root.clone();
         match url.path_segments_mut() {
-            Ok(mut segments) => segments.pop_if_empty().extend(ROOT).extend(path),
+            Ok(mut segments) => segments.pop_if_empty().extend(ROOT).push(self.part).extend(path),
             Err(()) => return Err(Failure::invalid(format!("--url {}: no server", self.root))),
         };
         Ok(url)
@@ -90,8 +103,8 @@ impl Client {
             let body = answer.into_body().collect().await;
             Ok((code, body.map_err(|error| self.silent(&chain(&error)))?.to_bytes()))
         };
-        let silent = |_| self.silent(&format!("nothing in {} s", PATIENCE.as_secs()));
-        let (code, body) = timeout(PATIENCE, answered).await.map_err(silent)??;
+        let silent = |_| self.silent(&format!("nothing in {} s", self.patience.as_secs()));
+        let (code, body) = timeout(self.patience, answered).await.map_err(silent)??;
         if code != StatusCode::OK {
             return Err(self.refused(code, &body));
         }

@@ -1,21 +1,28 @@
 //! The properties of models and seeds: what `models/**/*.yml` and `seeds/*.yml` say of them.
 
+mod file;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use serde::Deserialize;
-use serde_yaml_ng::{Mapping, Value};
+use serde_yaml_ng::Value;
 
 use crate::project::{
-    Diagnostic, Diagnostics, Level, config::Options, diagnostic::whole_word, files,
-    jinja::Templates, nearest, settings::Settings, yaml,
+    Diagnostic, Diagnostics, Level,
+    config::{Of, Options},
+    data_tests::{About, Described, Given, OPTIONS, Place, TestOptions},
+    diagnostic::whole_word,
+    files,
+    jinja::Templates,
+    nearest,
+    properties::file::{ColumnEntry, PropertiesEntry, PropertiesFile, SourceEntry, TestEntry},
+    settings::Settings,
+    snapshots::OfRelation,
+    unit_tests, yaml,
 };
-
-/// Data tests beside those that are macros.
-const TESTS: [&str; 2] = ["expression", "freshness"];
 
 /// What `models/**/*.yml` and `seeds/*.yml` say about one model or seed.
 #[derive(Debug, Default, Clone)]
@@ -34,174 +41,159 @@ pub(super) struct All {
     pub of: BTreeMap<String, Properties>,
     /// Tables of sources, as (source, table) → the stream or seed that feeds it.
     pub sources: BTreeMap<(String, String), String>,
-    /// Data tests, each with the file and entry that names it.
-    tests: Vec<(Arc<PropertiesText>, String, String)>,
+    /// The generic data tests.
+    pub tests: Vec<Given>,
+    /// What is said of singular ones.
+    pub singular: Described,
+    pub unit_tests: Vec<(Arc<PropertiesText>, unit_tests::Entry)>,
+    pub snapshots: Vec<OfRelation>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct PropertiesFile {
-    version: Option<Value>,
-    #[serde(default)]
-    models: Vec<PropertiesEntry>,
-    #[serde(default)]
-    seeds: Vec<PropertiesEntry>,
-    #[serde(default)]
-    sources: Vec<SourceEntry>,
-    #[serde(default)]
-    snapshots: Vec<Value>,
-    #[serde(default)]
-    analyses: Vec<Value>,
-    #[serde(default)]
-    macros: Vec<Value>,
-    #[serde(default)]
-    exposures: Vec<Value>,
-    #[serde(default)]
-    groups: Vec<Value>,
-    #[serde(default, alias = "data_tests")]
-    tests: Vec<Value>,
-    #[serde(default)]
-    unit_tests: Vec<Value>,
-    #[serde(default)]
-    metrics: Vec<Value>,
-    #[serde(default)]
-    semantic_models: Vec<Value>,
-    #[serde(default)]
-    saved_queries: Vec<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct SourceEntry {
-    name: String,
-    #[serde(default)]
-    tables: Vec<SourceTable>,
-    description: Option<Value>,
-    database: Option<Value>,
-    schema: Option<Value>,
-    loader: Option<Value>,
-    loaded_at_field: Option<Value>,
-    loaded_at_query: Option<Value>,
-    freshness: Option<Value>,
-    quoting: Option<Value>,
-    overrides: Option<Value>,
-    config: Option<Value>,
-    meta: Option<Value>,
-    tags: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct SourceTable {
-    name: String,
-    identifier: Option<String>,
-    description: Option<Value>,
-    columns: Option<Value>,
-    #[serde(alias = "data_tests")]
-    tests: Option<Value>,
-    loaded_at_field: Option<Value>,
-    loaded_at_query: Option<Value>,
-    freshness: Option<Value>,
-    quoting: Option<Value>,
-    external: Option<Value>,
-    config: Option<Value>,
-    meta: Option<Value>,
-    tags: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct PropertiesEntry {
-    name: String,
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    columns: Vec<ColumnEntry>,
-    #[serde(default)]
-    config: Mapping,
-    #[serde(default, alias = "data_tests")]
-    tests: Vec<Value>,
-    meta: Option<Value>,
-    docs: Option<Value>,
-    tags: Option<Value>,
-    access: Option<Value>,
-    group: Option<Value>,
-    constraints: Option<Value>,
-    latest_version: Option<Value>,
-    deprecation_date: Option<Value>,
-    time_spine: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "read so that a known key is no error")]
-struct ColumnEntry {
-    name: String,
-    #[serde(default)]
-    description: String,
-    data_type: Option<String>,
-    #[serde(default, alias = "data_tests")]
-    tests: Vec<Value>,
-    meta: Option<Value>,
-    tags: Option<Value>,
-    quote: Option<Value>,
-    constraints: Option<Value>,
-    config: Option<Value>,
-    policy_tags: Option<Value>,
-    granularity: Option<Value>,
-}
-
-/// The properties of all models and seeds, by name, and the sources.
+/// The properties of all models and seeds, by name, the sources, and the data tests.
 pub(super) fn read(root: &Path, settings: &Settings, found: &mut Diagnostics) -> All {
     let mut all = All::default();
-    for folder in settings.model_paths.iter().chain(&settings.seed_paths) {
+    let folders = settings.model_paths.iter().chain(&settings.seed_paths);
+    for folder in folders.chain(&settings.test_paths).chain(&settings.snapshot_paths) {
         for file in files(root, folder, &[".yml", ".yaml"], found) {
             let Some(entries) = yaml::read::<PropertiesFile>(root, &file, found) else { continue };
             let text = yaml::text(root, &file, found).unwrap_or_default();
             let file = Arc::new(PropertiesText { file, text });
             for source in entries.sources {
-                for table in source.tables {
-                    let fed_by = table.identifier.unwrap_or_else(|| table.name.clone());
-                    all.sources.insert((source.name.clone(), table.name), fed_by);
-                }
+                all.add_source(&file, source, found);
             }
             for entry in entries.models.into_iter().chain(entries.seeds) {
-                if !names_a_file(root, folder, &entry.name, found) {
+                if names_a_file(root, folder, &entry.name, found) {
+                    all.add(&file, entry, Of::Model, found);
+                } else {
                     let message = format!("describes `{}`, which does not exist", entry.name);
                     found.push(file.at(&entry.name, None, message));
                 }
-                check(&file, &entry, &mut all.tests, found);
-                let described = all.of.get(&entry.name).and_then(|other| other.file.as_ref());
-                if let Some(other) = described {
-                    let message = format!(
-                        "`{}` is described twice, first in {}",
-                        entry.name,
-                        other.file.display()
-                    );
-                    let diagnostic = file.at_last(&entry.name, message);
-                    found.push(diagnostic.hint("put both into one entry"));
-                    continue;
-                }
-                let name = entry.name.clone();
-                let properties = properties(&file, entry, found);
-                all.of.insert(name, properties);
             }
+            for mut entry in entries.snapshots {
+                let relation = entry.relation.take();
+                let (name, file_path) = (entry.name.clone(), file.file.clone());
+                let made = relation.map(|relation| OfRelation { name, file: file_path, relation });
+                all.snapshots.extend(made);
+                all.add(&file, entry, Of::Snapshot, found);
+            }
+            for entry in entries.tests {
+                all.add_singular(&file, entry, found);
+            }
+            let units = entries.unit_tests.into_iter().map(|entry| (Arc::clone(&file), entry));
+            all.unit_tests.extend(units);
         }
     }
     all
+}
+
+impl All {
+    /// Takes what an entry says of a model or seed.
+    fn add(
+        &mut self,
+        file: &Arc<PropertiesText>,
+        entry: PropertiesEntry,
+        of: Of,
+        found: &mut Diagnostics,
+    ) {
+        let described = self.of.get(&entry.name).and_then(|other| other.file.as_ref());
+        if let Some(other) = described {
+            let other = other.file.display();
+            let message = format!("`{}` is described twice, first in {other}", entry.name);
+            let diagnostic = file.at_last(&entry.name, message);
+            found.push(diagnostic.hint("put both into one entry"));
+            return;
+        }
+        check_columns(file, &entry, found);
+        let about = About::Table(entry.name.clone());
+        self.add_tests(file, &entry.name, &about, (&entry.columns, &entry.tests), found);
+        let name = entry.name.clone();
+        let properties = properties(file, entry, of, found);
+        self.of.insert(name, properties);
+    }
+
+    /// Takes the data tests of an entry and of its columns.
+    fn add_tests(
+        &mut self,
+        file: &Arc<PropertiesText>,
+        entry: &str,
+        about: &About,
+        (columns, tests): (&[ColumnEntry], &[Value]),
+        found: &mut Diagnostics,
+    ) {
+        let of_entry = tests.iter().map(|item| (None, item));
+        let of_columns = columns
+            .iter()
+            .flat_map(|column| column.tests.iter().map(|item| (Some(&column.name), item)));
+        for (column, item) in of_entry.chain(of_columns) {
+            let path = [entry].into_iter().chain(column.map(String::as_str));
+            let path = path.map(str::to_owned).collect();
+            let place = Place { file: Arc::clone(file), path };
+            match Given::read(place, about.clone(), column.cloned(), item) {
+                Ok(given) => self.tests.push(given),
+                Err(diagnostic) => found.push(*diagnostic),
+            }
+        }
+    }
+
+    /// Takes the tables of a source, with their data tests.
+    fn add_source(
+        &mut self,
+        file: &Arc<PropertiesText>,
+        source: SourceEntry,
+        found: &mut Diagnostics,
+    ) {
+        for table in source.tables {
+            let about = About::Source(source.name.clone(), table.name.clone());
+            self.add_tests(file, &table.name, &about, (&table.columns, &table.tests), found);
+            let age = table.freshness.or_else(|| source.freshness.clone());
+            let column = table.loaded_at_field.or_else(|| source.loaded_at_field.clone());
+            if let (Some(age), Some(column)) = (age, column) {
+                let item = age.as_test();
+                let place = Place { file: Arc::clone(file), path: vec![table.name.clone()] };
+                match item.map(|item| Given::read(place, about, Some(column), &item)) {
+                    Some(Ok(given)) => self.tests.push(given),
+                    Some(Err(diagnostic)) => found.push(*diagnostic),
+                    None => {}
+                }
+            }
+            let fed_by = table.identifier.unwrap_or_else(|| table.name.clone());
+            self.sources.insert((source.name.clone(), table.name), fed_by);
+        }
+    }
+
+    /// Takes what is said of a test in a file of its own.
+    fn add_singular(
+        &mut self,
+        file: &Arc<PropertiesText>,
+        entry: TestEntry,
+        found: &mut Diagnostics,
+    ) {
+        let place = Place { file: Arc::clone(file), path: vec![entry.name.clone()] };
+        let mut options = TestOptions::default();
+        for (key, value) in &entry.config {
+            let key = key.as_str().unwrap_or_default();
+            match options.take(key, value) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let hint = nearest(key, OPTIONS).unwrap_or_default();
+                    let message = format!("there is no option `{key}`\u{1}{hint}");
+                    found.push(place.wrong(key, message));
+                }
+                Err(message) => found.push(place.wrong(key, message)),
+            }
+        }
+        self.singular.insert(entry.name, (place, entry.description, options));
+    }
 }
 
 /// What an entry says.
 fn properties(
     file: &Arc<PropertiesText>,
     entry: PropertiesEntry,
+    of: Of,
     found: &mut Diagnostics,
 ) -> Properties {
-    let mut options = Options::default();
+    let mut options = Options { of, ..Options::default() };
     let tags = entry.tags.map(|tags| (Value::from("tags"), tags));
     for (key, value) in entry.config.into_iter().chain(tags) {
         let key = key.as_str().unwrap_or_default();
@@ -239,20 +231,21 @@ impl Properties {
 
 impl All {
     /// Refuses data tests that there are not; `known` are those that are macros.
-    pub(super) fn check_tests(&self, known: &[String], found: &mut Diagnostics) {
-        let known: Vec<&str> = known.iter().map(String::as_str).chain(TESTS).collect();
-        for (file, entry, test) in &self.tests {
-            if known.contains(&test.as_str()) {
-                continue;
+    pub(super) fn check_tests(&mut self, known: &[String], found: &mut Diagnostics) {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        self.tests.retain(|given| {
+            let test = given.test.as_str();
+            if known.contains(&test) {
+                return true;
             }
-            let message = format!("`{entry}`: there is no test `{test}`");
             let plain: Vec<&str> =
                 known.iter().copied().filter(|name| !name.contains('.')).collect();
             let names = format!("tests are {}", plain.join(", "));
             let near = nearest(test, known.iter().copied());
-            let hint = near.map(|near| format!("{near} ({names})"));
-            found.push(file.at(entry, Some(test), message).hint(hint.unwrap_or(names)));
-        }
+            let hint = near.map_or_else(|| names.clone(), |near| format!("{near} ({names})"));
+            found.push(given.place.wrong(test, format!("there is no test `{test}`\u{1}{hint}")));
+            false
+        });
     }
 
     /// Quotes the blocks of documentation that descriptions name.
@@ -273,37 +266,14 @@ impl All {
     }
 }
 
-/// Refuses columns that are described twice; notes the data tests.
-fn check(
-    file: &Arc<PropertiesText>,
-    entry: &PropertiesEntry,
-    tests: &mut Vec<(Arc<PropertiesText>, String, String)>,
-    found: &mut Diagnostics,
-) {
+/// Refuses columns that are described twice.
+fn check_columns(file: &PropertiesText, entry: &PropertiesEntry, found: &mut Diagnostics) {
     let mut seen = BTreeSet::new();
     for column in &entry.columns {
         if !seen.insert(&column.name) {
             let message = format!("column `{}` is described twice", column.name);
-            found.push(file.at(&entry.name, Some(&column.name), message));
+            found.push(file.at_last(&column.name, message));
         }
-    }
-    let of_columns = entry.columns.iter().flat_map(|column| &column.tests);
-    let named = entry.tests.iter().chain(of_columns).map(test_name);
-    tests.extend(named.map(|test| (Arc::clone(file), entry.name.clone(), test)));
-}
-
-/// `unique`, or the one key of `accepted_values: {…}`, as dbt writes tests; in its long form a test
-/// has a name of its own beside `test_name`.
-fn test_name(test: &Value) -> String {
-    let key = match test {
-        Value::Mapping(map) => {
-            map.get("test_name").or_else(|| map.keys().find(|key| *key != "name"))
-        }
-        other => Some(other),
-    };
-    match key {
-        Some(Value::String(name)) => name.clone(),
-        other => serde_yaml_ng::to_string(&other).unwrap_or_default().trim().to_owned(),
     }
 }
 
@@ -345,6 +315,21 @@ impl PropertiesText {
         let behind = start + name.len();
         let place = whole_word(&self.text[behind..], word).map(|at| behind + at);
         diagnostic.at_byte(&self.text, place.unwrap_or(start))
+    }
+
+    /// Points at the last of the words in `path` that stand one after the other, the first as the
+    /// name of an entry.
+    pub(super) fn at_path(&self, path: &[&str], message: String) -> Diagnostic {
+        let diagnostic = Diagnostic::file(&self.file, message);
+        let Some((first, rest)) = path.split_first() else { return diagnostic };
+        let Some(mut at) = self.entries(first).next() else { return diagnostic };
+        let mut behind = at + first.len();
+        for word in rest.iter().filter(|word| !word.is_empty()) {
+            let Some(next) = whole_word(&self.text[behind..], word) else { break };
+            at = behind + next;
+            behind = at + word.len();
+        }
+        diagnostic.at_byte(&self.text, at)
     }
 
     /// Points at the last entry of `name`.
