@@ -74,7 +74,7 @@ pub fn plain(message: &str) -> String {
     ];
     let message = PREFIXES.iter().fold(message.to_owned(), |text, prefix| text.replace(prefix, ""));
     let inner = message.strip_prefix("ParserError(\"").and_then(|rest| rest.strip_suffix("\")"));
-    let message = inner.map_or(message.clone(), str::to_owned);
+    let message = inner.map_or_else(|| message.clone(), str::to_owned);
     // The place in rendered SQL is none of the user's.
     match message.split_once(" at Line: ") {
         Some((before, _)) => before.to_owned(),
@@ -88,7 +88,10 @@ fn of_shape(model: &Model, message: &str) -> Option<Diagnostic> {
     if message.contains("only supports a single SQL statement") {
         let diagnostic = file("a model is one SELECT, this is more than one statement");
         let at = model.source.trim_end().trim_end_matches(';').find(';');
-        return Some(at.map_or(diagnostic.clone(), |at| diagnostic.at_byte(&model.source, at)));
+        return Some(at.map_or_else(
+            || diagnostic.clone(),
+            |at| diagnostic.clone().at_byte(&model.source, at),
+        ));
     }
     if message == "sql is empty" {
         return Some(file("the model is empty").hint("a model is one SELECT"));
@@ -98,8 +101,8 @@ fn of_shape(model: &Model, message: &str) -> Option<Diagnostic> {
     if let Some(name) = twice.and_then(|(_, rest)| rest.split(' ').next()) {
         let diagnostic = file(&format!("column `{name}` stands twice"));
         let last = model.source.rmatch_indices(name).next().map(|(at, _)| at);
-        let diagnostic =
-            last.map_or(diagnostic.clone(), |at| diagnostic.at_byte(&model.source, at));
+        let diagnostic = last
+            .map_or_else(|| diagnostic.clone(), |at| diagnostic.clone().at_byte(&model.source, at));
         return Some(diagnostic.hint("give one of them another name: `AS name`"));
     }
     let unnamed =

@@ -50,7 +50,7 @@ fn describe(file: &Path, text: &str, error: &serde_yaml_ng::Error) -> Diagnostic
         return diagnostic.maybe_hint(choices.map(|choices| {
             let known: Vec<&str> = choices.split('`').skip(1).step_by(2).collect();
             let all = format!("values are {}", known.join(", "));
-            nearest(given, known).map_or(all.clone(), |near| format!("{near} ({all})"))
+            nearest(given, known).map_or_else(|| all.clone(), |near| format!("{near} ({all})"))
         }));
     };
     let Some((field, expected)) = rest.split_once('`') else { return diagnostic };
