@@ -15,6 +15,7 @@ mod failure;
 mod flags;
 mod folders;
 pub mod generate;
+mod history;
 mod init;
 mod lineage;
 mod log;
@@ -93,6 +94,8 @@ pub enum Command {
     Diff(diff::Args),
     /// Show what is made of what: tables, or columns
     Lineage(lineage::Args),
+    /// Show the versions of a table, which SQL can ask for
+    History(history::Args),
     /// Look whether log, lake, ports and machine are fit for a server, and say how to mend them
     Doctor(doctor::Args),
     /// Check that a lake keeps its promises: nothing lost, nothing twice, every table what its SQL
@@ -136,6 +139,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Show(args) => show::run(args, stop.token()).await,
         Command::Diff(args) => diff::run(args, stop.token()).await,
         Command::Lineage(args) => lineage::run(&args),
+        Command::History(args) => history::run(args).await,
         Command::Doctor(args) => doctor::run(args, stop.token()).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Rebuild(args) => rebuild::run(args).await,

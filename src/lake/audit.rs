@@ -197,7 +197,7 @@ async fn read_checkpoint(
 }
 
 /// The oldest checkpoint behind which no entry is missing, where the first ones are.
-fn base(
+pub(super) fn base(
     entries: &BTreeMap<u64, &str>,
     last: u64,
     checkpoints: impl Iterator<Item = u64>,

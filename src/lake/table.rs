@@ -26,6 +26,7 @@ use crate::{
         changes::conform,
         commit::{self, Commit, CommitError, Move, Recorded},
         damage, files,
+        history::History,
         store::FsyncStore,
         upkeep::UPKEEP,
         view::Committed,
@@ -70,6 +71,8 @@ pub enum LakeError {
     Log { table: TableName, reason: String },
     #[error("file {path} of the lake")]
     Document { path: String, source: object_store::Error },
+    #[error("version {asked} of table {table} is not kept: {kept}")]
+    NotKept { table: TableName, asked: String, kept: String },
     #[error("table {table}: rows cannot be read: {reason}")]
     Read { table: TableName, reason: String },
 }
@@ -78,6 +81,7 @@ impl LakeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Folder { .. } | Self::Document { .. } => ErrorKind::Unavailable,
+            Self::NotKept { .. } => ErrorKind::NotFound,
             Self::Fingerprint { .. }
             | Self::Table { .. }
             | Self::Log { .. }
@@ -92,6 +96,7 @@ impl LakeError {
             Self::Fingerprint { table, .. }
             | Self::Table { table, .. }
             | Self::Log { table, .. }
+            | Self::NotKept { table, .. }
             | Self::Read { table, .. } => Some(table),
         }
     }
@@ -360,7 +365,8 @@ impl Table {
         }
         drop(views);
         let provider = self.scan(Arc::new(snapshot), None).await?;
-        Ok(Committed { version: self.version(), provider, rows, files, bytes })
+        let history = Some(History::new(self.spec.name.clone(), log_store));
+        Ok(Committed { version: self.version(), provider, history, rows, files, bytes })
     }
 
     /// Reads the table at `version`, or of it only the files named.

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     domain::{Partition, Positions, TableName},
-    lake::Patches,
+    lake::{History, Patches},
 };
 
 /// Everything that can be queried, at one instant.
@@ -60,6 +60,8 @@ pub struct Committed {
     /// Delta version.
     pub version: u64,
     pub provider: Arc<dyn TableProvider>,
+    /// The versions before it, of a table that keeps any.
+    pub history: Option<History>,
     /// Rows and bytes of the snapshot's files, as their statistics say.
     pub rows: u64,
     pub files: u64,

@@ -7,6 +7,7 @@ mod config;
 mod data_tests;
 mod diagnostic;
 mod docs;
+mod exposures;
 mod jinja;
 mod models;
 mod properties;
@@ -30,6 +31,7 @@ use std::{
 pub use compared::{compared, vanished};
 pub use data_tests::{DataTest, SINGULAR, Severity};
 pub use diagnostic::{Diagnostic, Diagnostics, Level};
+pub use exposures::{Exposure, Group, Owner};
 pub use jinja::{Columns, Places, Templates, Variables, byte_at};
 pub use properties::{PropertiesText, check_described};
 pub use unit_tests::{Rows, UnitTest};
@@ -47,6 +49,8 @@ pub struct Project {
     pub models: Vec<Model>,
     pub tests: Vec<DataTest>,
     pub unit_tests: Vec<UnitTest>,
+    pub exposures: Vec<Exposure>,
+    pub groups: Vec<Group>,
     /// What renders models whose text asks for columns of what they read.
     pub templates: Arc<Templates>,
     /// What is odd, and no error (but see [`load_partly`]).
@@ -177,6 +181,8 @@ pub fn load_partly(root: &Path, options: &Options) -> Result<Project, Diagnostic
     let tests = data_tests::read(root, &settings, given, described, &templates, &mut found);
     let units = properties.unit_tests;
     let unit_tests = unit_tests::read(root, units, &models, &templates, &mut found);
+    let exposures = exposures::read(properties.exposures, &templates, &mut found);
+    let groups = exposures::groups(properties.groups, &models, &mut found);
     Ok(Project {
         root: root.to_path_buf(),
         name: settings.name,
@@ -185,6 +191,8 @@ pub fn load_partly(root: &Path, options: &Options) -> Result<Project, Diagnostic
         models,
         tests,
         unit_tests,
+        exposures,
+        groups,
         templates: Arc::new(templates),
         warnings: found,
     })
@@ -248,6 +256,16 @@ impl Model {
     /// Every option as it was given.
     fn options(&self) -> &BTreeMap<String, serde_yaml_ng::Value> {
         &self.options.all
+    }
+
+    /// The group that it belongs to.
+    pub fn group(&self) -> Option<&str> {
+        self.options().get("group").and_then(serde_yaml_ng::Value::as_str)
+    }
+
+    /// What its author noted about it, for people and other tools.
+    pub fn meta(&self) -> Option<&serde_yaml_ng::Value> {
+        self.options().get("meta")
     }
 
     /// The relations that its SQL names.

@@ -16,7 +16,9 @@ use crate::{
 };
 
 /// Methods of selection.
-const METHODS: [&str; 11] = [
+const METHODS: [&str; 13] = [
+    "exposure",
+    "group",
     "fqn",
     "name",
     "tag",
@@ -36,6 +38,7 @@ pub enum Kind {
     Source,
     Seed,
     Model,
+    Exposure,
     Test,
     UnitTest,
 }
@@ -56,6 +59,7 @@ struct Node {
     file: PathBuf,
     tags: Vec<String>,
     materialized: Option<Materialized>,
+    group: Option<String>,
     /// Of a test: the generic one that it is, or singular, or unit.
     test: String,
     parents: Vec<usize>,
@@ -84,6 +88,7 @@ impl Graph {
             file,
             tags: Vec::new(),
             materialized: None,
+            group: None,
             test: String::new(),
             parents: Vec::new(),
         };
@@ -107,11 +112,21 @@ impl Graph {
             let node = Node {
                 tags: model.tags.clone(),
                 materialized: Some(model.materialized),
+                group: model.group().map(str::to_owned),
                 parents: parents(&of, model),
                 ..blank(Kind::Model, &model.name.name, name, file)
             };
             of.insert(model.name.clone(), nodes.len());
             nodes.push(node);
+        }
+        for exposure in &project.exposures {
+            let read = exposure.depends_on.iter().filter_map(|name| of.get(name).copied());
+            let file = exposure.file.clone();
+            nodes.push(Node {
+                tags: exposure.tags.clone(),
+                parents: read.collect(),
+                ..blank(Kind::Exposure, &exposure.name, None, file)
+            });
         }
         for test in &project.tests {
             let node = Node {
@@ -235,6 +250,8 @@ impl Graph {
                     let name = value.rsplit('.').next().unwrap_or(value);
                     node.kind == Kind::Source && (value == "bronze" || like(&node.name, name))
                 }
+                Some("exposure") => node.kind == Kind::Exposure && like(&node.name, value),
+                Some("group") => node.group.as_deref() == Some(value),
                 Some("resource_type") => kind_name(node.kind) == value,
                 Some("test_type") => match value {
                     "unit" => node.kind == Kind::UnitTest,
@@ -308,6 +325,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Source => "source",
         Kind::Seed => "seed",
         Kind::Model => "model",
+        Kind::Exposure => "exposure",
         Kind::Test => "test",
         Kind::UnitTest => "unit_test",
     }

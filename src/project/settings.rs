@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml_ng::{Mapping, Value};
 
-use crate::project::{Diagnostic, Diagnostics, is_identifier, yaml};
+use crate::project::{
+    Diagnostic, Diagnostics, is_identifier,
+    yaml::{self, Ignored},
+};
 
 /// The project file of Sluice, and that of dbt.
 pub(super) const SLUICE: &str = "sluice.yml";
@@ -32,63 +36,71 @@ pub(super) struct Settings {
     pub snapshots: Mapping,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SluiceFile {
     name: String,
     #[serde(default)]
     #[allow(dead_code, reason = "dbt projects carry it")]
-    version: Option<Value>,
+    version: Option<Ignored>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     vars: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[allow(dead_code, reason = "read so that a known key is no error")]
 struct DbtFile {
     name: String,
-    version: Option<Value>,
-    config_version: Option<Value>,
-    profile: Option<Value>,
+    version: Option<Ignored>,
+    config_version: Option<Ignored>,
+    profile: Option<Ignored>,
     model_paths: Option<Vec<String>>,
     seed_paths: Option<Vec<String>>,
     macro_paths: Option<Vec<String>>,
     docs_paths: Option<Vec<String>>,
     test_paths: Option<Vec<String>>,
-    analysis_paths: Option<Value>,
+    analysis_paths: Option<Ignored>,
     snapshot_paths: Option<Vec<String>>,
-    asset_paths: Option<Value>,
-    function_paths: Option<Value>,
-    target_path: Option<Value>,
-    log_path: Option<Value>,
-    clean_targets: Option<Value>,
-    packages_install_path: Option<Value>,
-    require_dbt_version: Option<Value>,
-    query_comment: Option<Value>,
-    quoting: Option<Value>,
-    dispatch: Option<Value>,
-    flags: Option<Value>,
-    dbt_cloud: Option<Value>,
-    restrict_access: Option<Value>,
+    asset_paths: Option<Ignored>,
+    function_paths: Option<Ignored>,
+    target_path: Option<Ignored>,
+    log_path: Option<Ignored>,
+    clean_targets: Option<Ignored>,
+    packages_install_path: Option<Ignored>,
+    require_dbt_version: Option<Ignored>,
+    query_comment: Option<Ignored>,
+    quoting: Option<Ignored>,
+    dispatch: Option<Ignored>,
+    flags: Option<Ignored>,
+    dbt_cloud: Option<Ignored>,
+    restrict_access: Option<Ignored>,
+    #[schemars(with = "serde_json::Value")]
     on_run_start: Option<Value>,
+    #[schemars(with = "serde_json::Value")]
     on_run_end: Option<Value>,
-    sources: Option<Value>,
+    sources: Option<Ignored>,
     #[serde(default, alias = "data_tests")]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     tests: Mapping,
     #[serde(rename = "unit_tests", alias = "unit-tests")]
-    unit_tests: Option<Value>,
+    unit_tests: Option<Ignored>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     snapshots: Mapping,
-    exposures: Option<Value>,
-    metrics: Option<Value>,
-    semantic_models: Option<Value>,
-    saved_queries: Option<Value>,
+    exposures: Option<Ignored>,
+    metrics: Option<Ignored>,
+    semantic_models: Option<Ignored>,
+    saved_queries: Option<Ignored>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     models: Mapping,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     seeds: Mapping,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     vars: BTreeMap<String, Value>,
 }
 

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml_ng::{Mapping, Value};
 
@@ -17,6 +18,7 @@ use crate::{
         jinja::Templates,
         nearest,
         properties::PropertiesText,
+        yaml::Ignored,
     },
 };
 
@@ -56,7 +58,7 @@ impl UnitTest {
 }
 
 /// A unit test as its file has it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "read so that a known key is no error")]
 pub(super) struct Entry {
@@ -66,33 +68,37 @@ pub(super) struct Entry {
     given: Vec<GivenEntry>,
     expect: RowsEntry,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     overrides: Mapping,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     config: Mapping,
-    description: Option<Value>,
-    versions: Option<Value>,
+    description: Option<Ignored>,
+    versions: Option<Ignored>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct GivenEntry {
     input: String,
     #[serde(default)]
+    #[schemars(with = "serde_json::Value")]
     rows: Value,
     format: Option<Format>,
     fixture: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RowsEntry {
     #[serde(default)]
+    #[schemars(with = "serde_json::Value")]
     rows: Value,
     format: Option<Format>,
     fixture: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Format {
     Dict,

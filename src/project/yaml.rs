@@ -2,9 +2,15 @@
 
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
+use schemars::JsonSchema;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::project::{Diagnostic, Diagnostics, nearest};
+
+/// A key that says nothing to Sluice, whatever its value.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(super) struct Ignored(#[schemars(with = "serde_json::Value")] serde::de::IgnoredAny);
 
 /// Reads `root/file`; on an error reports it and returns `None`.
 pub(super) fn read<T: DeserializeOwned>(

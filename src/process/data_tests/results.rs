@@ -62,6 +62,7 @@ impl Results {
             committed: Some(Committed {
                 version: 0,
                 provider: Arc::new(Provider { results: Arc::clone(self), schema }),
+                history: None,
                 rows: 0,
                 files: 0,
                 bytes: 0,

@@ -2,15 +2,22 @@
 //! are no error.
 #![allow(dead_code, reason = "read so that a known key is no error")]
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml_ng::{Mapping, Value};
 
-use crate::project::unit_tests;
+use crate::project::{
+    exposures::{ExposureEntry, GroupEntry},
+    unit_tests,
+    yaml::Ignored,
+};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PropertiesFile {
-    version: Option<Value>,
+    version: Option<Ignored>,
     #[serde(default)]
     pub models: Vec<PropertiesEntry>,
     #[serde(default)]
@@ -20,66 +27,73 @@ pub(super) struct PropertiesFile {
     #[serde(default)]
     pub snapshots: Vec<PropertiesEntry>,
     #[serde(default)]
-    analyses: Vec<Value>,
+    analyses: Vec<Ignored>,
     #[serde(default)]
-    macros: Vec<Value>,
+    macros: Vec<Ignored>,
     #[serde(default)]
-    exposures: Vec<Value>,
+    pub exposures: Vec<ExposureEntry>,
     #[serde(default)]
-    groups: Vec<Value>,
+    pub groups: Vec<GroupEntry>,
     #[serde(default, alias = "data_tests")]
     pub tests: Vec<TestEntry>,
     #[serde(default)]
     pub unit_tests: Vec<unit_tests::Entry>,
     #[serde(default)]
-    metrics: Vec<Value>,
+    metrics: Vec<Ignored>,
     #[serde(default)]
-    semantic_models: Vec<Value>,
+    semantic_models: Vec<Ignored>,
     #[serde(default)]
-    saved_queries: Vec<Value>,
+    saved_queries: Vec<Ignored>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SourceEntry {
     pub name: String,
     #[serde(default)]
     pub tables: Vec<SourceTable>,
+    #[schemars(with = "serde_json::Value")]
     pub description: Option<Value>,
-    database: Option<Value>,
-    schema: Option<Value>,
-    loader: Option<Value>,
+    database: Option<Ignored>,
+    schema: Option<Ignored>,
+    loader: Option<Ignored>,
     pub loaded_at_field: Option<String>,
-    loaded_at_query: Option<Value>,
+    loaded_at_query: Option<Ignored>,
     pub freshness: Option<Freshness>,
-    quoting: Option<Value>,
-    overrides: Option<Value>,
+    quoting: Option<Ignored>,
+    overrides: Option<Ignored>,
+    #[schemars(with = "serde_json::Value")]
     pub config: Option<Value>,
-    meta: Option<Value>,
+    meta: Option<Ignored>,
+    #[schemars(with = "serde_json::Value")]
     pub tags: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SourceTable {
     pub name: String,
     pub identifier: Option<String>,
+    #[schemars(with = "serde_json::Value")]
     pub description: Option<Value>,
     #[serde(default)]
     pub columns: Vec<ColumnEntry>,
     #[serde(default, alias = "data_tests")]
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub tests: Vec<Value>,
     pub loaded_at_field: Option<String>,
-    loaded_at_query: Option<Value>,
+    loaded_at_query: Option<Ignored>,
     pub freshness: Option<Freshness>,
-    quoting: Option<Value>,
-    external: Option<Value>,
+    quoting: Option<Ignored>,
+    external: Option<Ignored>,
+    #[schemars(with = "serde_json::Value")]
     pub config: Option<Value>,
-    meta: Option<Value>,
+    meta: Option<Ignored>,
+    #[schemars(with = "serde_json::Value")]
     pub tags: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PropertiesEntry {
     pub name: String,
@@ -88,23 +102,27 @@ pub(super) struct PropertiesEntry {
     #[serde(default)]
     pub columns: Vec<ColumnEntry>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub config: Mapping,
     #[serde(default, alias = "data_tests")]
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub tests: Vec<Value>,
-    meta: Option<Value>,
-    docs: Option<Value>,
+    #[schemars(with = "serde_json::Value")]
+    pub meta: Option<Value>,
+    docs: Option<Ignored>,
+    #[schemars(with = "serde_json::Value")]
     pub tags: Option<Value>,
-    access: Option<Value>,
-    group: Option<Value>,
-    constraints: Option<Value>,
-    latest_version: Option<Value>,
-    deprecation_date: Option<Value>,
-    time_spine: Option<Value>,
+    access: Option<Ignored>,
+    pub group: Option<String>,
+    constraints: Option<Ignored>,
+    latest_version: Option<Ignored>,
+    deprecation_date: Option<Ignored>,
+    time_spine: Option<Ignored>,
     /// What a snapshot is made of.
     pub relation: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ColumnEntry {
     pub name: String,
@@ -112,21 +130,26 @@ pub(super) struct ColumnEntry {
     pub description: String,
     data_type: Option<String>,
     #[serde(default, alias = "data_tests")]
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub tests: Vec<Value>,
-    meta: Option<Value>,
+    meta: Option<Ignored>,
+    #[schemars(with = "serde_json::Value")]
     pub tags: Option<Value>,
-    quote: Option<Value>,
-    constraints: Option<Value>,
+    quote: Option<Ignored>,
+    constraints: Option<Ignored>,
+    #[schemars(with = "serde_json::Value")]
     pub config: Option<Value>,
-    policy_tags: Option<Value>,
-    granularity: Option<Value>,
+    policy_tags: Option<Ignored>,
+    granularity: Option<Ignored>,
 }
 
 /// How old a source may be.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Freshness {
+    #[schemars(with = "serde_json::Value")]
     pub warn_after: Option<Value>,
+    #[schemars(with = "serde_json::Value")]
     pub error_after: Option<Value>,
     pub filter: Option<String>,
 }
@@ -154,15 +177,16 @@ impl Freshness {
 }
 
 /// A data test that is a query in a file of its own.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TestEntry {
     pub name: String,
     #[serde(default)]
     pub description: String,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub config: Mapping,
-    meta: Option<Value>,
-    docs: Option<Value>,
-    tags: Option<Value>,
+    meta: Option<Ignored>,
+    docs: Option<Ignored>,
+    tags: Option<Ignored>,
 }

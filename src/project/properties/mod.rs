@@ -15,6 +15,7 @@ use crate::project::{
     config::{Of, Options},
     data_tests::{About, Described, Given, OPTIONS, Place, TestOptions},
     diagnostic::whole_word,
+    exposures::{Entries, ExposureEntry, GroupEntry},
     files,
     jinja::Templates,
     nearest,
@@ -47,12 +48,15 @@ pub(super) struct All {
     pub singular: Described,
     pub unit_tests: Vec<(Arc<PropertiesText>, unit_tests::Entry)>,
     pub snapshots: Vec<OfRelation>,
+    pub exposures: Entries<ExposureEntry>,
+    pub groups: Entries<GroupEntry>,
 }
 
 /// The properties of all models and seeds, by name, the sources, and the data tests.
 pub(super) fn read(root: &Path, settings: &Settings, found: &mut Diagnostics) -> All {
     let mut all = All::default();
     let folders = settings.model_paths.iter().chain(&settings.seed_paths);
+    let known = described(root, folders.clone(), found);
     for folder in folders.chain(&settings.test_paths).chain(&settings.snapshot_paths) {
         for file in files(root, folder, &[".yml", ".yaml"], found) {
             let Some(entries) = yaml::read::<PropertiesFile>(root, &file, found) else { continue };
@@ -62,7 +66,7 @@ pub(super) fn read(root: &Path, settings: &Settings, found: &mut Diagnostics) ->
                 all.add_source(&file, source, found);
             }
             for entry in entries.models.into_iter().chain(entries.seeds) {
-                if names_a_file(root, folder, &entry.name, found) {
+                if known.contains(&entry.name) {
                     all.add(&file, entry, Of::Model, found);
                 } else {
                     let message = format!("describes `{}`, which does not exist", entry.name);
@@ -81,6 +85,9 @@ pub(super) fn read(root: &Path, settings: &Settings, found: &mut Diagnostics) ->
             }
             let units = entries.unit_tests.into_iter().map(|entry| (Arc::clone(&file), entry));
             all.unit_tests.extend(units);
+            let outside = entries.exposures.into_iter().map(|entry| (Arc::clone(&file), entry));
+            all.exposures.extend(outside);
+            all.groups.extend(entries.groups.into_iter().map(|entry| (Arc::clone(&file), entry)));
         }
     }
     all
@@ -195,7 +202,9 @@ fn properties(
 ) -> Properties {
     let mut options = Options { of, ..Options::default() };
     let tags = entry.tags.map(|tags| (Value::from("tags"), tags));
-    for (key, value) in entry.config.into_iter().chain(tags) {
+    let group = entry.group.map(|group| (Value::from("group"), group.into()));
+    let meta = entry.meta.map(|meta| (Value::from("meta"), meta));
+    for (key, value) in entry.config.into_iter().chain(tags).chain(group).chain(meta) {
         let key = key.as_str().unwrap_or_default();
         if let Err(message) = options.take(key, &value) {
             let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
@@ -353,9 +362,17 @@ impl PropertiesText {
     }
 }
 
-fn names_a_file(root: &Path, folder: &str, name: &str, found: &mut Diagnostics) -> bool {
-    let wanted = [format!("{name}.sql"), format!("{name}.csv"), format!("{name}.csv.gz")];
-    files(root, folder, &[".sql", ".csv", ".csv.gz"], found).iter().any(|file| {
-        file.file_name().is_some_and(|n| wanted.iter().any(|w| n.to_string_lossy() == *w))
-    })
+/// The names of the models and seeds in `folders`, which can be described.
+fn described<'a>(
+    root: &Path,
+    folders: impl Iterator<Item = &'a String>,
+    found: &mut Diagnostics,
+) -> BTreeSet<String> {
+    const ENDS: [&str; 3] = [".sql", ".csv", ".csv.gz"];
+    let all = folders.flat_map(|folder| files(root, folder, &ENDS, found));
+    let stem = |file: PathBuf| {
+        let name = file.file_name()?.to_string_lossy().into_owned();
+        ENDS.iter().find_map(|end| name.strip_suffix(end)).map(str::to_owned)
+    };
+    all.filter_map(stem).collect()
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::contract::{OnError, Severity, Validation};
 
 const DEFAULT_PARTITIONS: u32 = 4;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamFile {
     pub(super) name: String,
@@ -20,8 +21,10 @@ pub(super) struct StreamFile {
     pub(super) partitions: u32,
     #[serde(default)]
     pub(super) topic: TopicEntry,
+    #[schemars(with = "serde_json::Value")]
     pub(super) key: Option<serde_yaml_ng::Value>,
     /// A field, a list of fields, `content` or `none`.
+    #[schemars(with = "serde_json::Value")]
     pub(super) event_id: Option<serde_yaml_ng::Value>,
     pub(super) event_time: Option<String>,
     pub(super) deletes: Option<DeletesEntry>,
@@ -34,6 +37,7 @@ pub(super) struct StreamFile {
     pub(super) field_rule: Option<String>,
     pub(super) fields: Vec<FieldEntry>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub(super) rules: BTreeMap<String, serde_yaml_ng::Value>,
 }
 
@@ -45,7 +49,7 @@ fn default_partitions() -> u32 {
     DEFAULT_PARTITIONS
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TopicEntry {
     pub(super) name: Option<String>,
@@ -55,7 +59,7 @@ pub(super) struct TopicEntry {
     pub(super) retention: Option<String>,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum TopicMode {
     #[default]
@@ -63,7 +67,7 @@ pub(super) enum TopicMode {
     External,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FieldEntry {
     pub(super) name: String,
@@ -75,13 +79,14 @@ pub(super) struct FieldEntry {
     pub(super) required: bool,
     pub(super) rule: Option<String>,
     /// A list, or [`AcceptedEntry`].
+    #[schemars(with = "serde_json::Value")]
     pub(super) accepted_values: Option<serde_yaml_ng::Value>,
     pub(super) range: Option<RangeEntry>,
     #[serde(default)]
     pub(super) description: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RangeEntry {
     pub(super) name: Option<String>,
@@ -90,17 +95,18 @@ pub(super) struct RangeEntry {
 }
 
 /// What deletes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeletesEntry {
     pub(super) field: String,
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub(super) values: Vec<serde_yaml_ng::Value>,
     #[serde(default)]
     pub(super) tombstones: bool,
 }
 
 /// What a record holds.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RecordsName {
     #[default]
@@ -108,7 +114,7 @@ pub(super) enum RecordsName {
     Arrays,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OnErrorName {
     RejectBatch,
@@ -117,7 +123,7 @@ pub(super) enum OnErrorName {
     Quarantine,
 }
 
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ValidationName {
     None,
@@ -127,15 +133,16 @@ pub(super) enum ValidationName {
 }
 
 /// Accepted values with the name of their rule.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AcceptedEntry {
     pub(super) name: Option<String>,
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub(super) values: Vec<serde_yaml_ng::Value>,
 }
 
 /// A rule that says more than its SQL.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RuleEntry {
     pub(super) sql: String,
@@ -143,7 +150,7 @@ pub(super) struct RuleEntry {
     pub(super) severity: SeverityName,
 }
 
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum SeverityName {
     #[default]

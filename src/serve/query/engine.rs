@@ -37,7 +37,7 @@ use crate::{
         Error, QueryError, Settings,
         metrics::{self, Outcome},
         query::{
-            After, FlightStream, Freshness, Options, after,
+            After, FlightStream, Freshness, Options, after, past,
             run::{AbortOnDrop, Run},
             statement::{self, Parsed},
         },
@@ -122,6 +122,7 @@ impl Engine {
         let text = sql.to_owned();
         let parsed = self.on_threads(async move { statement::parse(&text) }).await?;
         let view = self.pin(&parsed.names, options, deadline).await?;
+        let view = past::with_versions(view, &parsed.past).await?;
         let (sql, options, memory) = (sql.to_owned(), options.clone(), Arc::clone(&self.memory));
         self.on_threads(Box::pin(planned(sql, options, parsed, view, memory))).await
     }

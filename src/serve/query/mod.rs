@@ -3,6 +3,7 @@
 mod after;
 mod engine;
 mod options;
+mod past;
 mod plans;
 mod run;
 mod statement;

@@ -6,7 +6,7 @@ use datafusion::{
     common::TableReference,
     error::DataFusionError,
     sql::{
-        parser::{DFParserBuilder, Statement},
+        parser::Statement,
         resolve::resolve_table_references,
         sqlparser::ast::{self, Visit, Visitor},
     },
@@ -15,7 +15,10 @@ use datafusion::{
 use crate::{
     domain::TableName,
     lake::session::{CATALOG, DEFAULT_SCHEMA},
-    serve::QueryError,
+    serve::{
+        QueryError,
+        query::past::{self, Past},
+    },
 };
 
 /// Shows the settings of the engine, which are nobody's business.
@@ -26,11 +29,14 @@ pub(crate) struct Parsed {
     pub(crate) statement: Statement,
     /// The relations that it names, without those of information_schema and without its own CTEs.
     pub(crate) names: Vec<TableName>,
+    /// The older versions that it names.
+    pub(crate) past: Vec<Past>,
 }
 
 pub(crate) fn parse(sql: &str) -> Result<Parsed, QueryError> {
-    let mut statements = DFParserBuilder::new(sql).build()?.parse_statements()?;
-    let statement = match (statements.pop_front(), statements.len()) {
+    let (mut parser, past) = past::parser(sql)?;
+    let mut statements = parser.parse_statements()?;
+    let mut statement = match (statements.pop_front(), statements.len()) {
         (Some(statement), 0) => statement,
         (None, _) => return Err(QueryError::Sql("sql is empty".to_owned())),
         (Some(_), more) => {
@@ -43,11 +49,14 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed, QueryError> {
     let mut names = Vec::new();
     // SHOW is rewritten to a query over information_schema by the planner itself.
     for reference in references.iter().filter(|_| !is_show(&statement)) {
-        names.extend(table_name(reference)?);
+        names.extend(table_name(reference)?.map(|name| {
+            past.iter().find(|past| past.named == name).map_or(name, |past| past.table.clone())
+        }));
     }
     names.sort();
     names.dedup();
-    Ok(Parsed { statement, names })
+    past::call(&mut statement, &past);
+    Ok(Parsed { statement, names, past })
 }
 
 fn is_show(statement: &Statement) -> bool {
