@@ -104,7 +104,7 @@ pub(super) fn nodes(
 }
 
 /// A relation as users name it.
-fn shown(name: &TableName) -> String {
+pub(super) fn shown(name: &TableName) -> String {
     if name.schema == ACCEPTED { format!("bronze.{}", name.name) } else { name.to_string() }
 }
 

@@ -9,6 +9,7 @@ mod contracts;
 mod demo;
 mod deploy;
 mod diff;
+mod docs;
 mod doctor;
 mod example;
 mod failure;
@@ -96,6 +97,8 @@ pub enum Command {
     Lineage(lineage::Args),
     /// Show the versions of a table, which SQL can ask for
     History(history::Args),
+    /// Write a project as web pages: tables, columns, tests, lineage, when they changed
+    Docs(docs::Args),
     /// Look whether log, lake, ports and machine are fit for a server, and say how to mend them
     Doctor(doctor::Args),
     /// Check that a lake keeps its promises: nothing lost, nothing twice, every table what its SQL
@@ -140,6 +143,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Diff(args) => diff::run(args, stop.token()).await,
         Command::Lineage(args) => lineage::run(&args),
         Command::History(args) => history::run(args).await,
+        Command::Docs(args) => Box::pin(docs::run(args, stop.token())).await,
         Command::Doctor(args) => doctor::run(args, stop.token()).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Rebuild(args) => rebuild::run(args).await,

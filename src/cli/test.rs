@@ -15,7 +15,7 @@ use crate::{
         ErrorKind,
         tested::{Ran, Wanted},
     },
-    lake::{LakeHandle, LakeView},
+    lake::{Lake, LakeHandle, LakeView},
     ops::Clock,
     process::{
         self,
@@ -100,13 +100,7 @@ async fn of_project(planned: process::Planned, args: &Args) -> Result<Vec<Ran>, 
             LakeView::default()
         }
     };
-    let runner = Runner::new(&Settings::default(), Clock::system(), 0);
-    let testing = Testing {
-        planned: Arc::new(ArcSwap::from_pointee(planned)),
-        lake: LakeHandle::new(view),
-        results: Arc::default(),
-        runner: runner.map_err(|error| Failure::new(ErrorKind::Unavailable, error.to_string()))?,
-    };
+    let testing = testing(Arc::new(planned), view)?;
     let is_text = args.output == Output::Text;
     let tell = |ran: &Ran| {
         if is_text {
@@ -114,4 +108,22 @@ async fn of_project(planned: process::Planned, args: &Args) -> Result<Vec<Ran>, 
         }
     };
     Ok(testing.run(&selected, tell).await)
+}
+
+/// Runs all tests over a lake as it is committed.
+pub(super) async fn over(planned: Arc<process::Planned>, lake: &Lake) -> Result<Vec<Ran>, Failure> {
+    let view = process::stored_view(&planned, lake).await;
+    let view = view.map_err(|error| Failure::new(error.kind(), chain(&error)))?;
+    let all = Selection::default().of(&planned.project)?.tests;
+    Ok(testing(planned, view)?.run(&all, |_| {}).await)
+}
+
+fn testing(planned: Arc<process::Planned>, view: LakeView) -> Result<Testing, Failure> {
+    let runner = Runner::new(&Settings::default(), Clock::system(), 0);
+    Ok(Testing {
+        planned: Arc::new(ArcSwap::new(planned)),
+        lake: LakeHandle::new(view),
+        results: Arc::default(),
+        runner: runner.map_err(|error| Failure::new(ErrorKind::Unavailable, error.to_string()))?,
+    })
 }

@@ -23,6 +23,7 @@ pub mod previewed;
 pub mod quarantine;
 pub mod record;
 pub mod sql_exprs;
+pub mod sql_functions;
 pub mod sql_guard;
 pub mod sql_limits;
 pub mod sql_ties;

@@ -95,6 +95,12 @@ impl History {
         Ok(versions)
     }
 
+    /// The newest version.
+    pub async fn newest(&self) -> Result<Option<Version>, LakeError> {
+        let Some(version) = self.kept().await?.entries.last().copied() else { return Ok(None) };
+        Ok(Some(self.entry(version).await?.told(version)))
+    }
+
     /// The newest version that is not younger than `at_us`, microseconds since 1970. An error where
     /// none that old is kept.
     pub async fn version_at(&self, at_us: i64) -> Result<u64, LakeError> {

@@ -114,6 +114,11 @@ fn of_shape(model: &Model, message: &str) -> Option<Diagnostic> {
 
 /// What the engine says would be right.
 fn hint(text: &str, error: &DataFusionError) -> Option<String> {
+    if let Some((_, rest)) = text.split_once("Invalid function '")
+        && let Some(instead) = rest.split('\'').next().and_then(elsewhere)
+    {
+        return Some(instead.to_owned());
+    }
     if let Some((_, name)) = text.split_once("Did you mean '") {
         let name = name.split('\'').next().and_then(|name| name.rsplit('.').next());
         return name.map(|name| format!("did you mean `{name}`?"));
@@ -130,6 +135,28 @@ fn hint(text: &str, error: &DataFusionError) -> Option<String> {
         helps.chain(diagnostic.notes.iter().map(|note| &note.message)).collect();
     let all: Vec<String> = all.into_iter().map(|text| text.trim().to_owned()).collect();
     (!all.is_empty()).then(|| as_written(&all.join("; ")))
+}
+
+/// What is written here for a function of another engine.
+fn elsewhere(function: &str) -> Option<&'static str> {
+    Some(match function.to_ascii_lowercase().as_str() {
+        "datediff" | "date_diff" | "timestampdiff" => {
+            "write {{ dbt.datediff('start', 'end', 'day') }}, or end_date - start_date"
+        }
+        "dateadd" | "date_add" | "timestampadd" => {
+            "write {{ dbt.dateadd('day', 1, 'column') }}, or column + INTERVAL '1 day'"
+        }
+        "listagg" | "group_concat" => "write string_agg(column, ', ')",
+        "iff" | "if" => "write CASE WHEN condition THEN a ELSE b END",
+        "count_if" | "countif" => "write count(*) FILTER (WHERE condition)",
+        "sum_if" | "sumif" => "write sum(column) FILTER (WHERE condition)",
+        "zeroifnull" => "write coalesce(column, 0)",
+        "nullifzero" => "write nullif(column, 0)",
+        "convert_timezone" => "write column AT TIME ZONE 'Europe/Berlin'",
+        "safe_cast" | "try_to_number" => "write TRY_CAST(column AS type)",
+        "parse_json" => "a stream's fields are taken out of JSON by its contract, with `source:`",
+        _ => return None,
+    })
 }
 
 /// `… at Line: 3, Column: 7` of a parser error.

@@ -31,6 +31,7 @@ use crate::{
         append::RowProgram,
         class::Class,
         classify::{Classified, classify},
+        constants::check_constants,
         diagnose::{describe, refused, stores_quarantine},
         known::Known,
         lineage::{Origin, lineage},
@@ -283,6 +284,7 @@ impl Planner {
         let options = self.state.config_options();
         let analysed =
             self.state.analyzer().execute_and_check(plan, options.as_ref(), |_, _| {})?;
+        check_constants(&analysed)?;
         let mut inputs = inputs(&analysed)?;
         let views = views(&analysed, known)?;
         // What is not known here is a table function such as generate_series().

@@ -49,7 +49,8 @@ pub(super) fn decoded<'a>(
 }
 
 /// Names and SQL types of columns, as a template can cast to them.
-pub(super) fn sql_columns(schema: &Schema) -> Vec<(String, String)> {
+/// The columns of a schema with their types in SQL.
+pub fn sql_columns(schema: &Schema) -> Vec<(String, String)> {
     let fields = schema.fields().iter();
     fields.map(|field| (field.name().clone(), sql_type(field.data_type()))).collect()
 }

@@ -73,13 +73,14 @@ const OTHERS: [&str; 47] = [
 ];
 
 /// Options that make other engines run statements around a model.
-const HOOKS: [&str; 4] = ["pre_hook", "post_hook", "pre-hook", "post-hook"];
+pub(super) const HOOKS: [&str; 4] = ["pre_hook", "post_hook", "pre-hook", "post-hook"];
 
 /// What has options.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Of {
     #[default]
     Model,
+    Seed,
     Test,
     Snapshot,
 }
@@ -137,6 +138,8 @@ impl Options {
             _ if TEST_OPTIONS.contains(&key) => {
                 return Err(format!("{key} is an option of data tests, not of models\u{1}"));
             }
+            // It is told where the seed is read.
+            _ if HOOKS.contains(&key) && self.of == Of::Seed => {}
             _ if HOOKS.contains(&key) => {
                 let hint = "Sluice runs no statements of a project; remove it";
                 return Err(format!("{key} is not run\u{1}{hint}"));

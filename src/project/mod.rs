@@ -23,7 +23,7 @@ mod yaml;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -152,11 +152,14 @@ pub fn load_partly(root: &Path, options: &Options) -> Result<Project, Diagnostic
         found.push(Diagnostic::file(root, message).hint(hint));
         return Err(found);
     }
-    let Some(settings) = settings::read(root, &mut found) else { return Err(found) };
+    let Some(settings) = settings::read(root, &options.variables, &mut found) else {
+        return Err(found);
+    };
     let streams = streams::read(root, &mut found);
     let mut properties = properties::read(root, &settings, &mut found);
-    let mut seeds = seeds::read(root, &settings, &properties.of, &mut found);
-    let templates = templates(root, &settings, &properties, &streams, &seeds, options, &mut found);
+    let (mut seeds, seeds_off) = seeds::read(root, &settings, &properties.of, &mut found);
+    let fed = Fed { streams: &streams, seeds: &seeds, seeds_off };
+    let templates = templates(root, &settings, &properties, fed, options, &mut found);
     properties.check_tests(&templates.tests(), &mut found);
     properties.describe(&templates, &mut found);
     for seed in &mut seeds {
@@ -198,13 +201,20 @@ pub fn load_partly(root: &Path, options: &Options) -> Result<Project, Diagnostic
     })
 }
 
+/// What templates read that is no model.
+struct Fed<'a> {
+    streams: &'a [Contract],
+    seeds: &'a [Seed],
+    /// Seeds that are switched off.
+    seeds_off: BTreeSet<String>,
+}
+
 /// The templates of the project, with all that they find but the names of models.
 fn templates(
     root: &Path,
     settings: &settings::Settings,
     properties: &properties::All,
-    streams: &[Contract],
-    seeds: &[Seed],
+    fed: Fed<'_>,
     options: &Options,
     found: &mut Diagnostics,
 ) -> Templates {
@@ -230,8 +240,9 @@ fn templates(
         names: std::sync::Mutex::default(),
         docs: docs::read(root, &settings.docs_paths, found),
         sources: properties.sources.clone(),
-        streams: streams.iter().map(|stream| stream.name.clone()).chain(broken).collect(),
-        seeds: seeds.iter().map(|seed| (seed.name.name.clone(), seed.rows.clone())).collect(),
+        streams: fed.streams.iter().map(|stream| stream.name.clone()).chain(broken).collect(),
+        seeds: fed.seeds.iter().map(|seed| (seed.name.name.clone(), seed.rows.clone())).collect(),
+        seeds_off: fed.seeds_off,
         vars: jinja::vars(&settings.vars),
         variables: Arc::clone(&options.variables),
         page: std::sync::Mutex::default(),
@@ -316,7 +327,7 @@ fn files(root: &Path, folder: &str, suffixes: &[&str], found: &mut Diagnostics) 
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let scored = known.into_iter().map(|k| (strsim::damerau_levenshtein(name, k), k));
     let (distance, best) = scored.min()?;
-    (distance <= name.len().max(3) / 2).then(|| format!("did you mean `{best}`?"))
+    (distance <= (name.len() / 3).max(1)).then(|| format!("did you mean `{best}`?"))
 }
 
 /// Whether `name` can be a table, column or stream name without quotes.

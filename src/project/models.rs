@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_yaml_ng::Mapping;
+
 use crate::{
     domain::TableName,
     project::{
@@ -65,7 +67,8 @@ pub(super) fn sources(
             }
             let Some(text) = yaml::text(root, &file, found) else { continue };
             let folders = of_file(&file, folder);
-            let options = options(root, settings, &folders, &name, found);
+            let tree = ("models", &settings.models, Of::Model);
+            let options = configured(root, settings, tree, (&folders, &name), found);
             let described = properties.of.get(&name).map(|p| p.options.clone()).unwrap_or_default();
             let options = described.over(&options);
             let in_folder = folders.first().filter(|first| SCHEMAS.contains(&first.as_str()));
@@ -149,39 +152,39 @@ impl Source {
 }
 
 /// The folders between that of all models and a file.
-fn of_file(file: &Path, folder: &str) -> Vec<String> {
+pub(super) fn of_file(file: &Path, folder: &str) -> Vec<String> {
     let inside = file.strip_prefix(folder).unwrap_or(file).parent();
     let parts = inside.into_iter().flat_map(Path::components);
     parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
 }
 
-/// What `dbt_project.yml` says of a model.
-fn options(
+/// What a part of `dbt_project.yml` says of a model or seed, which stands in these folders.
+pub(super) fn configured(
     root: &Path,
     settings: &Settings,
-    folders: &[String],
-    name: &str,
+    (part, tree, of): (&str, &Mapping, Of),
+    (folders, name): (&[String], &str),
     found: &mut Diagnostics,
 ) -> Options {
     let path = [settings.dbt_name.as_str()].into_iter().chain(folders.iter().map(String::as_str));
     let path: Vec<&str> = path.chain([name]).collect();
-    of_folders(&settings.models, &path, Of::Model).unwrap_or_else(|message| {
+    of_folders(tree, &path, of).unwrap_or_else(|message| {
         let file = Path::new(settings::DBT);
         let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
         let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
-        let diagnostic = Diagnostic::file(file, format!("models: {message}"));
+        let diagnostic = Diagnostic::file(file, format!("{part}: {message}"));
         let word = message
             .split(['`', '\'', ' ', '='])
             .find(|word| word.len() > 3 && text.contains(&format!("{word}:")));
         let diagnostic = match word {
-            Some(word) => diagnostic.find_after(&text, "models:", word),
+            Some(word) => diagnostic.find_after(&text, &format!("{part}:"), word),
             None => diagnostic,
         };
         let diagnostic = diagnostic.maybe_hint((!hint.is_empty()).then(|| hint.to_owned()));
         if !found.iter().any(|other| *other == diagnostic) {
             found.push(diagnostic);
         }
-        Options::default()
+        Options { of, ..Options::default() }
     })
 }
 

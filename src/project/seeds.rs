@@ -1,6 +1,11 @@
 //! `seeds/*.csv`: reference data, typed by `column_types` or by what the cells hold.
 
-use std::{collections::BTreeMap, io::Read, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    path::Path,
+    sync::Arc,
+};
 
 use arrow::{
     array::RecordBatch,
@@ -17,27 +22,34 @@ use crate::{
         identity::fingerprint,
     },
     project::{
-        Diagnostic, Diagnostics, SEEDS, Seed,
-        config::{Of, of_folders},
-        files, is_identifier, nearest,
+        Diagnostic, Diagnostics, Level, SEEDS, Seed,
+        config::{HOOKS, Of},
+        files, is_identifier,
+        models::{configured, of_file},
+        nearest,
         properties::Properties,
-        settings::Settings,
+        settings::{DBT, Settings},
         streams::field_type,
     },
 };
 
 const SUFFIXES: [&str; 2] = [".csv", ".csv.gz"];
 
+/// The seeds, and the names of those that are switched off.
 pub(super) fn read(
     root: &Path,
     settings: &Settings,
     properties: &BTreeMap<String, Properties>,
     found: &mut Diagnostics,
-) -> Vec<Seed> {
+) -> (Vec<Seed>, BTreeSet<String>) {
     let mut seeds: Vec<Seed> = Vec::new();
-    let folders = settings.seed_paths.iter();
-    for file in folders.flat_map(|folder| files(root, folder, &SUFFIXES, found)).collect::<Vec<_>>()
-    {
+    let mut off = BTreeSet::new();
+    let mut all = Vec::new();
+    for folder in &settings.seed_paths {
+        let found = files(root, folder, &SUFFIXES, found);
+        all.extend(found.into_iter().map(|file| (of_file(&file, folder), file)));
+    }
+    for (folders, file) in all {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = SUFFIXES.iter().fold(name.as_str(), |n, suffix| n.trim_end_matches(suffix));
         if !is_identifier(name) {
@@ -58,15 +70,24 @@ pub(super) fn read(
         };
         let empty = Properties::default();
         let properties = properties.get(name).unwrap_or(&empty);
-        // A seed that folders configure wrongly is told with the models of the same file.
-        let base =
-            of_folders(&settings.seeds, &[&settings.dbt_name, name], Of::Model).unwrap_or_default();
+        let tree = ("seeds", &settings.seeds, Of::Seed);
+        let base = configured(root, settings, tree, (&folders, name), found);
+        let is_enabled = properties.options.is_enabled.or(base.is_enabled);
+        if is_enabled == Some(false) {
+            off.insert(name.to_owned());
+            continue;
+        }
+        if let Some(hook) = HOOKS.iter().find(|hook| base.all.contains_key(**hook)) {
+            let message = format!("seeds: {hook} of `{name}` is not run");
+            let warning = Diagnostic::file(Path::new(DBT), message).level(Level::Warning);
+            found.push(warning.hint("Sluice runs no statements of a project"));
+        }
         match parse(name, &file, &text, properties, &properties.column_types(&base)) {
             Ok(seed) => seeds.push(seed),
             Err(diagnostic) => found.push(*diagnostic),
         }
     }
-    seeds
+    (seeds, off)
 }
 
 fn content(path: &Path) -> Result<String, String> {
@@ -128,7 +149,12 @@ fn parse(
             return Err(Box::new(error(message).maybe_hint(hint)));
         }
     }
-    let cells: Vec<TextRecord> = records.collect();
+    let mut cells: Vec<TextRecord> = records.collect();
+    // As dbt has it: a cell that says so is null.
+    for cell in cells.iter_mut().flat_map(|(_, row)| row).filter(|c| c.eq_ignore_ascii_case("null"))
+    {
+        cell.clear();
+    }
     if let Some((line, row)) = cells.iter().find(|(_, row)| row.len() != columns.len()) {
         let message = format!("row has {} cells, the header has {}", row.len(), columns.len());
         return Err(Box::new(error(message).at(text, *line, None)));
@@ -173,15 +199,28 @@ fn inferred<'a>(cells: impl Iterator<Item = &'a str> + Clone) -> FieldType {
     if filled.peek().is_none() {
         return FieldType::Text;
     }
+    if filled.clone().all(|cell| ["true", "false"].iter().any(|b| cell.eq_ignore_ascii_case(b))) {
+        return FieldType::Bool;
+    }
     let candidates = [FieldType::Int, FieldType::Float, FieldType::Timestamp, FieldType::Date];
     let fits = |candidate: FieldType| {
         let mut cells = filled.clone();
         cells.all(|cell| {
             let leading_zero = cell.len() > 1 && cell.starts_with('0') && !cell.contains('.');
+            let with = if candidate == FieldType::Timestamp { with_seconds(cell) } else { None };
+            let cell = with.as_deref().unwrap_or(cell);
             !(candidate.is_number() && leading_zero) && read_text(candidate, cell).is_ok()
         })
     };
     candidates.into_iter().find(|candidate| fits(*candidate)).unwrap_or(FieldType::Text)
+}
+
+/// `2026-01-31 12:00` with the seconds that a timestamp has.
+fn with_seconds(cell: &str) -> Option<String> {
+    let (day, time) = cell.trim().split_once([' ', 'T'])?;
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b':');
+    let is_short = day.len() == 10 && time.len() == 5 && digits(day) && digits(time);
+    is_short.then(|| format!("{day} {time}:00"))
 }
 
 fn build(
@@ -195,11 +234,16 @@ fn build(
         types.iter().map(|t| ColumnBuilder::new(*t, cells.len())).collect();
     for (line, row) in cells {
         for (i, builder) in builders.iter_mut().enumerate() {
-            let value = read_text(types[i], &row[i]).map_err(|cell| {
-                let message =
-                    format!("column `{}`: {cell:?} is not of type {}", columns[i], types[i].name());
-                Box::new(Diagnostic::file(file, message).at(text, *line, None))
-            })?;
+            let with = if types[i] == FieldType::Timestamp { with_seconds(&row[i]) } else { None };
+            let value =
+                read_text(types[i], with.as_deref().unwrap_or(&row[i])).map_err(|cell| {
+                    let message = format!(
+                        "column `{}`: {cell:?} is not of type {}",
+                        columns[i],
+                        types[i].name()
+                    );
+                    Box::new(Diagnostic::file(file, message).at(text, *line, None))
+                })?;
             builder.push(&value);
         }
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_yaml_ng::{Mapping, Value};
 
 use crate::project::{
-    Diagnostic, Diagnostics, is_identifier,
+    Diagnostic, Diagnostics, Variables, is_identifier, jinja,
     yaml::{self, Ignored},
 };
 
@@ -105,7 +105,11 @@ struct DbtFile {
 }
 
 /// Reads the project files. Without one there is no project.
-pub(super) fn read(root: &Path, found: &mut Diagnostics) -> Option<Settings> {
+pub(super) fn read(
+    root: &Path,
+    variables: &Variables,
+    found: &mut Diagnostics,
+) -> Option<Settings> {
     let has = |file: &str| root.join(file).is_file();
     if !has(SLUICE) && !has(DBT) {
         let message = "a project needs a sluice.yml, or dbt's dbt_project.yml".to_owned();
@@ -137,6 +141,14 @@ pub(super) fn read(root: &Path, found: &mut Diagnostics) -> Option<Settings> {
     }
     vars.extend(own_vars);
     let models = paths(dbt.model_paths, "models");
+    let given = jinja::vars(&vars);
+    let mut rendered = |tree: Mapping| {
+        let mut value = Value::Mapping(tree);
+        render(root, &mut value, &|text| jinja::evaluated(text, &given, variables), found);
+        if let Value::Mapping(tree) = value { tree } else { Mapping::new() }
+    };
+    let [of_models, of_seeds, of_tests, of_snapshots] =
+        [dbt.models, dbt.seeds, dbt.tests, dbt.snapshots].map(&mut rendered);
     Some(Settings {
         name: if name.is_empty() { dbt.name.clone() } else { name.clone() },
         dbt_name: if dbt.name.is_empty() { name } else { dbt.name },
@@ -147,11 +159,39 @@ pub(super) fn read(root: &Path, found: &mut Diagnostics) -> Option<Settings> {
         macro_paths: paths(dbt.macro_paths, "macros"),
         test_paths: paths(dbt.test_paths, "tests"),
         snapshot_paths: paths(dbt.snapshot_paths, "snapshots"),
-        models: dbt.models,
-        seeds: dbt.seeds,
-        tests: dbt.tests,
-        snapshots: dbt.snapshots,
+        models: of_models,
+        seeds: of_seeds,
+        tests: of_tests,
+        snapshots: of_snapshots,
     })
+}
+
+/// Puts what templates give in the place of options that are templates, as in
+/// `+enabled: "{{ var('with_finance', false) }}"`.
+fn render(
+    root: &Path,
+    value: &mut Value,
+    evaluated: &dyn Fn(&str) -> Result<Value, String>,
+    found: &mut Diagnostics,
+) {
+    match value {
+        Value::Mapping(map) => {
+            map.values_mut().for_each(|inner| render(root, inner, evaluated, found));
+        }
+        Value::Sequence(all) => {
+            all.iter_mut().for_each(|inner| render(root, inner, evaluated, found));
+        }
+        Value::String(text) if text.contains("{{") => match evaluated(text) {
+            Ok(result) => *value = result,
+            Err(message) => {
+                let file = std::fs::read_to_string(root.join(DBT)).unwrap_or_default();
+                let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
+                let diagnostic = Diagnostic::file(Path::new(DBT), message).find(&file, text);
+                found.push(diagnostic.maybe_hint((!hint.is_empty()).then(|| hint.to_owned())));
+            }
+        },
+        _ => {}
+    }
 }
 
 /// Refuses what dbt would run and Sluice does not, and a name that is none.

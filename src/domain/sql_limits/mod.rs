@@ -40,6 +40,8 @@ use datafusion::{
 use growth::{Arguments, Growth};
 pub use size::bytes;
 
+use crate::domain::sql_functions;
+
 /// Largest value that a function may make.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Most that one call of a function may make, for all rows that it is called for.
@@ -54,6 +56,7 @@ pub fn build(builder: SessionStateBuilder) -> SessionState {
     let builder = builder.with_default_features().with_type_planner(Arc::new(types::FixedSizes));
     let builder = builder.with_analyzer_rule(Arc::new(unnest::UnnestFits));
     let mut state = builder.with_optimizer_rule(rule).build();
+    sql_functions::register(&mut state);
     let functions: Vec<Arc<ScalarUDF>> = state.scalar_functions().values().cloned().collect();
     for bounded in functions.iter().filter_map(bounded) {
         // A registry in memory takes everything.

@@ -242,10 +242,19 @@ fn seconds(key: &str, value: &Value) -> Result<i64, String> {
 /// The values of an argument, as they stand in a name.
 fn flat(value: &Value) -> Vec<String> {
     match value {
-        Value::Sequence(items) => items.iter().map(shown).collect(),
-        Value::Mapping(map) => map.values().map(shown).collect(),
-        Value::String(text) => vec![text.clone()],
-        other => vec![shown(other)],
+        Value::Sequence(items) => items.iter().map(as_python).collect(),
+        Value::Mapping(map) => map.values().map(as_python).collect(),
+        other => vec![as_python(other)],
+    }
+}
+
+/// A value as dbt has it in names.
+fn as_python(value: &Value) -> String {
+    match value {
+        Value::Null => "None".to_owned(),
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        other => shown(other),
     }
 }
 

@@ -5,23 +5,22 @@ use std::{
     sync::Arc,
 };
 
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use minijinja::{
     Environment, Error, ErrorKind, State, Value,
     value::{Kwargs, Object, Rest, from_args},
 };
 
-use crate::{
-    domain::TableName,
-    project::{
-        config::Options,
-        jinja::{
-            macros::{DBT, PREFIXES},
-            page::{Callable, Execute, Package, Relation, Shared, This, fail, return_from, wrong},
-            rewrite, values,
+use crate::project::{
+    Variables,
+    config::Options,
+    jinja::{
+        macros::{DBT, PREFIXES},
+        page::{
+            Callable, Execute, Package, Relation, Shared, This, asks, fail, return_from, wrong,
         },
-        nearest,
+        rewrite, values,
     },
+    nearest,
 };
 
 /// The function that makes a relation of those rows of another that meet a condition.
@@ -47,9 +46,16 @@ pub(super) fn add(environment: &mut Environment<'static>, shared: &Arc<Shared>) 
 fn add_relations(environment: &mut Environment<'static>, shared: &Arc<Shared>) {
     let all = Arc::clone(shared);
     environment.add_function("ref", move |first: String, rest: Rest<Value>| {
-        // `ref('package', 'model')`; `version=` and `v=` are of no meaning here.
+        // `ref('package', 'model')`
         let second = rest.iter().find_map(|value| value.as_str());
-        all.table(second.unwrap_or(&first)).map(|table| Value::from_object(Relation::of(table)))
+        let name = second.unwrap_or(&first);
+        let options = rest.last().filter(|last| last.is_kwargs());
+        let version = ["v", "version"].iter().find_map(|key| options?.get_attr(key).ok());
+        let version = version.filter(|version| !version.is_undefined() && !version.is_none());
+        // Version 2 of a model stands in a file of its own.
+        let of_version = version.map(|version| format!("{name}_v{version}"));
+        let name = of_version.as_deref().filter(|name| all.has(name)).unwrap_or(name);
+        all.table(name).map(|table| Value::from_object(Relation::of(table)))
     });
     let all = Arc::clone(shared);
     environment.add_function("source", move |schema: String, name: String| {
@@ -73,13 +79,26 @@ fn add_relations(environment: &mut Environment<'static>, shared: &Arc<Shared>) {
 
 fn add_settings(environment: &mut Environment<'static>, shared: &Arc<Shared>) {
     environment.add_global("config", Value::from_object(Config(Arc::clone(shared))));
-    environment.add_global("var", Value::from_object(Var(Arc::clone(shared))));
-    let all = Arc::clone(shared);
+    add_variables(environment, shared.vars.clone(), &shared.variables);
+    environment.add_global("dbt_version", "1.11.0");
+    environment.add_global("project_name", shared.project.as_str());
+    let flags =
+        ["FULL_REFRESH", "STORE_FAILURES"].map(|flag| (flag.to_owned(), Value::from(false)));
+    environment.add_global("flags", Value::from(BTreeMap::from(flags)));
+}
+
+/// What templates of options find too: variables, and what is run.
+pub(super) fn add_variables(
+    environment: &mut Environment<'static>,
+    vars: BTreeMap<String, Value>,
+    variables: &Variables,
+) {
+    environment.add_global("var", Value::from_object(Var(vars)));
+    let variables = Arc::clone(variables);
     environment.add_function("env_var", move |name: String, default: Option<Value>| {
         let hint = "set it, or give a default: env_var('NAME', 'default')";
         let missing = || fail(format!("env_var('{name}') is not set"), hint);
-        let value = (all.variables)(&name).map(Value::from);
-        value.or(default).ok_or_else(missing)
+        variables(&name).map(Value::from).or(default).ok_or_else(missing)
     });
     let target = [
         ("name", "sluice"),
@@ -92,11 +111,6 @@ fn add_settings(environment: &mut Environment<'static>, shared: &Arc<Shared>) {
     let target: BTreeMap<String, Value> =
         target.into_iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
     environment.add_global("target", Value::from(target));
-    environment.add_global("dbt_version", "1.11.0");
-    environment.add_global("project_name", shared.project.as_str());
-    let flags =
-        ["FULL_REFRESH", "STORE_FAILURES"].map(|flag| (flag.to_owned(), Value::from(false)));
-    environment.add_global("flags", Value::from(BTreeMap::from(flags)));
 }
 
 /// What says or reads nothing.
@@ -137,11 +151,9 @@ fn add_plain(environment: &mut Environment<'static>) {
     environment.add_filter("as_native", |value: Value| value);
     environment.add_filter("as_bool", |value: Value| value.is_true());
     environment.add_filter("as_number", |value: Value| value);
-    for name in ["run_query", "statement", "load_result"] {
-        environment.add_function(name, move |_: Rest<Value>| -> Result<Value, Error> {
-            let hint = "write the values that it would give as a list";
-            Err(fail(format!("{name}(): a template cannot ask for the rows of tables"), hint))
-        });
+    for name in ["run_query", "statement", "load_result", "load_relation"] {
+        let asks = move |_: Rest<Value>, _: Kwargs| -> Result<Value, Error> { Err(asks(name)) };
+        environment.add_function(name, asks);
     }
 }
 
@@ -217,12 +229,12 @@ fn take(options: &mut Options, key: &str, value: &Value) -> Result<(), Error> {
 
 /// `var(…)`, `var.has_var(…)`.
 #[derive(Debug)]
-struct Var(Arc<Shared>);
+struct Var(BTreeMap<String, Value>);
 
 impl Object for Var {
     fn call(self: &Arc<Self>, _: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
         let (name, default): (String, Option<Value>) = from_args(args)?;
-        let vars = &self.0.vars;
+        let vars = &self.0;
         let value = vars.get(&name).map_or(Ok(None), |value| values::deep(value).map(Some))?;
         value.or(default).ok_or_else(|| {
             let hint = nearest(&name, vars.keys().map(String::as_str)).unwrap_or_else(|| {
@@ -241,7 +253,7 @@ impl Object for Var {
         match method {
             "has_var" => {
                 let (name,): (String,) = from_args(args)?;
-                Ok(Value::from(self.0.vars.contains_key(&name)))
+                Ok(Value::from(self.0.contains_key(&name)))
             }
             "get" => self.call(state, args),
             _ => Err(Error::from(ErrorKind::UnknownMethod)),
@@ -374,38 +386,4 @@ impl Object for Exceptions {
             _ => Err(Error::from(ErrorKind::UnknownMethod)),
         }
     }
-}
-
-/// `dbt_utils.get_column_values(…)`: the values of a seed's column, the most frequent first.
-pub(super) fn column_values(shared: &Shared, args: &[Value]) -> Result<Value, Error> {
-    let (table, column, named): (Option<Value>, Option<String>, Kwargs) = from_args(args)?;
-    let table: Value = table.map_or_else(|| named.get("table"), Ok)?;
-    let column: String = column.map_or_else(|| named.get("column"), Ok)?;
-    let most: Option<usize> = named.get("max_records")?;
-    let relation = table.downcast_object_ref::<Relation>();
-    let Some(Relation { table: TableName { name, .. }, .. }) = relation else {
-        return Err(wrong("get_column_values: `table` is a ref() of a seed"));
-    };
-    let Some(rows) = shared.seeds.get(name) else {
-        let hint = "of models and streams they change as data comes: write the values as a list";
-        let message = format!("get_column_values: `{name}` is no seed");
-        return Err(fail(message, hint));
-    };
-    let Some(values) = rows.column_by_name(&column) else {
-        let fields = rows.schema();
-        let hint = nearest(&column, fields.fields().iter().map(|field| field.name().as_str()));
-        let message = format!("get_column_values: seed `{name}` has no column `{column}`");
-        return Err(fail(message, hint.unwrap_or_default()));
-    };
-    let options = FormatOptions::default();
-    let text = ArrayFormatter::try_new(values.as_ref(), &options);
-    let text = text.map_err(|error| wrong(error.to_string()))?;
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
-        *counts.entry(text.value(row).to_string()).or_default() += 1;
-    }
-    let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
-    let most = most.unwrap_or(usize::MAX);
-    values::list(&counts.into_iter().take(most).map(|(value, _)| value).collect())
 }

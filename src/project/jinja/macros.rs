@@ -253,8 +253,9 @@ impl Macros {
     }
 }
 
-/// What `adapter.dispatch` puts before a name, the best first.
-pub(super) const PREFIXES: [&str; 4] = ["sluice__", "default__", "postgres__", "duckdb__"];
+/// What `adapter.dispatch` puts before a name, the best first. The dialect is that of PostgreSQL, in
+/// which integers are divided as integers: what is written for it goes before what is for all.
+pub(super) const PREFIXES: [&str; 4] = ["sluice__", "postgres__", "default__", "duckdb__"];
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 //! A model is rendered twice if it asks for columns of what it reads: once to learn what that is,
 //! and again, when these columns are known.
 
+mod column_values;
 mod context;
 mod macros;
 mod page;
@@ -163,6 +164,12 @@ impl Templates {
     fn error(&self, model: Option<&Text<'_>>, error: &Error) -> Diagnostic {
         let error = innermost(error);
         let diagnostic = self.placed(model, error);
+        let unknown =
+            diagnostic.message.split_once('`').filter(|(_, rest)| rest.contains("` is undefined"));
+        if let Some(name) = unknown.and_then(|(_, rest)| rest.split(['`', '.']).next()) {
+            let hint = not_here(name, error.kind());
+            return diagnostic.maybe_hint(hint);
+        }
         if error.kind() != minijinja::ErrorKind::UnknownFunction || diagnostic.hint.is_some() {
             return diagnostic;
         }
@@ -266,6 +273,26 @@ struct Text<'a> {
     prelude: usize,
 }
 
+/// Why a name that dbt knows, or a package, is not there.
+fn not_here(name: &str, kind: minijinja::ErrorKind) -> Option<String> {
+    let why = match name {
+        "run_started_at" | "invocation_id" | "modules" => {
+            "a model is rendered once and kept up to date: use a column of the events, or current_date"
+        }
+        "graph" | "builtins" | "selected_resources" => {
+            "a template knows what it reads, not the project"
+        }
+        "model" => "write {{ this }}.name",
+        _ if kind == minijinja::ErrorKind::UnknownMethod => {
+            return Some(format!(
+                "if `{name}` is a package, its macros are read from dbt_packages/{name}: run `dbt deps`"
+            ));
+        }
+        _ => return None,
+    };
+    Some(why.to_owned())
+}
+
 /// The error that caused an error of a template.
 fn innermost(mut error: &Error) -> &Error {
     use std::error::Error as _;
@@ -312,6 +339,31 @@ pub(super) fn vars(
     all: &BTreeMap<String, serde_yaml_ng::Value>,
 ) -> BTreeMap<String, minijinja::Value> {
     all.iter().map(|(name, of)| (name.clone(), value(of))).collect()
+}
+
+/// The value of an option that is a template over variables alone; an error has its hint behind
+/// U+0001.
+pub(super) fn evaluated(
+    text: &str,
+    vars: &BTreeMap<String, minijinja::Value>,
+    variables: &Variables,
+) -> Result<serde_yaml_ng::Value, String> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    context::add_variables(&mut environment, vars.clone(), variables);
+    let told = |error: Error| {
+        let detail = innermost(&error).detail().map(str::to_owned);
+        detail.unwrap_or_else(|| error.kind().to_string())
+    };
+    let result = environment.render_str(text, ()).map_err(told)?;
+    // As text it would not be what it says: `True` is true.
+    let native = match result.trim() {
+        "True" => "true",
+        "False" => "false",
+        "None" | "none" => "null",
+        other => other,
+    };
+    Ok(serde_yaml_ng::from_str(native).unwrap_or(serde_yaml_ng::Value::String(result)))
 }
 
 /// A value of YAML as templates read it.

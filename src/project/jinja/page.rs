@@ -38,6 +38,8 @@ pub(in crate::project) struct Shared {
     pub streams: BTreeSet<String>,
     /// Rows of seeds, whose values templates can ask for.
     pub seeds: BTreeMap<String, RecordBatch>,
+    /// Seeds that are switched off.
+    pub seeds_off: BTreeSet<String>,
     pub vars: BTreeMap<String, Value>,
     /// Environment variables.
     pub variables: Variables,
@@ -121,6 +123,12 @@ impl Shared {
         Err(fail(format!("ref('{name}'): no such model or seed"), hint))
     }
 
+    /// Whether there is a model or seed of that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.tables.contains_key(name)
+    }
+
     /// What feeds a source; notes that it is read.
     pub(super) fn source(&self, schema: &str, name: &str) -> Result<TableName, Error> {
         let declared = self.sources.get(&(schema.to_owned(), name.to_owned()));
@@ -139,7 +147,14 @@ impl Shared {
             if self.seeds.contains_key(stream) {
                 return self.table(stream);
             }
-            let hint = format!("add streams/{stream}.yml with its fields, or seeds/{stream}.csv");
+            let hint = if self.seeds_off.contains(stream) {
+                format!(
+                    "seed `{stream}` is switched off: by its `enabled`, or by a variable that decides \
+                     it, which `vars:` in sluice.yml can set"
+                )
+            } else {
+                format!("add streams/{stream}.yml with its fields, or seeds/{stream}.csv")
+            };
             let message = format!("source('{schema}', '{name}'): nothing feeds it");
             return Err(fail(message, hint));
         }
@@ -286,6 +301,22 @@ fn returned(error: &Error) -> Option<Value> {
     None
 }
 
+/// Macros of dbt_utils that ask a database.
+const ASKING: [&str; 6] = [
+    "get_query_results_as_dict",
+    "get_relations_by_pattern",
+    "get_relations_by_prefix",
+    "get_single_value",
+    "get_tables_by_pattern_sql",
+    "get_tables_by_prefix_sql",
+];
+
+/// Refuses what asks a database while a template is rendered.
+pub(super) fn asks(name: &str) -> Error {
+    let hint = "write the values that it would give as a list";
+    fail(format!("{name}(): a template cannot ask for the rows of tables"), hint)
+}
+
 /// The macros of a package, as `dbt_utils.star(…)` calls them.
 #[derive(Debug)]
 pub(super) struct Package {
@@ -295,10 +326,14 @@ pub(super) struct Package {
 
 impl Package {
     fn callable(&self, name: &str) -> Option<Value> {
-        self.shared.macros.find(name, &[&self.name])?;
+        // dbt_utils had them before dbt did.
+        let packages: &[&str] =
+            if self.name == "dbt_utils" { &[&self.name, DBT] } else { &[&self.name] };
+        let is_there = |package: &&&str| self.shared.macros.find(name, &[**package]).is_some();
+        let package = packages.iter().find(is_there)?;
         Some(Value::from_object(Callable {
             shared: Arc::clone(&self.shared),
-            package: Some(self.name.clone()),
+            package: Some((*package).to_owned()),
             names: vec![name.to_owned()],
         }))
     }
@@ -319,7 +354,10 @@ impl Object for Package {
             return callable.call(state, args);
         }
         if self.name == "dbt_utils" && method == "get_column_values" {
-            return super::context::column_values(&self.shared, args);
+            return super::column_values::column_values(&self.shared, args);
+        }
+        if self.name == "dbt_utils" && ASKING.contains(&method) {
+            return Err(asks(method));
         }
         let names: Vec<&str> = self.shared.macros.names_in(&self.name).collect();
         let hint = nearest(method, names).unwrap_or_default();

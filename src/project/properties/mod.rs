@@ -251,7 +251,15 @@ impl All {
                 known.iter().copied().filter(|name| !name.contains('.')).collect();
             let names = format!("tests are {}", plain.join(", "));
             let near = nearest(test, known.iter().copied());
-            let hint = near.map_or_else(|| names.clone(), |near| format!("{near} ({names})"));
+            let package = test.split_once('.').map(|(package, _)| package);
+            let is_known = |package: &str| known.iter().any(|name| name.split('.').next() == Some(package));
+            let hint = match (package.filter(|package| !is_known(package)), near) {
+                (Some(package), _) => format!(
+                    "tests of package `{package}` are read from dbt_packages/{package}: run `dbt deps`"
+                ),
+                (None, Some(near)) => format!("{near} ({names})"),
+                (None, None) => names.clone(),
+            };
             found.push(given.place.wrong(test, format!("there is no test `{test}`\u{1}{hint}")));
             false
         });

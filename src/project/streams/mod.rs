@@ -416,13 +416,25 @@ pub(super) fn field_type(name: &str) -> Option<FieldType> {
         None => (name.as_str(), ""),
     };
     Some(match base {
-        "text" | "string" | "varchar" | "char" => FieldType::Text,
-        "int" | "integer" | "bigint" | "smallint" | "int64" | "int32" => FieldType::Int,
-        "float" | "double" | "real" | "float64" | "double precision" => FieldType::Float,
+        "text" | "string" | "varchar" | "char" | "character varying" | "character" | "uuid"
+        | "json" => FieldType::Text,
+        "int" | "integer" | "bigint" | "smallint" | "int64" | "int32" | "int8" | "int4" => {
+            FieldType::Int
+        }
+        "float" | "double" | "real" | "float64" | "float8" | "float4" | "double precision" => {
+            FieldType::Float
+        }
         "bool" | "boolean" => FieldType::Bool,
-        "timestamp" | "timestamptz" | "datetime" => FieldType::Timestamp,
+        "timestamp"
+        | "timestamptz"
+        | "datetime"
+        | "timestamp_ntz"
+        | "timestamp_tz"
+        | "timestamp without time zone"
+        | "timestamp with time zone" => FieldType::Timestamp,
         "date" => FieldType::Date,
-        "decimal" | "numeric" => {
+        "decimal" | "numeric" | "number" if arguments.is_empty() => FieldType::Decimal(38, 9),
+        "decimal" | "numeric" | "number" => {
             let (precision, scale) = arguments.split_once(',').unwrap_or((arguments, "0"));
             let (precision, scale) =
                 (precision.trim().parse::<u8>().ok()?, scale.trim().parse::<i8>().ok()?);

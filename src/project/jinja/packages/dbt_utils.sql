@@ -309,10 +309,10 @@
 {% macro pretty_time(format='%H:%M:%S') -%}{%- endmacro %}
 
 {# The message itself. #}
-{% macro pretty_log_format(message) -%}{{ message }}{%- endmacro %}
+{% macro pretty_log_format(message='') -%}{{ message }}{%- endmacro %}
 
 {# Nothing: what is rendered again and again is not logged. #}
-{% macro log_info(message) -%}{%- endmacro %}
+{% macro log_info(message='') -%}{%- endmacro %}
 
 {# Nothing: any relation will do. #}
 {% macro _is_relation(obj, macro) -%}{%- endmacro %}
@@ -338,4 +338,18 @@
         select {{ items }}{{ comma }}0 as in_model, 1 as in_other from {{ compare_model }} as compared
     ) as both_of_them
     {%- if names %} group by {{ names }}{% endif %}
+{%- endmacro %}
+
+{# How many powers of two it takes to count up to a bound. #}
+{% macro get_powers_of_two(upper_bound) -%}
+    {%- if upper_bound <= 0 -%}
+        {{ exceptions.raise_compiler_error('upper bound must be positive') }}
+    {%- endif -%}
+    {%- set found = namespace(powers=none) -%}
+    {%- for n in range(1, 100) -%}
+        {%- if found.powers is none and upper_bound <= 2 ** n -%}
+            {%- set found.powers = n -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(found.powers) }}
 {%- endmacro %}
