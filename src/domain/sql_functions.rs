@@ -109,7 +109,7 @@ mod tests {
     async fn a_text_beside_dates_is_a_date() {
         let values = "FROM (VALUES (CAST(NULL AS date), CAST(NULL AS timestamp))) AS t(d, ts)";
         let row = shown(format!(
-            "SELECT coalesce(d, '2099-01-02') + INTERVAL '1 day' AS d, coalesce(ts, '2099-01-01 10:00') \
+            "SELECT coalesce(d, '2099-01-02') + INTERVAL '1 day' AS d, coalesce(ts, '2099-01-01 10:00:00') \
              AS ts, coalesce(NULL, d, NULL) IS NULL AS n, coalesce('a', 'b') AS a, \
              date(coalesce(ts, '2026-01-01 23:00')) AS day {values}"
         ));

@@ -105,6 +105,11 @@ fn of_shape(model: &Model, message: &str) -> Option<Diagnostic> {
             .map_or_else(|| diagnostic.clone(), |at| diagnostic.clone().at_byte(&model.source, at));
         return Some(diagnostic.hint("give one of them another name: `AS name`"));
     }
+    if let Some((value, _)) = message.split_once("' is no value of type ") {
+        let literal = format!("{value}'");
+        let at = model.source.find(&literal);
+        return Some(at.map_or_else(|| file(message), |at| file(message).at_byte(&model.source, at)));
+    }
     let unnamed =
         message.strip_prefix("column `").and_then(|rest| rest.split_once("` needs a plain"));
     let (name, _) = unnamed?;

@@ -9,9 +9,10 @@ use std::{
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use minijinja::{AutoEscape, Environment, context};
+use minijinja::{AutoEscape, Environment, Value, context};
 use rust_embed::RustEmbed;
 use serde::Serialize;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -148,16 +149,18 @@ fn pages(
     }
     let project = &planned.project;
     let shared = context! {
-        project => project.name,
+        project => project.name.clone(),
         version => env!("CARGO_PKG_VERSION"),
         made_at => Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
     };
     let graph = |nodes: &[&Node], here| graph::svg(nodes, here, page);
     let every: Vec<&Node> = nodes.iter().collect();
     let index = environment.get_template("index.html").map_err(defect)?.render(context! {
-        relations, graph => graph(&every, None), counts => counts(planned),
-        exposures => project.exposures.iter().map(exposure).collect::<Vec<_>>(),
-        groups => project.groups.iter().map(group).collect::<Vec<_>>(),
+        relations => value(&relations),
+        graph => graph(&every, None),
+        counts => counts(planned),
+        exposures => project.exposures.iter().map(exposure).collect::<Value>(),
+        groups => project.groups.iter().map(group).collect::<Value>(),
         ..shared.clone()
     });
     let style = Template::get("style.css").map(|file| file.data.into_owned()).unwrap_or_default();
@@ -169,7 +172,9 @@ fn pages(
     for one in relations {
         let around = graph::around(nodes, &one.name);
         let text = template.render(context! {
-            one, graph => graph(&around, Some(&one.name)), ..shared.clone()
+            one => value(one),
+            graph => graph(&around, Some(&one.name)),
+            ..shared.clone()
         });
         pages.push((one.page.clone(), text.map_err(defect)?));
     }
@@ -178,6 +183,12 @@ fn pages(
 
 fn defect(error: minijinja::Error) -> Failure {
     Failure::work(format!("a page cannot be made: {}", chain(&error)))
+}
+
+/// What templates read; all of it can be written as JSON.
+fn value(of: &impl Serialize) -> Value {
+    let json = serde_json::to_value(of).and_then(serde_json::from_value);
+    json.unwrap_or_default()
 }
 
 fn page(name: &str) -> String {
@@ -200,17 +211,18 @@ fn counts(planned: &Planned) -> String {
     )
 }
 
-fn exposure(of: &Exposure) -> minijinja::Value {
+fn exposure(of: &Exposure) -> Value {
     let is_web = |url: &&String| url.starts_with("https://") || url.starts_with("http://");
     let reads: Vec<Link> = of.depends_on.iter().map(|name| link(&name.to_string())).collect();
-    context! {
-        label => of.label, kind => of.kind, url => of.url.as_ref().filter(is_web),
-        owner => of.owner.to_string(), description => of.description, reads,
-    }
+    value(&json!({
+        "label": of.label, "kind": of.kind, "url": of.url.as_ref().filter(is_web),
+        "owner": of.owner.to_string(), "description": of.description, "reads": reads,
+    }))
 }
 
-fn group(of: &Group) -> minijinja::Value {
-    context! { name => of.name, owner => of.owner.to_string(), description => of.description }
+fn group(of: &Group) -> Value {
+    let Group { name, description, owner } = of;
+    value(&json!({"name": name, "owner": owner.to_string(), "description": description}))
 }
 
 /// Streams, seeds and models, as their pages tell them.
