@@ -111,7 +111,7 @@ mod tests {
         let row = shown(format!(
             "SELECT coalesce(d, '2099-01-02') + INTERVAL '1 day' AS d, coalesce(ts, '2099-01-01 10:00:00') \
              AS ts, coalesce(NULL, d, NULL) IS NULL AS n, coalesce('a', 'b') AS a, \
-             date(coalesce(ts, '2026-01-01 23:00')) AS day {values}"
+             date(coalesce(ts, '2026-01-01 23:00:00')) AS day {values}"
         ));
         let row = row.await;
         assert_eq!(row, "| 2099-01-03 | 2099-01-01T10:00:00 | true | a | 2026-01-01 |");

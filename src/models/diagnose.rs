@@ -108,7 +108,9 @@ fn of_shape(model: &Model, message: &str) -> Option<Diagnostic> {
     if let Some((value, _)) = message.split_once("' is no value of type ") {
         let literal = format!("{value}'");
         let at = model.source.find(&literal);
-        return Some(at.map_or_else(|| file(message), |at| file(message).at_byte(&model.source, at)));
+        return Some(
+            at.map_or_else(|| file(message), |at| file(message).at_byte(&model.source, at)),
+        );
     }
     let unnamed =
         message.strip_prefix("column `").and_then(|rest| rest.split_once("` needs a plain"));

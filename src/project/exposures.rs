@@ -179,7 +179,12 @@ pub(super) fn groups(
         let message = format!("model `{}`: there is no group `{group}`", model.name.name);
         let near = nearest(group, groups.iter().map(|known| known.name.as_str()));
         let hint = near.unwrap_or_else(|| "groups are described under `groups:`".to_owned());
-        let diagnostic = Diagnostic::file(&model.file, message).find(&model.source, group);
+        let diagnostic = match &model.described_in {
+            Some(file) if !model.source.contains(group) => {
+                file.at_path(&[&model.name.name, group], message)
+            }
+            _ => Diagnostic::file(&model.file, message).find(&model.source, group),
+        };
         found.push(diagnostic.hint(hint));
     }
     groups

@@ -11,6 +11,7 @@ mod exposures;
 mod jinja;
 mod models;
 mod properties;
+mod schemas;
 mod seeds;
 pub mod select;
 mod settings;
@@ -34,6 +35,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Level};
 pub use exposures::{Exposure, Group, Owner};
 pub use jinja::{Columns, Places, Templates, Variables, byte_at};
 pub use properties::{PropertiesText, check_described};
+pub use schemas::{FileSchema, schemas};
 pub use unit_tests::{Rows, UnitTest};
 
 use crate::domain::{ACCEPTED, TableName, contract::Contract};
@@ -179,9 +181,10 @@ pub fn load_partly(root: &Path, options: &Options) -> Result<Project, Diagnostic
         Some(Diagnostic::file(&source.file, message).hint("names are unique in a project"))
     };
     sources.iter().filter_map(name_of).for_each(|diagnostic| found.push(diagnostic));
-    let models = models::read(sources, &templates, &seeds, &properties.of, &mut found);
+    let mut models = models::read(sources, &templates, &seeds, &properties.of, &mut found);
     let (given, described) = (properties.tests, &properties.singular);
-    let tests = data_tests::read(root, &settings, given, described, &templates, &mut found);
+    let mut tests = data_tests::read(root, &settings, given, described, &templates, &mut found);
+    data_tests::take_out(&mut models, &mut tests, &mut found);
     let units = properties.unit_tests;
     let unit_tests = unit_tests::read(root, units, &models, &templates, &mut found);
     let exposures = exposures::read(properties.exposures, &templates, &mut found);

@@ -38,7 +38,7 @@ pub(super) struct Settings {
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SluiceFile {
+pub(super) struct SluiceFile {
     name: String,
     #[serde(default)]
     #[allow(dead_code, reason = "dbt projects carry it")]
@@ -51,7 +51,7 @@ struct SluiceFile {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[allow(dead_code, reason = "read so that a known key is no error")]
-struct DbtFile {
+pub(super) struct DbtFile {
     name: String,
     version: Option<Ignored>,
     config_version: Option<Ignored>,

@@ -212,3 +212,65 @@ def test_the_examples_run_to_their_end_with_their_tests(home, name):
     assert len(found) == tests
     assert {ran["name"] for ran in found if ran["status"] != "pass"} == warned
     assert any(ran["test"] == "unit" for ran in found)
+
+
+TAKES_OUT = """\
+models:
+  - name: order_lines
+    columns:
+      - name: status
+        data_tests:
+          - not_null: {config: {severity: drop}}
+      - name: amount
+        data_tests:
+          - expression: {expression: "> 2", name: cheap, config: {severity: quarantine, where: "customer <> 'ann'"}}
+          - dbt_utils.accepted_range: {arguments: {max_value: 100}, config: {severity: drop, error_if: "> 0"}}
+  - name: orders_by_customer
+    columns:
+      - {name: customer, data_tests: [unique, not_null]}
+"""
+
+
+def test_rows_that_fail_are_left_out(servers, home):
+    folder = project(home, **{"models/models.yml": TAKES_OUT, "tests/nothing_cheap.sql": None})
+    more = [
+        {**EVENTS[0], "order_id": "4", "amount": "1.00"},
+        {**EVENTS[1], "order_id": "5", "amount": "1.50"},
+    ]
+    file = events(home, [*EVENTS, *more])
+    command = ["run", folder, "--data-dir", home / "data", "--output", "json"]
+    done = run(home, *command, "--input", f"orders={file}", timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = outcomes(done.stdout[done.stdout.index("[\n") :])
+    assert {name: outcome for name, outcome in found.items() if outcome[1]} == {
+        "not_null_order_lines_status": ("pass", 1),
+        "cheap": ("pass", 2),
+    }
+    server = servers(project=folder)
+    server.data_dir = home / "data"
+    server.start()
+    assert server.sql("SELECT order_id FROM silver.order_lines ORDER BY 1") == [("1",), ("2",), ("4",)]
+    assert server.sql("SELECT order_id FROM test_failures.cheap ORDER BY 1") == [("3",), ("5",)]
+    # It goes on being kept row by row, and the counts follow.
+    assert server.sql("SELECT class FROM system.models WHERE name = 'order_lines'") == [("append",)]
+    same_rows(server.sql("SELECT customer, orders FROM orders_by_customer"), [("ann", 2), ("bob", 1)])
+    server.push("orders", events(home, [{**EVENTS[0], "order_id": "6", "amount": "100.01"}])).finish()
+    server.wait()
+    tested = run(home, "test", "--url", server.http_url, "--output", "json")
+    assert tested.returncode == 1
+    assert outcomes(tested.stdout)["dbt_utils_accepted_range_order_lines_amount__100"] == ("fail", 1)
+
+
+@pytest.mark.parametrize(
+    "item, reason",
+    [
+        ("unique: {config: {severity: drop}}", "severity drop: `unique` judges no row by itself"),
+        ("not_null: {config: {severity: dropp}}", "use 'warn', 'error' (also written 'fail'), 'quarantine' or 'drop'"),
+    ],
+)
+def test_only_tests_of_rows_take_rows_out(home, item, reason):
+    text = f"models:\n  - name: order_lines\n    columns:\n      - name: status\n        data_tests:\n          - {item}\n"
+    folder = project(home, **{"models/models.yml": text, "tests/nothing_cheap.sql": None})
+    told = run(home, "check", folder)
+    assert told.returncode == 2 and reason in told.stderr, told.stderr
+    assert "models/models.yml:6:" in told.stderr, told.stderr

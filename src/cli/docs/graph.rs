@@ -1,10 +1,7 @@
 //! What is made of what, drawn: the oldest ancestors at the left, each relation right of all that
 //! it reads.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cli::lineage::Node;
 
@@ -52,9 +49,7 @@ pub(super) fn svg(nodes: &[&Node], here: Option<&str>, page: impl Fn(&str) -> St
         for parent in node.reads.iter().filter_map(|parent| places.get(parent.as_str())) {
             let (from_x, from_y) = (across(parent.0) + BOX.0, down(parent.1) + BOX.1 / 2);
             let middle = usize::midpoint(from_x, x);
-            // A write to a text cannot fail.
-            let _ = write!(
-                svg,
+            svg += &format!(
                 "<path d=\"M{from_x} {from_y} C{middle} {from_y} {middle} {y} {x} {y}\"/>"
             );
         }
@@ -63,8 +58,7 @@ pub(super) fn svg(nodes: &[&Node], here: Option<&str>, page: impl Fn(&str) -> St
         let Some(&(column, row)) = places.get(node.name.as_str()) else { continue };
         let class = if here == Some(&node.name) { " class=\"here\"" } else { "" };
         let (x, y) = (across(column), down(row));
-        let _ = write!(
-            svg,
+        svg += &format!(
             "<a href=\"{}\"{class}><title>{}</title><rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" \
              rx=\"5\"/><text x=\"{}\" y=\"{}\">{}</text></a>",
             page(&node.name),

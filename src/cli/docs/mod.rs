@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat};
 use minijinja::{AutoEscape, Environment, Value, context};
 use rust_embed::RustEmbed;
 use serde::Serialize;
@@ -26,6 +26,7 @@ use crate::{
     domain::{TableName, tested::Ran},
     lake::{Lake, LakeError},
     models::sql_columns,
+    ops::Clock,
     process::Planned,
     project::{Exposure, Group},
 };
@@ -151,7 +152,7 @@ fn pages(
     let shared = context! {
         project => project.name.clone(),
         version => env!("CARGO_PKG_VERSION"),
-        made_at => Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+        made_at => time(Clock::system().now_us()),
     };
     let graph = |nodes: &[&Node], here| graph::svg(nodes, here, page);
     let every: Vec<&Node> = nodes.iter().collect();
@@ -189,6 +190,12 @@ fn defect(error: minijinja::Error) -> Failure {
 fn value(of: &impl Serialize) -> Value {
     let json = serde_json::to_value(of).and_then(serde_json::from_value);
     json.unwrap_or_default()
+}
+
+/// Microseconds since 1970 for people.
+fn time(us: i64) -> Option<String> {
+    let time = DateTime::from_timestamp_micros(us)?;
+    Some(time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 fn page(name: &str) -> String {
@@ -334,8 +341,7 @@ async fn date(relation: &mut Relation, lake: &Lake) -> Result<(), LakeError> {
     let Some((schema, name)) = relation.name.split_once('.') else { return Ok(()) };
     let Some(history) = lake.history(&TableName::new(schema, name)).await? else { return Ok(()) };
     let Some(newest) = history.newest().await? else { return Ok(()) };
-    let time = newest.committed_us.and_then(DateTime::from_timestamp_micros);
-    relation.changed_at = time.map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true));
+    relation.changed_at = newest.committed_us.and_then(time);
     relation.version = Some(newest.version);
     Ok(())
 }

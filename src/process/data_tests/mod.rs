@@ -56,8 +56,8 @@ fn about_to_run(plan: &TestPlan, ran_at_us: i64) -> Ran {
 /// How failures weigh by their severity.
 fn weighed(severity: Severity, warns: bool, errs: bool) -> Status {
     match (severity, warns, errs) {
-        (Severity::Error, _, true) => Status::Fail,
-        (Severity::Error, true, false) | (Severity::Warn, true, _) => Status::Warn,
+        (Severity::Error | Severity::Quarantine | Severity::Drop, _, true) => Status::Fail,
+        (Severity::Warn, true, _) | (_, true, false) => Status::Warn,
         _ => Status::Pass,
     }
 }

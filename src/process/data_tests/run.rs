@@ -108,6 +108,10 @@ fn is_so(row: &RecordBatch, column: usize) -> Result<bool, DataFusionError> {
 fn message(plan: &TestPlan, status: Status, failures: Option<i64>) -> String {
     let test = &plan.test;
     let condition = match status {
+        Status::Pass if test.severity.takes_out() && failures.is_some_and(|n| n > 0) => {
+            let rows = if failures == Some(1) { "row is" } else { "rows are" };
+            return format!("{} {rows} left out", failures.unwrap_or_default());
+        }
         Status::Pass => return String::new(),
         Status::Warn => &test.warn_if,
         Status::Fail | Status::Error => &test.error_if,

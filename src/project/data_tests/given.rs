@@ -23,7 +23,7 @@ pub(in crate::project) enum About {
 }
 
 /// A data test as it stands in a properties file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::project) struct Given {
     pub place: Place,
     pub about: About,
@@ -165,6 +165,16 @@ impl Given {
         let test = self.test.replace('.', "_");
         let end = if parts.is_empty() { String::new() } else { format!("_{}", parts.join("__")) };
         format!("{prefix}{test}_{about}{end}")
+    }
+
+    /// The same test, of all rows, in the form that selects whole rows where there is one.
+    pub(in crate::project) fn by_row(&self) -> Self {
+        let test = match self.test.as_str() {
+            "accepted_values" => "accepted_values_by_row".to_owned(),
+            other => other.to_owned(),
+        };
+        let options = TestOptions { filter: None, ..self.options.clone() };
+        Self { test, options, ..self.clone() }
     }
 
     /// The template of its query.

@@ -5,6 +5,7 @@
 
 mod given;
 mod options;
+mod taken_out;
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,7 @@ use std::{
 pub(super) use given::{About, Given, Place};
 pub use options::Severity;
 pub(super) use options::{OPTIONS, TestOptions};
+pub(super) use taken_out::take_out;
 
 use crate::{
     domain::TableName,
@@ -41,6 +43,8 @@ pub struct DataTest {
     pub kind: String,
     /// Selects what fails.
     pub query: Model,
+    /// The condition of the rows that fail, of a test that takes them out.
+    pub(in crate::project) by_row: Option<String>,
     /// The relation that it is about; a singular one is about those that it reads.
     pub about: Option<TableName>,
     pub column: Option<String>,
@@ -90,17 +94,22 @@ impl DataTest {
         let or = |given: &Option<String>, default: &str| {
             given.clone().unwrap_or_else(|| default.to_owned())
         };
+        let severity = options.severity.unwrap_or_default();
+        // What is left out is no failure, unless it is too much.
+        let fails = if severity.takes_out() { "< 0" } else { "!= 0" };
+        let shows_failures = options.shows_failures.unwrap_or(severity == Severity::Quarantine);
         Self {
             name,
             kind: kind.to_owned(),
             about: None,
             column: None,
-            severity: options.severity.unwrap_or_default(),
+            severity,
+            by_row: None,
             limit: options.limit,
             fail_calc: or(&options.fail_calc, "count(*)"),
-            warn_if: or(&options.warn_if, "!= 0"),
-            error_if: or(&options.error_if, "!= 0"),
-            shows_failures: options.shows_failures.unwrap_or(false),
+            warn_if: or(&options.warn_if, fails),
+            error_if: or(&options.error_if, fails),
+            shows_failures,
             query: Model { tags: options.tags.clone(), ..query },
             place,
         }
@@ -175,7 +184,10 @@ fn generic_test(
 ) -> Result<DataTest, Box<Diagnostic>> {
     let name = given.full_name();
     let place = given.place.wrong(&given.test, String::new());
-    let blank = query(&name, &place.file, given.template(), Options::default());
+    let takes_out = options.severity.is_some_and(Severity::takes_out);
+    let filter = options.filter.as_deref().filter(|_| takes_out);
+    let template = if takes_out { given.by_row().template() } else { given.template() };
+    let blank = query(&name, &place.file, template, Options::default());
     let mut test = DataTest::new((name, &given.test), blank, options, Some(place));
     let rendered = render(&test.query, templates, None);
     test.query = rendered.map_err(|diagnostic| {
@@ -191,6 +203,15 @@ fn generic_test(
         About::Source(..) => test.query.sources.iter().chain(&test.query.refs).next().cloned(),
     };
     test.column.clone_from(&given.column);
+    test.by_row = taken_out::by_row(&test.query.sql, filter).filter(|_| takes_out);
+    if takes_out && !matches!(given.about, About::Table(_)) {
+        let message = format!(
+            "severity {}: a source's rows are judged by its contract",
+            test.severity.as_str()
+        );
+        let told = test.told(Diagnostic::file(&test.query.file, message));
+        return Err(Box::new(told.hint("write a rule in streams/: `rules:`")));
+    }
     Ok(test)
 }
 

@@ -14,6 +14,10 @@ pub enum Severity {
     /// A bounded run fails.
     #[default]
     Error,
+    /// The rows that fail are left out of the model, and kept to be looked at.
+    Quarantine,
+    /// The rows that fail are left out of the model.
+    Drop,
 }
 
 impl Severity {
@@ -21,6 +25,8 @@ impl Severity {
         match self {
             Self::Warn => "warn",
             Self::Error => "error",
+            Self::Quarantine => "quarantine",
+            Self::Drop => "drop",
         }
     }
 }
@@ -114,8 +120,10 @@ fn severity(value: &Value) -> Result<Severity, String> {
     match given.as_deref() {
         Some("warn") => Ok(Severity::Warn),
         Some("error" | "fail") => Ok(Severity::Error),
+        Some("quarantine") => Ok(Severity::Quarantine),
+        Some("drop") => Ok(Severity::Drop),
         _ => {
-            let hint = "use 'warn', or 'error' (also written 'fail')";
+            let hint = "use 'warn', 'error' (also written 'fail'), 'quarantine' or 'drop'";
             Err(format!("severity {} is not known\u{1}{hint}", shown(value)))
         }
     }

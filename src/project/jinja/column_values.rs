@@ -44,7 +44,9 @@ pub(super) fn column_values(shared: &Shared, args: &[Value]) -> Result<Value, Er
     let asked = Asked {
         column: column.map_or_else(|| named.get("column"), Ok)?,
         filter: named.get("where")?,
-        order_by: named.get::<Option<String>>("order_by")?.unwrap_or("count(*) desc".to_owned()),
+        order_by: named
+            .get::<Option<String>>("order_by")?
+            .unwrap_or_else(|| "count(*) desc".to_owned()),
         most: named.get("max_records")?,
     };
     named.assert_all_used()?;
@@ -105,7 +107,7 @@ fn run(rows: RecordBatch, asked: &Asked) -> Result<Vec<ArrayRef>, String> {
 
 /// Values as templates have them: numbers and truth values as such, others as text.
 fn read(array: &ArrayRef) -> Result<Vec<Value>, arrow::error::ArrowError> {
-    let or_none = |value: Option<Value>| value.unwrap_or(Value::from(()));
+    let or_none = |value: Option<Value>| value.unwrap_or_else(|| Value::from(()));
     Ok(match array.data_type() {
         DataType::Boolean => {
             array.as_boolean().iter().map(|value| or_none(value.map(Value::from))).collect()

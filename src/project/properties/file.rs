@@ -16,7 +16,7 @@ use crate::project::{
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PropertiesFile {
+pub(in crate::project) struct PropertiesFile {
     version: Option<Ignored>,
     #[serde(default)]
     pub models: Vec<PropertiesEntry>,
@@ -48,7 +48,7 @@ pub(super) struct PropertiesFile {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SourceEntry {
+pub(in crate::project) struct SourceEntry {
     pub name: String,
     #[serde(default)]
     pub tables: Vec<SourceTable>,
@@ -71,7 +71,7 @@ pub(super) struct SourceEntry {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SourceTable {
+pub(in crate::project) struct SourceTable {
     pub name: String,
     pub identifier: Option<String>,
     #[schemars(with = "serde_json::Value")]
@@ -95,7 +95,7 @@ pub(super) struct SourceTable {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PropertiesEntry {
+pub(in crate::project) struct PropertiesEntry {
     pub name: String,
     #[serde(default)]
     pub description: String,
@@ -124,7 +124,7 @@ pub(super) struct PropertiesEntry {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ColumnEntry {
+pub(in crate::project) struct ColumnEntry {
     pub name: String,
     #[serde(default)]
     pub description: String,
@@ -146,7 +146,7 @@ pub(super) struct ColumnEntry {
 /// How old a source may be.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Freshness {
+pub(in crate::project) struct Freshness {
     #[schemars(with = "serde_json::Value")]
     pub warn_after: Option<Value>,
     #[schemars(with = "serde_json::Value")]
@@ -179,7 +179,7 @@ impl Freshness {
 /// A data test that is a query in a file of its own.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TestEntry {
+pub(in crate::project) struct TestEntry {
     pub name: String,
     #[serde(default)]
     pub description: String,

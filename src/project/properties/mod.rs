@@ -10,6 +10,8 @@ use std::{
 
 use serde_yaml_ng::Value;
 
+pub(in crate::project) use file::PropertiesFile;
+
 use crate::project::{
     Diagnostic, Diagnostics, Level,
     config::{Of, Options},
@@ -19,7 +21,7 @@ use crate::project::{
     files,
     jinja::Templates,
     nearest,
-    properties::file::{ColumnEntry, PropertiesEntry, PropertiesFile, SourceEntry, TestEntry},
+    properties::file::{ColumnEntry, PropertiesEntry, SourceEntry, TestEntry},
     settings::Settings,
     snapshots::OfRelation,
     unit_tests, yaml,
@@ -248,7 +250,7 @@ impl All {
                 return true;
             }
             let plain: Vec<&str> =
-                known.iter().copied().filter(|name| !name.contains('.')).collect();
+                known.iter().copied().filter(|name| !name.contains('.') && !name.ends_with("_by_row")).collect();
             let names = format!("tests are {}", plain.join(", "));
             let near = nearest(test, known.iter().copied());
             let package = test.split_once('.').map(|(package, _)| package);
@@ -258,7 +260,7 @@ impl All {
                     "tests of package `{package}` are read from dbt_packages/{package}: run `dbt deps`"
                 ),
                 (None, Some(near)) => format!("{near} ({names})"),
-                (None, None) => names.clone(),
+                (None, None) => names,
             };
             found.push(given.place.wrong(test, format!("there is no test `{test}`\u{1}{hint}")));
             false

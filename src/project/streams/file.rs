@@ -11,7 +11,7 @@ const DEFAULT_PARTITIONS: u32 = 4;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct StreamFile {
+pub(in crate::project) struct StreamFile {
     pub(super) name: String,
     #[serde(default)]
     pub(super) description: String,
@@ -51,7 +51,7 @@ fn default_partitions() -> u32 {
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TopicEntry {
+pub(in crate::project) struct TopicEntry {
     pub(super) name: Option<String>,
     #[serde(default)]
     pub(super) mode: TopicMode,
@@ -61,7 +61,7 @@ pub(super) struct TopicEntry {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum TopicMode {
+pub(in crate::project) enum TopicMode {
     #[default]
     Create,
     External,
@@ -69,7 +69,7 @@ pub(super) enum TopicMode {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FieldEntry {
+pub(in crate::project) struct FieldEntry {
     pub(super) name: String,
     #[serde(rename = "type")]
     pub(super) data_type: String,
@@ -88,7 +88,7 @@ pub(super) struct FieldEntry {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RangeEntry {
+pub(in crate::project) struct RangeEntry {
     pub(super) name: Option<String>,
     pub(super) min: Option<f64>,
     pub(super) max: Option<f64>,
@@ -97,7 +97,7 @@ pub(super) struct RangeEntry {
 /// What deletes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DeletesEntry {
+pub(in crate::project) struct DeletesEntry {
     pub(super) field: String,
     #[schemars(with = "Vec<serde_json::Value>")]
     pub(super) values: Vec<serde_yaml_ng::Value>,
@@ -108,7 +108,7 @@ pub(super) struct DeletesEntry {
 /// What a record holds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum RecordsName {
+pub(in crate::project) enum RecordsName {
     #[default]
     Events,
     Arrays,
@@ -116,7 +116,7 @@ pub(super) enum RecordsName {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum OnErrorName {
+pub(in crate::project) enum OnErrorName {
     RejectBatch,
     RejectEvent,
     #[default]
@@ -125,7 +125,7 @@ pub(super) enum OnErrorName {
 
 #[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ValidationName {
+pub(in crate::project) enum ValidationName {
     None,
     Wire,
     #[default]
@@ -135,7 +135,7 @@ pub(super) enum ValidationName {
 /// Accepted values with the name of their rule.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AcceptedEntry {
+pub(in crate::project) struct AcceptedEntry {
     pub(super) name: Option<String>,
     #[schemars(with = "Vec<serde_json::Value>")]
     pub(super) values: Vec<serde_yaml_ng::Value>,
@@ -144,7 +144,7 @@ pub(super) struct AcceptedEntry {
 /// A rule that says more than its SQL.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RuleEntry {
+pub(in crate::project) struct RuleEntry {
     pub(super) sql: String,
     #[serde(default)]
     pub(super) severity: SeverityName,
@@ -152,7 +152,7 @@ pub(super) struct RuleEntry {
 
 #[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum SeverityName {
+pub(in crate::project) enum SeverityName {
     #[default]
     Error,
     Warn,

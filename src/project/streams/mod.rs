@@ -14,9 +14,11 @@ use crate::{
 };
 
 use file::{
-    AcceptedEntry, DeletesEntry, FieldEntry, OnErrorName, RecordsName, RuleEntry, StreamFile,
-    TopicEntry, TopicMode,
+    AcceptedEntry, DeletesEntry, FieldEntry, OnErrorName, RecordsName, RuleEntry, TopicEntry,
+    TopicMode,
 };
+
+pub(in crate::project) use file::StreamFile;
 
 const MAX_PARTITIONS: u32 = 1024;
 /// Names that the decoded view gives to columns of its own.

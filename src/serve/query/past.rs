@@ -66,7 +66,7 @@ pub(crate) fn parser(sql: &str) -> Result<(DFParser<'_>, Vec<Past>), QueryError>
             let Some(Token::Word(name)) = name else { break };
             let key = format!("{} {}", name.value, clause.text);
             let schema = clause.schema.unwrap_or_else(|| DEFAULT_SCHEMA.to_owned());
-            let table = TableName::new(&schema, &folded(&name));
+            let table = TableName::new(&schema, folded(&name));
             past.push(Past { table, named: TableName::new(&schema, &key), at: clause.at });
             if let Some(token) = tokens.get_mut(clause.name) {
                 let word = Word { value: key, quote_style: Some('"'), keyword: Keyword::NoKeyword };

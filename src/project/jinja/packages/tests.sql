@@ -29,6 +29,18 @@ where {{ column_name }} not in (
 group by {{ column_name }}
 {% endtest %}
 
+{# The rows with such values. #}
+{% test accepted_values_by_row(model, column_name, values, quote=true) %}
+select tested.*
+from {{ model }} as tested
+where {{ column_name }} not in (
+    {%- for value in values -%}
+        {%- if quote %}'{{ value | string | replace("'", "''") }}'{% else %}{{ value }}{% endif -%}
+        {%- if not loop.last %}, {% endif -%}
+    {%- endfor -%}
+)
+{% endtest %}
+
 {# Values that are not among those of a column of another relation. #}
 {% test relationships(model, column_name, to, field) %}
 with child as (
