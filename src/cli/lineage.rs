@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
-    cli::{Failure, check, print, tested::Selection},
+    cli::{Failure, LakeFlags, check, print, tested::Selection},
     domain::{ACCEPTED, TableName},
     process::Planned,
 };
@@ -25,6 +25,8 @@ pub struct Args {
     pub project: PathBuf,
     #[command(flatten)]
     pub selection: Selection,
+    #[command(flatten)]
+    pub lake: LakeFlags,
     /// By columns, not just by tables
     #[arg(long)]
     pub columns: bool,
@@ -52,9 +54,10 @@ pub(super) struct Node {
     pub columns: BTreeMap<String, Vec<String>>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let planned = check::load(&args.project)?;
-    let selected = args.selection.of(&planned.project)?.tables;
+    let lake = args.lake.open()?;
+    let selected = args.selection.over(&planned, lake.as_ref()).await?.tables;
     let nodes = nodes(&planned, args.columns, &selected);
     match args.output {
         Output::Text => print::result(text(&nodes)),

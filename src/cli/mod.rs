@@ -141,7 +141,7 @@ pub async fn run(cli: Cli, stop: Stop) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args).await,
         Command::Show(args) => show::run(args, stop.token()).await,
         Command::Diff(args) => diff::run(args, stop.token()).await,
-        Command::Lineage(args) => lineage::run(&args),
+        Command::Lineage(args) => lineage::run(args).await,
         Command::History(args) => history::run(args).await,
         Command::Docs(args) => Box::pin(docs::run(args, stop.token())).await,
         Command::Doctor(args) => doctor::run(args, stop.token()).await,

@@ -14,7 +14,7 @@ use crate::{
     domain::TableName,
     lake::Lake,
     models::{Class, Plan},
-    process::Planned,
+    process::{self, ColumnChange, Planned, TableChange},
 };
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,8 @@ Models stand below what they read. The class says how a model is kept:
              128 MiB in memory also a scan for these)
   recompute  its SQL over everything that it reads, when that has changed
 
-With --data-dir or --lake the rows are counted that an update reads; the reason says what stands in
+With --data-dir or --lake the rows are counted that an update reads, and it is told what a deployment
+would make anew, whether queries can break by it, and what it reads; the reason says what stands in
 the way of a cheaper class. A model with config(on_incremental_change='fail') may not be recomputed.")]
 pub struct Args {
     /// Folder of the project, which holds sluice.yml or dbt_project.yml
@@ -67,6 +68,22 @@ struct Entry {
     /// Rows and bytes of its table.
     table_rows: Option<u64>,
     table_bytes: Option<u64>,
+    /// What a deployment does to its table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<Change>,
+}
+
+/// What a deployment does to a table.
+#[derive(Serialize)]
+struct Change {
+    /// `new`, or `rebuilt`: by its own definition, or because what it reads is rebuilt.
+    kind: &'static str,
+    /// Whether queries that were right can fail.
+    breaking: bool,
+    columns: Vec<String>,
+    /// Rows and bytes that are read for it.
+    reads_rows: u64,
+    reads_bytes: u64,
 }
 
 /// Rows and bytes of stored tables.
@@ -74,11 +91,17 @@ type Sizes = BTreeMap<TableName, (u64, u64)>;
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let planned = check::load(&args.project)?;
-    let sizes = match args.lake.open()? {
-        Some(lake) => sizes_in(&lake, &planned).await?,
+    let lake = args.lake.open()?;
+    let sizes = match &lake {
+        Some(lake) => sizes_in(lake, &planned).await?,
         None => Sizes::new(),
     };
-    let entries: Vec<Entry> = planned.plans.iter().map(|plan| entry(plan, &sizes)).collect();
+    let mut entries: Vec<Entry> = planned.plans.iter().map(|plan| entry(plan, &sizes)).collect();
+    if let Some(lake) = &lake {
+        let changes = process::changes(&planned, lake).await;
+        let changes = changes.map_err(|error| Failure::new(error.kind(), chain(&error)))?;
+        add_changes(&planned, &changes, &sizes, &mut entries);
+    }
     match args.output {
         Output::Text => print::result(text(&planned, &entries)),
         Output::Json => {
@@ -107,8 +130,7 @@ fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
     let model = &plan.model;
     let reads: BTreeSet<TableName> = model.sources.iter().chain(&model.refs).cloned().collect();
     let table = sizes.get(&plan.model.name).copied();
-    let streams = plan.read_streams.iter().map(|stream| TableName::new("bronze", stream));
-    let stored: Vec<TableName> = streams.chain(plan.tables.iter().cloned()).collect();
+    let stored = inputs(plan);
     let of_inputs = stored.iter().filter_map(|name| sizes.get(name)).map(|(rows, _)| rows).sum();
     let (update, rows) = match plan.class {
         Class::View => ("nothing: each query computes it", None),
@@ -129,7 +151,47 @@ fn entry(plan: &Plan, sizes: &Sizes) -> Entry {
         rows,
         table_rows: table.map(|(rows, _)| rows),
         table_bytes: table.map(|(_, bytes)| bytes),
+        change: None,
     }
+}
+
+/// Notes what a deployment does to each table: what is defined otherwise is made anew, and all that
+/// reads it.
+fn add_changes(planned: &Planned, changes: &[TableChange], sizes: &Sizes, entries: &mut [Entry]) {
+    let mut anew: BTreeSet<&TableName> = BTreeSet::new();
+    for (plan, entry) in planned.plans.iter().zip(entries) {
+        let name = &plan.model.name;
+        let own = changes.iter().find(|change| change.table == *name);
+        if plan.class == Class::View
+            || (own.is_none() && !plan.tables.iter().any(|parent| anew.contains(parent)))
+        {
+            continue;
+        }
+        anew.insert(name);
+        let read = inputs(plan);
+        let read: Vec<&(u64, u64)> = read.iter().filter_map(|name| sizes.get(name)).collect();
+        entry.change = Some(Change {
+            kind: if own.is_some_and(|change| change.is_new) { "new" } else { "rebuilt" },
+            breaking: own.is_some_and(TableChange::is_breaking),
+            columns: own.iter().flat_map(|change| &change.columns).map(column).collect(),
+            reads_rows: read.iter().map(|(rows, _)| rows).sum(),
+            reads_bytes: read.iter().map(|(_, bytes)| bytes).sum(),
+        });
+    }
+}
+
+fn column(change: &ColumnChange) -> String {
+    match change {
+        ColumnChange::Added(name) => format!("+ {name}"),
+        ColumnChange::Removed(name) => format!("- {name}"),
+        ColumnChange::Retyped(name, was, is) => format!("{name}: {was} → {is}"),
+    }
+}
+
+/// The stored tables that a model's SQL reads.
+fn inputs(plan: &Plan) -> Vec<TableName> {
+    let streams = plan.read_streams.iter().map(|stream| TableName::new("bronze", stream));
+    streams.chain(plan.tables.iter().cloned()).collect()
 }
 
 fn text(planned: &Planned, entries: &[Entry]) -> String {
@@ -148,8 +210,25 @@ fn text(planned: &Planned, entries: &[Entry]) -> String {
         if let (Some(rows), Some(bytes)) = (entry.table_rows, entry.table_bytes) {
             lines.push(format!("    its table        {rows} rows, {bytes} bytes"));
         }
+        if let Some(change) = &entry.change {
+            let breaking = if change.breaking { ", breaking" } else { "" };
+            let columns = if change.columns.is_empty() { "" } else { ": " };
+            lines.push(format!(
+                "    a deployment     {}{breaking}{columns}{}; reads {} rows, {} bytes",
+                change.kind,
+                change.columns.join(", "),
+                change.reads_rows,
+                change.reads_bytes
+            ));
+        }
     }
     let counts: Vec<String> = counts.iter().map(|(class, n)| format!("{n} {class}")).collect();
     lines.push(format!("{} models: {}", planned.plans.len(), counts.join(", ")));
+    let changed = entries.iter().filter_map(|entry| entry.change.as_ref());
+    let (changed, breaking) =
+        (changed.clone().count(), changed.filter(|change| change.breaking).count());
+    if changed > 0 {
+        lines.push(format!("a deployment makes {changed} tables, {breaking} of them breaking"));
+    }
     lines.join("\n")
 }

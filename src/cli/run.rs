@@ -1,6 +1,9 @@
 //! `sluice run`: a project up to the end of its input, then its tests, then an exit code.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -78,13 +81,15 @@ pub(super) async fn run(mut args: Args, stop: CancellationToken) -> Result<(), F
     config.tests.interval_ms = 0; // They are run at the end.
     up::init_logs(&config);
     let planned = check::load(&args.project)?;
-    let selected = args.selection.of(&planned.project)?;
+    let lake = folders::existing_lake(&config.server).ok();
+    let selected = args.selection.over(&planned, lake.as_ref()).await?;
+    drop(lake);
     check_inputs(&args.input, &planned)?;
     make_anew(&config, &planned, args.full_refresh.then_some(&selected.tables)).await?;
     let bound = Bound::bind(&config.server).await?;
     let urls = bound.urls();
     let mut node = Node::start(&config, planned, bound, None, &stop).await?;
-    let worked = work(&args, &config, &mut node, &urls, &stop).await;
+    let worked = work(&args, &config, &mut node, (&urls, selected.tests), &stop).await;
     let stopped = node.stop().await;
     let all = worked?;
     stopped?;
@@ -96,7 +101,7 @@ async fn work(
     args: &Args,
     config: &Config,
     node: &mut Node,
-    urls: &[(&'static str, String)],
+    (urls, selected): (&[(&'static str, String)], BTreeSet<String>),
     stop: &CancellationToken,
 ) -> Result<Vec<Ran>, Failure> {
     let url = |of: &str| {
@@ -127,18 +132,21 @@ async fn work(
         print::note(format_args!("{table} does not follow its inputs: {reason}"));
     }
     let failed = lagging.len();
-    let all = if args.no_tests { Vec::new() } else { test(args, node).await? };
+    let all = if args.no_tests { Vec::new() } else { test(args, node, selected).await? };
     if failed > 0 {
         return Err(Failure::work(format!("{failed} tables do not follow their inputs")));
     }
     Ok(all)
 }
 
-async fn test(args: &Args, node: &Node) -> Result<Vec<Ran>, Failure> {
+async fn test(
+    args: &Args,
+    node: &Node,
+    mut selected: BTreeSet<String>,
+) -> Result<Vec<Ran>, Failure> {
     let testing = node.testing();
     let planned = testing.planned.load_full();
     let project = &planned.project;
-    let mut selected = args.selection.of(project)?.tests;
     // What comes from files is as old as it is.
     selected
         .retain(|name| !project.tests.iter().any(|test| test.name == *name && test.is_freshness()));
@@ -176,7 +184,7 @@ fn check_inputs(inputs: &[Input], planned: &Planned) -> Result<(), Failure> {
 async fn make_anew(
     config: &Config,
     planned: &Planned,
-    asked: Option<&std::collections::BTreeSet<TableName>>,
+    asked: Option<&BTreeSet<TableName>>,
 ) -> Result<(), Failure> {
     if folders::existing_lake(&config.server).is_err() {
         return Ok(()); // There is nothing yet.

@@ -80,11 +80,11 @@ async fn of_server(args: &Args) -> Result<Vec<Ran>, Failure> {
 }
 
 async fn of_project(planned: process::Planned, args: &Args) -> Result<Vec<Ran>, Failure> {
-    let mut selected = args.selection.of(&planned.project)?.tests;
     let lake = match args.lake.clone().open()? {
         Some(lake) => Some(lake),
         None => folders::existing_lake(&ServerFlags::default().load()?.config.server).ok(),
     };
+    let mut selected = args.selection.over(&planned, lake.as_ref()).await?.tests;
     let view = match &lake {
         Some(lake) => process::stored_view(&planned, lake)
             .await

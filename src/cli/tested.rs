@@ -3,8 +3,10 @@
 use clap::ValueEnum;
 
 use crate::{
-    cli::{Failure, print},
+    cli::{Failure, chain, print},
     domain::tested::{Ran, Status},
+    lake::Lake,
+    process::{self, Planned},
     project::{
         Project,
         select::{Graph, Selected},
@@ -20,7 +22,7 @@ pub enum Output {
 /// Which parts of a project a command is about, in dbt's selection syntax.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Selection {
-    /// Only these, with their tests: names, paths, tag:NAME, +parents, children+, a,b for both
+    /// Only these, with their tests: names, paths, tag:NAME, state:modified, +parents, children+, a,b for both
     /// [default: all]
     #[arg(long, short, value_name = "SELECTION", num_args = 1..)]
     pub select: Vec<String>,
@@ -33,6 +35,23 @@ impl Selection {
     pub(super) fn of(&self, project: &Project) -> Result<Selected, Failure> {
         let selected = Graph::new(project, None).select(&self.select, &self.exclude);
         selected.map_err(Failure::invalid)
+    }
+
+    /// The same, where a lake says what is modified.
+    pub(super) async fn over(
+        &self,
+        planned: &Planned,
+        lake: Option<&Lake>,
+    ) -> Result<Selected, Failure> {
+        let asks = |given: &[String]| given.iter().any(|part| part.contains("state:"));
+        let Some(lake) = lake.filter(|_| asks(&self.select) || asks(&self.exclude)) else {
+            return self.of(&planned.project);
+        };
+        let changes = process::changes(planned, lake).await;
+        let changes = changes.map_err(|error| Failure::new(error.kind(), chain(&error)))?;
+        let modified = changes.into_iter().map(|change| change.table).collect();
+        let graph = Graph::new(&planned.project, Some(modified));
+        graph.select(&self.select, &self.exclude).map_err(Failure::invalid)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     domain::TableName,
-    project::{Materialized, Project, SINGULAR, nearest},
+    project::{Materialized, Model, Project, QUARANTINE, SINGULAR, nearest},
 };
 
 /// Methods of selection.
@@ -75,27 +75,70 @@ pub struct Graph {
 
 type Found = BTreeSet<usize>;
 
+/// A node by itself.
+fn blank(kind: Kind, name: &str, table: Option<TableName>, file: PathBuf) -> Node {
+    Node {
+        kind,
+        name: name.to_owned(),
+        table,
+        file,
+        tags: Vec::new(),
+        materialized: None,
+        group: None,
+        test: String::new(),
+        parents: Vec::new(),
+    }
+}
+
+/// The nodes that a query reads.
+fn parents(of: &BTreeMap<TableName, usize>, model: &Model) -> Vec<usize> {
+    let read = model.refs.iter().chain(&model.sources);
+    read.filter_map(|name| of.get(name).copied()).collect()
+}
+
+/// Exposures and tests, which are read by nothing.
+fn readers(project: &Project, of: &BTreeMap<TableName, usize>) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for exposure in &project.exposures {
+        let read = exposure.depends_on.iter().filter_map(|name| of.get(name).copied());
+        let file = exposure.file.clone();
+        nodes.push(Node {
+            tags: exposure.tags.clone(),
+            parents: read.collect(),
+            ..blank(Kind::Exposure, &exposure.name, None, file)
+        });
+    }
+    for test in &project.tests {
+        let node = Node {
+            tags: test.query.tags.clone(),
+            test: test.kind.clone(),
+            parents: parents(of, &test.query),
+            ..blank(Kind::Test, &test.name, None, test.query.file.clone())
+        };
+        nodes.push(node);
+    }
+    for test in &project.unit_tests {
+        let node = Node {
+            tags: test.tags.clone(),
+            test: "unit".to_owned(),
+            parents: of.get(&test.model).copied().into_iter().collect(),
+            ..blank(Kind::UnitTest, &test.name, None, test.file.clone())
+        };
+        nodes.push(node);
+    }
+    nodes
+}
+
 impl Graph {
     /// The graph of a project. `modified`: models whose tables were built by another definition, if
     /// there is a lake to compare with.
     pub fn new(project: &Project, modified: Option<BTreeSet<TableName>>) -> Self {
         let mut nodes: Vec<Node> = Vec::new();
         let mut of: BTreeMap<TableName, usize> = BTreeMap::new();
-        let blank = |kind, name: &str, table: Option<TableName>, file: PathBuf| Node {
-            kind,
-            name: name.to_owned(),
-            table,
-            file,
-            tags: Vec::new(),
-            materialized: None,
-            group: None,
-            test: String::new(),
-            parents: Vec::new(),
-        };
         for stream in &project.streams {
             let file = PathBuf::from(format!("streams/{}.yml", stream.name));
             of.insert(TableName::new("bronze", &stream.name), nodes.len());
-            of.insert(TableName::new(crate::project::QUARANTINE, &stream.name), nodes.len());
+            of.insert(TableName::new(QUARANTINE, &stream.name), nodes.len());
             nodes.push(blank(Kind::Source, &stream.name, None, file));
         }
         for seed in &project.seeds {
@@ -103,10 +146,6 @@ impl Graph {
             let (name, file) = (Some(seed.name.clone()), seed.file.clone());
             nodes.push(blank(Kind::Seed, &seed.name.name, name, file));
         }
-        let parents = |of: &BTreeMap<TableName, usize>, model: &crate::project::Model| {
-            let read = model.refs.iter().chain(&model.sources);
-            read.filter_map(|name| of.get(name).copied()).collect()
-        };
         for model in &project.models {
             let (name, file) = (Some(model.name.clone()), model.file.clone());
             let node = Node {
@@ -119,33 +158,7 @@ impl Graph {
             of.insert(model.name.clone(), nodes.len());
             nodes.push(node);
         }
-        for exposure in &project.exposures {
-            let read = exposure.depends_on.iter().filter_map(|name| of.get(name).copied());
-            let file = exposure.file.clone();
-            nodes.push(Node {
-                tags: exposure.tags.clone(),
-                parents: read.collect(),
-                ..blank(Kind::Exposure, &exposure.name, None, file)
-            });
-        }
-        for test in &project.tests {
-            let node = Node {
-                tags: test.query.tags.clone(),
-                test: test.kind.clone(),
-                parents: parents(&of, &test.query),
-                ..blank(Kind::Test, &test.name, None, test.query.file.clone())
-            };
-            nodes.push(node);
-        }
-        for test in &project.unit_tests {
-            let node = Node {
-                tags: test.tags.clone(),
-                test: "unit".to_owned(),
-                parents: of.get(&test.model).copied().into_iter().collect(),
-                ..blank(Kind::UnitTest, &test.name, None, test.file.clone())
-            };
-            nodes.push(node);
-        }
+        nodes.extend(readers(project, &of));
         let mut children = vec![Vec::new(); nodes.len()];
         for (number, node) in nodes.iter().enumerate() {
             node.parents.iter().for_each(|parent| children[*parent].push(number));

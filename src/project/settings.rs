@@ -76,9 +76,9 @@ pub(super) struct DbtFile {
     flags: Option<Ignored>,
     dbt_cloud: Option<Ignored>,
     restrict_access: Option<Ignored>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     on_run_start: Option<Value>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     on_run_end: Option<Value>,
     sources: Option<Ignored>,
     #[serde(default, alias = "data_tests")]

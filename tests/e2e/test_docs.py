@@ -47,7 +47,7 @@ def test_pages_tell_a_project_and_its_lake(home):
     assert names == {f"{page}.html" for page in pages} | {"style.css"}
     index = html.unescape((site / "index.html").read_text())
     assert "1 streams, 1 seeds, 2 models, 2 data tests, 0 unit tests" in index
-    assert 'href="https://bi.example.com/weekly">The week's orders</a>' in index
+    assert """href="https://bi.example.com/weekly">The week's orders</a>""" in index
     gold = (site / "gold.orders_by_customer.html").read_text()
     assert "Orders &amp; what they &lt;b&gt;cost" in gold and "<b>cost" not in gold
     for said in ("finance", "Who ordered.", "DECIMAL(28,2)", "silver.order_lines.amount", 'class="pass"', "Last change"):

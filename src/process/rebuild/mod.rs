@@ -4,6 +4,7 @@
 //! others by their SQL. Each table gets new files beside the old ones and one commit, which never
 //! moves a position back. No server may be running.
 
+mod changes;
 mod work;
 
 use std::{
@@ -17,6 +18,8 @@ use crate::{
     models::{Class, Plan},
     process::{Error, Planned, rebuild::work::Work},
 };
+
+pub use changes::{ColumnChange, TableChange, changes};
 
 /// A table that was to be made anew.
 #[derive(Debug)]

@@ -377,7 +377,7 @@ mod tests {
             ("unique: [id]", "by name, not - id"),
             ("{unique: {}, not_null: {}}", "names one test"),
             ("unique: {config: {severty: warn}}", "did you mean `severity`?"),
-            ("unique: {severity: loud}", "use 'warn', or 'error'"),
+            ("unique: {severity: loud}", "use 'warn', 'error'"),
             ("unique: {limit: many}", "limit is a number of rows, not many"),
         ] {
             let error = given(yaml, Some("at")).map(|_| ()).expect_err(yaml);

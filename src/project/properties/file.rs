@@ -52,7 +52,7 @@ pub(in crate::project) struct SourceEntry {
     pub name: String,
     #[serde(default)]
     pub tables: Vec<SourceTable>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub description: Option<Value>,
     database: Option<Ignored>,
     schema: Option<Ignored>,
@@ -62,10 +62,10 @@ pub(in crate::project) struct SourceEntry {
     pub freshness: Option<Freshness>,
     quoting: Option<Ignored>,
     overrides: Option<Ignored>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub config: Option<Value>,
     meta: Option<Ignored>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub tags: Option<Value>,
 }
 
@@ -74,7 +74,7 @@ pub(in crate::project) struct SourceEntry {
 pub(in crate::project) struct SourceTable {
     pub name: String,
     pub identifier: Option<String>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub description: Option<Value>,
     #[serde(default)]
     pub columns: Vec<ColumnEntry>,
@@ -86,10 +86,10 @@ pub(in crate::project) struct SourceTable {
     pub freshness: Option<Freshness>,
     quoting: Option<Ignored>,
     external: Option<Ignored>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub config: Option<Value>,
     meta: Option<Ignored>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub tags: Option<Value>,
 }
 
@@ -107,10 +107,10 @@ pub(in crate::project) struct PropertiesEntry {
     #[serde(default, alias = "data_tests")]
     #[schemars(with = "Vec<serde_json::Value>")]
     pub tests: Vec<Value>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub meta: Option<Value>,
     docs: Option<Ignored>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub tags: Option<Value>,
     access: Option<Ignored>,
     pub group: Option<String>,
@@ -133,11 +133,11 @@ pub(in crate::project) struct ColumnEntry {
     #[schemars(with = "Vec<serde_json::Value>")]
     pub tests: Vec<Value>,
     meta: Option<Ignored>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub tags: Option<Value>,
     quote: Option<Ignored>,
     constraints: Option<Ignored>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub config: Option<Value>,
     policy_tags: Option<Ignored>,
     granularity: Option<Ignored>,
@@ -147,9 +147,9 @@ pub(in crate::project) struct ColumnEntry {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::project) struct Freshness {
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub warn_after: Option<Value>,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub error_after: Option<Value>,
     pub filter: Option<String>,
 }

@@ -249,19 +249,7 @@ impl All {
             if known.contains(&test) {
                 return true;
             }
-            let plain: Vec<&str> =
-                known.iter().copied().filter(|name| !name.contains('.') && !name.ends_with("_by_row")).collect();
-            let names = format!("tests are {}", plain.join(", "));
-            let near = nearest(test, known.iter().copied());
-            let package = test.split_once('.').map(|(package, _)| package);
-            let is_known = |package: &str| known.iter().any(|name| name.split('.').next() == Some(package));
-            let hint = match (package.filter(|package| !is_known(package)), near) {
-                (Some(package), _) => format!(
-                    "tests of package `{package}` are read from dbt_packages/{package}: run `dbt deps`"
-                ),
-                (None, Some(near)) => format!("{near} ({names})"),
-                (None, None) => names,
-            };
+            let hint = nearest_test(test, &known);
             found.push(given.place.wrong(test, format!("there is no test `{test}`\u{1}{hint}")));
             false
         });
@@ -283,6 +271,27 @@ impl All {
             }
         }
     }
+}
+
+/// What is meant by a test that there is not, and which there are.
+fn nearest_test(test: &str, known: &[&str]) -> String {
+    let package = test.split_once('.').map(|(package, _)| package);
+    let of_package = |name: &&str| name.split_once('.').map(|(of, _)| of) == package;
+    let listed = known.iter().copied().filter(|name| !name.ends_with("_by_row"));
+    let listed: Vec<&str> = listed.filter(of_package).collect();
+    let names = match package {
+        Some(package) if listed.is_empty() => {
+            let folder = format!("dbt_packages/{package}");
+            return format!("tests of package `{package}` are read from {folder}: run `dbt deps`");
+        }
+        Some(package) => format!(
+            "tests of {package} are {}",
+            listed.join(", ").replace(&format!("{package}."), "")
+        ),
+        None => format!("tests are {}", listed.join(", ")),
+    };
+    nearest(test, known.iter().copied())
+        .map_or_else(|| names.clone(), |near| format!("{near} ({names})"))
 }
 
 /// Refuses columns that are described twice.

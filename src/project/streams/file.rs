@@ -21,10 +21,10 @@ pub(in crate::project) struct StreamFile {
     pub(super) partitions: u32,
     #[serde(default)]
     pub(super) topic: TopicEntry,
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(super) key: Option<serde_yaml_ng::Value>,
     /// A field, a list of fields, `content` or `none`.
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(super) event_id: Option<serde_yaml_ng::Value>,
     pub(super) event_time: Option<String>,
     pub(super) deletes: Option<DeletesEntry>,
@@ -79,7 +79,7 @@ pub(in crate::project) struct FieldEntry {
     pub(super) required: bool,
     pub(super) rule: Option<String>,
     /// A list, or [`AcceptedEntry`].
-    #[schemars(with = "serde_json::Value")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(super) accepted_values: Option<serde_yaml_ng::Value>,
     pub(super) range: Option<RangeEntry>,
     #[serde(default)]
