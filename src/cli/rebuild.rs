@@ -1,6 +1,12 @@
 //! `sluice rebuild`: tables made anew after their definition changed.
 
-use std::path::PathBuf;
+use std::{
+    io::{IsTerminal as _, stderr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::{
     cli::{
@@ -9,10 +15,15 @@ use crate::{
         print,
     },
     domain::TableName,
+    lake::Lake,
     models::Class,
-    process::{self, Done, Outcome, Planned},
+    process::{self, Done, Meter, Outcome, Planned, Reading},
     project::nearest,
 };
+
+/// How often it is shown how far it is: on a terminal, and elsewhere.
+const DRAWN_EVERY: Duration = Duration::from_millis(250);
+pub(super) const LINE_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -38,8 +49,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     existing_lake(&config.server)?;
     let folder = LakeFolder::open(&config.server)?;
     contracts::compare(&planned, &folder.lake).await?;
-    let done = process::rebuild(&planned, &folder.lake, &names, |done| print::status(told(done)));
-    let done = done.await.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
+    let done = shown(&planned, &folder.lake, &names, |done| print::status(told(done))).await;
+    let done = done.map_err(|e| Failure::new(e.kind(), chain(&e)))?;
     let failed = done.iter().filter(|done| matches!(done.outcome, Outcome::Failed(_))).count();
     match (done.len(), failed) {
         (0, _) => print::result("nothing to do: every table is that of its model"),
@@ -60,6 +71,49 @@ fn stored_model(planned: &Planned, name: &str) -> Result<TableName, Failure> {
         let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
         Failure::invalid(format!("no model with a table is named {name}{hint}"))
     })
+}
+
+/// Makes tables anew, and shows on stderr how far it is.
+pub(super) async fn shown(
+    planned: &Planned,
+    lake: &Lake,
+    names: &[TableName],
+    told: impl FnMut(&Done),
+) -> Result<Vec<Done>, process::Error> {
+    if !stderr().is_terminal() {
+        return watched(planned, lake, names, (LINE_EVERY, |reading| print::status(reading)), told)
+            .await;
+    }
+    let bar = ProgressBar::no_length();
+    bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(4));
+    let draw = |reading: Reading| {
+        bar.set_message(reading.to_string());
+        bar.tick();
+    };
+    let done = watched(planned, lake, names, (DRAWN_EVERY, draw), told).await;
+    bar.finish_and_clear();
+    done
+}
+
+/// Makes tables anew, and tells now and then how far it is.
+pub(super) async fn watched(
+    planned: &Planned,
+    lake: &Lake,
+    names: &[TableName],
+    (every, mut tell): (Duration, impl FnMut(Reading)),
+    told: impl FnMut(&Done),
+) -> Result<Vec<Done>, process::Error> {
+    let meter = Meter::default();
+    let work = process::rebuild(planned, lake, names, &meter, told);
+    tokio::pin!(work);
+    let mut ticks = tokio::time::interval(every);
+    ticks.tick().await; // The first comes at once.
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = ticks.tick() => meter.reading().into_iter().for_each(&mut tell),
+        }
+    }
 }
 
 pub(super) fn told(done: &Done) -> String {

@@ -202,7 +202,7 @@ async fn make_anew(
         return Ok(());
     }
     let lake = &folder.lake;
-    let done = process::rebuild(planned, lake, &names, |done| print::note(rebuild::told(done)));
+    let done = rebuild::shown(planned, lake, &names, |done| print::note(rebuild::told(done)));
     let done = done.await.map_err(failed)?;
     let not_done = done.iter().find(|done| matches!(done.outcome, process::Outcome::Failed(_)));
     match not_done {

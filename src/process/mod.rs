@@ -68,7 +68,9 @@ pub use contracts::{Compared, compare, record};
 pub(crate) use driving::{Driving, computed_of};
 pub use plans::{Planned, plan, plan_partly};
 pub use preview::preview;
-pub use rebuild::{ColumnChange, Done, Outcome, TableChange, changes, outdated, rebuild};
+pub use rebuild::{
+    ColumnChange, Done, Meter, Outcome, Reading, TableChange, changes, outdated, rebuild,
+};
 pub use status::Status;
 pub use stored_view::stored_view;
 

@@ -14,14 +14,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Failure, Node, chain, check, node::task_failure},
+    cli::{Failure, Node, chain, check, node::task_failure, rebuild},
     domain::{
         ErrorKind, TableName,
         deployed::{Deployed, FailedTable, RebuiltTable},
     },
     models::Class,
     ops::{crash, tasks::Tasks},
-    process::{self, Done, Outcome, Planned},
+    process::{self, Done, Outcome, Planned, Reading},
     serve::admin::Refusal,
 };
 
@@ -130,11 +130,14 @@ impl Node {
         if names.is_empty() {
             return Ok(());
         }
+        let far = |reading: Reading| tracing::info!("{reading}");
         let told = |done: &Done| {
             tracing::info!(table = %done.table, outcome = ?done.outcome, "deployed");
             crash::point("deploy.built");
         };
-        for done in process::rebuild(planned, lake, &names, told).await? {
+        for done in
+            rebuild::watched(planned, lake, &names, (rebuild::LINE_EVERY, far), told).await?
+        {
             let (table, took_ms) = (done.table.to_string(), millis(done.took));
             match done.outcome {
                 Outcome::Rebuilt(rebuilt) => deployed.rebuilt.push(RebuiltTable {

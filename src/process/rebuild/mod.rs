@@ -5,6 +5,7 @@
 //! moves a position back. No server may be running.
 
 mod changes;
+mod meter;
 mod work;
 
 use std::{
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use changes::{ColumnChange, TableChange, changes};
+pub use meter::{Meter, Reading};
 
 /// A table that was to be made anew.
 #[derive(Debug)]
@@ -52,22 +54,24 @@ pub async fn outdated(planned: &Planned, lake: &Lake) -> Result<Vec<TableName>, 
 }
 
 /// Makes the tables of `names` anew, or of every outdated model where there are none, and all that
-/// reads them. `told` hears of each when it is done.
+/// reads them. `meter` tells how far it is; `told` hears of each table when it is done.
 pub async fn rebuild(
     planned: &Planned,
     lake: &Lake,
     names: &[TableName],
+    meter: &Meter,
     mut told: impl FnMut(&Done),
 ) -> Result<Vec<Done>, Error> {
     let outdated = outdated(planned, lake).await?;
     let chosen = if names.is_empty() { outdated.as_slice() } else { names };
-    let mut work = Work::open(planned, lake).await?;
+    let mut work = Work::open(planned, lake, meter).await?;
     let wanted = wanted(planned, chosen, |name| work.has(name));
     let mut unfit: BTreeSet<TableName> =
         outdated.into_iter().filter(|name| !wanted.contains(name)).collect();
     let mut all = Vec::new();
     for plan in stored(planned).filter(|plan| wanted.contains(&plan.model.name)) {
         let (started, table) = (Instant::now(), plan.model.name.clone());
+        meter.begin(&table);
         let outcome = match plan.tables.iter().find(|parent| unfit.contains(parent)) {
             Some(parent) => {
                 Outcome::Failed(format!("it reads {parent}, which is of another definition"))

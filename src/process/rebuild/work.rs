@@ -22,7 +22,7 @@ use crate::{
     },
     models::{Class, Input, KeptProgram, Plan, Program, ProgramError, RowProgram, storable_batch},
     process::{
-        Error, Planned,
+        Error, Meter, Planned,
         driving::{Driving, computed},
         open::model_spec,
         relations::{self, BRONZE_COLUMNS, base_view, limited, pinned, raw_name, read_id},
@@ -81,12 +81,17 @@ impl From<CommitError> for Failed {
 pub(super) struct Work<'a> {
     planned: &'a Planned,
     lake: &'a Lake,
+    meter: &'a Meter,
     /// Every table of the project that is there, as it is stored.
     tables: BTreeMap<TableName, Stored>,
 }
 
 impl<'a> Work<'a> {
-    pub(super) async fn open(planned: &'a Planned, lake: &'a Lake) -> Result<Self, Error> {
+    pub(super) async fn open(
+        planned: &'a Planned,
+        lake: &'a Lake,
+        meter: &'a Meter,
+    ) -> Result<Self, Error> {
         let mut names = Vec::new();
         for contract in &planned.project.streams {
             let [bronze, acceptance, _] = relations::stored_of(&contract.name);
@@ -100,7 +105,7 @@ impl<'a> Work<'a> {
                 tables.insert(name, stored);
             }
         }
-        Ok(Self { planned, lake, tables })
+        Ok(Self { planned, lake, meter, tables })
     }
 
     pub(super) fn has(&self, name: &TableName) -> bool {
@@ -161,7 +166,12 @@ impl<'a> Work<'a> {
         let first = self.get(&rows)?.table.first_offsets(place).await?;
         let bronze = self.get(&relations::bronze_table(stream))?;
         let at_once = catch_up_offsets(&bronze.table.committed().await?);
-        for (_, partition, last) in self.reach(&source).only(std::slice::from_ref(stream)).iter() {
+        let reach = self.reach(&source).only(std::slice::from_ref(stream));
+        for (_, partition, last) in reach.iter() {
+            let from = first.get(&partition).copied().unwrap_or(last + 1);
+            self.meter.expect(u64::try_from(last + 1 - from).unwrap_or_default());
+        }
+        for (_, partition, last) in reach.iter() {
             let mut from = first.get(&partition).copied().unwrap_or(last + 1);
             while from <= last {
                 let through = last.min(from.saturating_add(at_once - 1));
@@ -176,6 +186,7 @@ impl<'a> Work<'a> {
                     let placed = RecordBatch::try_new(placed_schema(&plan.schema), columns)?;
                     rebuild.write(&placed).await?;
                 }
+                self.meter.read(u64::try_from(through + 1 - from).unwrap_or_default());
                 from = through + 1;
             }
         }
@@ -281,6 +292,7 @@ impl<'a> Work<'a> {
         }
         let mut rows = context.sql(&plan.model.sql).await?.execute_stream().await?;
         while let Some(batch) = rows.try_next().await? {
+            self.meter.read(batch.num_rows() as u64);
             rebuild.write(&storable_batch(&batch, &plan.schema)?).await?;
         }
         Ok(rebuild.commit(moves, true).await?)
@@ -305,10 +317,18 @@ impl<'a> Work<'a> {
         }
         let runtime = Arc::new(RuntimeEnv::default());
         let context = session(view, Columns::All, SessionConfig::new(), runtime);
+        for input in inputs {
+            let table = match input {
+                Input::Stream(stream) => acceptance_of(stream),
+                Input::Table(table) => table.clone(),
+            };
+            self.meter.expect(self.get(&table)?.table.committed().await?.rows);
+        }
         for (number, input) in inputs.iter().enumerate() {
             let driving = Driving::of(self.planned, input)?;
             let mut rows = context.sql(&driving.sql()).await?.execute_stream().await?;
             while let Some(batch) = rows.try_next().await? {
+                self.meter.read(batch.num_rows() as u64);
                 let mut changes = vec![Change::default(); inputs.len()];
                 changes[number].added.push(driving.keyed(&batch)?.0);
                 let applied = state.apply_all(&changes, false).map_err(Failed::Row)?;

@@ -16,7 +16,7 @@ use crate::{
     },
     lake::session::{Columns, session},
     log::Log as _,
-    process::rebuild,
+    process::{Meter, rebuild},
 };
 
 fn contract() -> String {
@@ -130,7 +130,8 @@ async fn every_event_of_an_array_counts_by_itself() {
                 "models/silver/twice.sql",
                 "SELECT id, unnest(make_array(v, v + 1, v)) AS x FROM {{ source('bronze', 'events') }}",
             );
-            let done = rebuild(&rig.planned(), &rig.plain_lake(), &[], |_| {}).await;
+            let done =
+                rebuild(&rig.planned(), &rig.plain_lake(), &[], &Meter::default(), |_| {}).await;
             assert_eq!(done.expect("rebuilt").len(), 1);
         }
         verified(&rig, time).await;

@@ -11,7 +11,10 @@ use std::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::support::*;
-use crate::{models::Class, process::rebuild};
+use crate::{
+    models::Class,
+    process::{Meter, rebuild},
+};
 
 /// Aggregates over a stream, over a row-wise model, over aggregates; and what reads them by SQL.
 const CHAIN: [(&str, &str, Class); 31] = [
@@ -411,7 +414,9 @@ async fn a_rebuilt_aggregate_goes_on() {
     let sql = "SELECT v % 10 AS digit, count(*) AS n, sum(v) FILTER (WHERE k = 'b') AS of_a \
                FROM {{ ref('rows') }} GROUP BY v % 10";
     rig.write("models/gold/by_value.sql", sql);
-    let done = rebuild(&rig.planned(), &rig.plain_lake(), &[], |_| {}).await.expect("rebuilt");
+    let done = rebuild(&rig.planned(), &rig.plain_lake(), &[], &Meter::default(), |_| {})
+        .await
+        .expect("rebuilt");
     let names: Vec<String> = done.iter().map(|done| done.table.to_string()).collect();
     assert_eq!(
         names,

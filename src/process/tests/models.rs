@@ -1,7 +1,11 @@
 //! Models and seeds that are new, changed or failing.
 
 use super::support::{CONTRACT, COUNTS, Rig};
-use crate::{domain::TableName, process::rebuild, verify};
+use crate::{
+    domain::TableName,
+    process::{Meter, rebuild},
+    verify,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_seed_is_a_change_like_any_other() {
@@ -90,7 +94,9 @@ async fn a_changed_model_stops_with_what_depends_on_it_and_says_what_to_do() {
     assert!(failure.contains("gold.totals"), "{failure}");
     running.stop().await;
     // Doing what it says mends it.
-    let done = rebuild(&rig.planned(), &rig.plain_lake(), &[], |_| {}).await.expect("rebuilt");
+    let done = rebuild(&rig.planned(), &rig.plain_lake(), &[], &Meter::default(), |_| {})
+        .await
+        .expect("rebuilt");
     let names: Vec<String> = done.iter().map(|done| done.table.to_string()).collect();
     assert_eq!(names, ["gold.totals", "gold.named"]);
     let running = rig.start();

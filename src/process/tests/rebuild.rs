@@ -11,12 +11,14 @@ use crate::{
         faults::{Fault, FaultStore},
     },
     log::Log as _,
-    process::{Outcome, outdated, rebuild},
+    process::{Meter, Outcome, outdated, rebuild},
 };
 
 /// Rebuilds what is outdated: each table with its rows and files, or why not.
 async fn rebuilt(rig: &Rig, names: &[TableName]) -> Vec<String> {
-    let done = rebuild(&rig.planned(), &rig.plain_lake(), names, |_| {}).await.expect("rebuilt");
+    let done = rebuild(&rig.planned(), &rig.plain_lake(), names, &Meter::default(), |_| {})
+        .await
+        .expect("rebuilt");
     done.iter()
         .map(|done| match &done.outcome {
             Outcome::Rebuilt(rebuilt) => {
@@ -189,7 +191,8 @@ async fn a_rebuild_whose_commit_fails_is_tried_again() {
     );
     let lake = Lake::with_store(&rig.path("lake"), std::sync::Arc::new(store)).expect("lake");
     assert_eq!(outdated(&rig.planned(), &lake).await.expect("read").len(), 2);
-    let done = rebuild(&rig.planned(), &lake, &[], |_| {}).await.expect("rebuilt");
+    let done =
+        rebuild(&rig.planned(), &lake, &[], &Meter::default(), |_| {}).await.expect("rebuilt");
     assert_eq!(done.len(), 2);
     assert_eq!(outdated(&rig.planned(), &lake).await.expect("read"), []);
     is_green(&rig).await;
