@@ -20,12 +20,11 @@ use crate::{
         Judge, bronze_schema,
         decode::{DecodedBatch, names_type},
     },
-    domain::contract::{Contract, Severity},
+    domain::{
+        META_COLUMNS,
+        contract::{Contract, Severity},
+    },
 };
-
-/// Columns that every decoded row carries beside its fields.
-const META_COLUMNS: [&str; 8] =
-    ["_topic", "_partition", "_offset", "_index", "_ts", "_key", "_event_id", "_ingested_at"];
 
 /// Columns of `bronze.<stream>` beside the fields and `META_COLUMNS`.
 const RAW_COLUMNS: [&str; 2] = ["_headers", "_payload"];

@@ -33,6 +33,6 @@ pub mod timestamp;
 pub use assignment::Assignment;
 pub use durability::Durability;
 pub use error::{ErrorKind, chain};
-pub use name::{ACCEPTED, TableName};
+pub use name::{ACCEPTED, META_COLUMNS, TableName};
 pub use place::{ParsePlaceError, Place};
 pub use position::{Offset, ParsePositionsError, Partition, Positions};

@@ -9,6 +9,9 @@ pub struct TableName {
 
 /// Schema under which a model sees the accepted rows of a stream.
 pub const ACCEPTED: &str = "accepted";
+/// Columns that every accepted row carries beside the fields of its contract.
+pub const META_COLUMNS: [&str; 8] =
+    ["_topic", "_partition", "_offset", "_index", "_ts", "_key", "_event_id", "_ingested_at"];
 
 impl TableName {
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {

@@ -105,9 +105,12 @@ fn of_shape(model: &Model, message: &str) -> Option<Diagnostic> {
             .map_or_else(|| diagnostic.clone(), |at| diagnostic.clone().at_byte(&model.source, at));
         return Some(diagnostic.hint("give one of them another name: `AS name`"));
     }
-    if let Some((value, _)) = message.split_once("' is no value of type ") {
-        let literal = format!("{value}'");
-        let at = model.source.find(&literal);
+    let constant = message
+        .split_once(" is no value of type ")
+        .map(|(constant, _)| constant)
+        .or_else(|| message.strip_prefix("to_char with ")?.split(" would print").next());
+    if let Some(constant) = constant {
+        let at = model.source.find(constant);
         return Some(
             at.map_or_else(|| file(message), |at| file(message).at_byte(&model.source, at)),
         );

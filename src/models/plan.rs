@@ -192,8 +192,7 @@ impl<'a> Planning<'a> {
         if model.reads().any(|parent| !self.known.contains_key(&parent)) {
             return None;
         }
-        let late =
-            model.asks_columns.then(|| self.project.with_columns(model, self.columns.clone()));
+        let late = model.asks_columns.then(|| self.late(model));
         let late = match late.transpose() {
             Ok(late) => late,
             Err(diagnostic) => return Some(Err(diagnostic)),
@@ -201,6 +200,19 @@ impl<'a> Planning<'a> {
         let model = late.as_ref().unwrap_or(model);
         let plan = self.planner.plan(model, &self.known);
         Some(plan.map_err(|error| Box::new(self.described(model, &error))))
+    }
+
+    /// A model whose SQL depends on columns: those of what it reads, and its query's own.
+    fn late(&self, model: &Model) -> Result<Model, Box<Diagnostic>> {
+        let model = self.project.with_columns(model, self.columns.clone())?;
+        if !model.is_open {
+            return Ok(model);
+        }
+        let query = self.planner.logical(&model.sql);
+        let query = query.map_err(|error| Box::new(self.described(&model, &error)))?;
+        let columns: Vec<String> =
+            query.schema().fields().iter().map(|field| field.name().clone()).collect();
+        self.project.with_own_columns(&model, &columns)
     }
 
     /// An error of the engine about a query, placed in its text.

@@ -82,6 +82,9 @@ pub struct Model {
     /// Whether its SQL is known only when the columns are of all that it reads: see
     /// [`Project::with_columns`].
     pub asks_columns: bool,
+    /// Whether its SQL is a query whose own columns decide what stands around it: see
+    /// [`Project::with_own_columns`].
+    pub is_open: bool,
     pub description: String,
     pub columns: BTreeMap<String, String>,
     /// Described columns that data tests name.
@@ -244,6 +247,11 @@ fn templates(
         docs: docs::read(root, &settings.docs_paths, found),
         sources: properties.sources.clone(),
         streams: fed.streams.iter().map(|stream| stream.name.clone()).chain(broken).collect(),
+        deletes: fed
+            .streams
+            .iter()
+            .filter_map(|stream| Some((stream.name.clone(), stream.deletes.clone()?)))
+            .collect(),
         seeds: fed.seeds.iter().map(|seed| (seed.name.name.clone(), seed.rows.clone())).collect(),
         seeds_off: fed.seeds_off,
         vars: jinja::vars(&settings.vars),
@@ -296,6 +304,15 @@ impl Project {
     /// A model that asks for columns, rendered with these: those of all that it reads.
     pub fn with_columns(&self, model: &Model, columns: Columns) -> Result<Model, Box<Diagnostic>> {
         models::render(model, &self.templates, Some(columns))
+    }
+
+    /// An open model whose query has these columns.
+    pub fn with_own_columns(
+        &self,
+        model: &Model,
+        columns: &[String],
+    ) -> Result<Model, Box<Diagnostic>> {
+        models::with_own_columns(model, &self.templates, columns)
     }
 }
 

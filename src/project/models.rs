@@ -293,6 +293,7 @@ fn blank(name: &TableName, file: &Path, text: String, options: Options) -> Model
         refs: Vec::new(),
         sources: Vec::new(),
         asks_columns: false,
+        is_open: false,
         description: String::new(),
         columns: BTreeMap::new(),
         tested: Vec::new(),
@@ -330,14 +331,13 @@ pub(super) fn render(
     tags.dedup();
     let mut sql = rendered.sql.trim_end().trim_end_matches(';').to_owned();
     let mut places = rendered.places;
+    let mut is_open = false;
     if options.of == Of::Snapshot {
-        let (before, behind) = snapshots::around(&options.all).map_err(|message| {
-            let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
-            let diagnostic = Diagnostic::file(file, format!("{}: {message}", model.name.name));
-            Box::new(diagnostic.find(source, "config").hint(hint))
-        })?;
-        places = places.behind(before.len());
-        sql = format!("{before}{sql}{behind}");
+        let query = snapshots::Query { columns: None, deletes: templates.deletes(&sources) };
+        is_open = snapshots::asks_columns(&options.all, &query);
+        if !is_open {
+            (sql, places) = versioned(model, &options, (&sql, places), &query)?;
+        }
     }
     Ok(Model {
         sql,
@@ -347,10 +347,39 @@ pub(super) fn render(
         tags,
         refs,
         sources,
-        asks_columns: seen.asks_columns,
+        asks_columns: seen.asks_columns || is_open,
+        is_open,
         options: if is_second { model.options.clone() } else { options },
         ..model.clone()
     })
+}
+
+/// The query of a snapshot with what makes versions of its rows around it.
+fn versioned(
+    model: &Model,
+    options: &Options,
+    (sql, places): (&str, Places),
+    query: &snapshots::Query<'_>,
+) -> Result<(String, Places), Box<Diagnostic>> {
+    let (before, behind) = snapshots::around(&options.all, query).map_err(|message| {
+        let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
+        let diagnostic = Diagnostic::file(&model.file, format!("{}: {message}", model.name.name));
+        Box::new(diagnostic.find(&model.source, "config").hint(hint))
+    })?;
+    Ok((format!("{before}{sql}{behind}"), places.behind(before.len())))
+}
+
+/// A snapshot whose query has these columns.
+pub(super) fn with_own_columns(
+    model: &Model,
+    templates: &Templates,
+    columns: &[String],
+) -> Result<Model, Box<Diagnostic>> {
+    let deletes = templates.deletes(&model.sources);
+    let query = snapshots::Query { columns: Some(columns), deletes };
+    let (sql, places) =
+        versioned(model, &model.options, (&model.sql, model.places.clone()), &query)?;
+    Ok(Model { sql, places, is_open: false, ..model.clone() })
 }
 
 fn unique<T: Ord>(items: Vec<T>) -> Vec<T> {

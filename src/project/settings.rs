@@ -167,20 +167,16 @@ pub(super) fn read(
 }
 
 /// Puts what templates give in the place of options that are templates, as in
-/// `+enabled: "{{ var('with_finance', false) }}"`.
+/// `+enabled: "{{ var('with_finance', false) }}"`. What gives nothing is reported and left out.
 fn render(
     root: &Path,
     value: &mut Value,
     evaluated: &dyn Fn(&str) -> Result<Value, String>,
     found: &mut Diagnostics,
-) {
+) -> bool {
     match value {
-        Value::Mapping(map) => {
-            map.values_mut().for_each(|inner| render(root, inner, evaluated, found));
-        }
-        Value::Sequence(all) => {
-            all.iter_mut().for_each(|inner| render(root, inner, evaluated, found));
-        }
+        Value::Mapping(map) => map.retain(|_, inner| render(root, inner, evaluated, found)),
+        Value::Sequence(all) => all.retain_mut(|inner| render(root, inner, evaluated, found)),
         Value::String(text) if text.contains("{{") => match evaluated(text) {
             Ok(result) => *value = result,
             Err(message) => {
@@ -188,10 +184,12 @@ fn render(
                 let (message, hint) = message.split_once('\u{1}').unwrap_or((&message, ""));
                 let diagnostic = Diagnostic::file(Path::new(DBT), message).find(&file, text);
                 found.push(diagnostic.maybe_hint((!hint.is_empty()).then(|| hint.to_owned())));
+                return false;
             }
         },
         _ => {}
     }
+    true
 }
 
 /// Refuses what dbt would run and Sluice does not, and a name that is none.

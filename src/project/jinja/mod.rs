@@ -26,7 +26,7 @@ pub(super) use page::{Names, Page, Seen, Shared};
 pub use place::{Places, byte_at};
 
 use crate::{
-    domain::{ACCEPTED, TableName},
+    domain::{ACCEPTED, TableName, contract::Deletes},
     project::{
         Diagnostic, Diagnostics, QUARANTINE,
         config::Options,
@@ -220,6 +220,12 @@ impl Templates {
         let hint = "such as ref('orders') or source('bronze', 'orders')";
         let found = tables.chain(stream).next();
         found.ok_or_else(|| format!("`{call}` is no relation\u{1}{hint}"))
+    }
+
+    /// What tells deletes in these streams.
+    pub(super) fn deletes(&self, streams: &[TableName]) -> Vec<&Deletes> {
+        let accepted = streams.iter().filter(|stream| stream.schema != QUARANTINE);
+        accepted.filter_map(|stream| self.shared.deletes.get(&stream.name)).collect()
     }
 
     /// The model or seed that `ref` finds.

@@ -13,7 +13,7 @@ use minijinja::{
 };
 
 use crate::{
-    domain::{ACCEPTED, TableName},
+    domain::{ACCEPTED, TableName, contract::Deletes},
     project::{
         QUARANTINE,
         config::Options,
@@ -36,6 +36,8 @@ pub(in crate::project) struct Shared {
     /// The tables of `sources:` in properties files, as (source, table) → the stream or seed.
     pub sources: BTreeMap<(String, String), String>,
     pub streams: BTreeSet<String>,
+    /// What tells deletes, per stream that has any.
+    pub deletes: BTreeMap<String, Deletes>,
     /// Rows of seeds, whose values templates can ask for.
     pub seeds: BTreeMap<String, RecordBatch>,
     /// Seeds that are switched off.
